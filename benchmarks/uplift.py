@@ -59,6 +59,8 @@ from taiji.language.settings import LanguageSettings
 from taiji.pipeline.partitions import LocalMapper, map_rows
 from taiji.reasoning.item_knowledge import (
     LocalItemWriter,
+    asked_once,
+    for_all,
     items_to_ask,
     knowledge_metrics,
     with_times,
@@ -111,8 +113,8 @@ def knowledge_of(dataset: Dataset, file: str, model: str) -> pl.DataFrame:
         def work(part: pl.DataFrame) -> pl.DataFrame:
             return write_knowledge(dataset, part, writer, prompts, 0)
 
-        made = map_rows(LocalMapper(), lambda: work, items, settings.chunk, folder)
-        write_parquet(path, with_times(flagged_stock(made), dataset, 0.0))
+        made = map_rows(LocalMapper(), lambda: work, asked_once(items), settings.chunk, folder)
+        write_parquet(path, with_times(for_all(flagged_stock(made), items, dataset), dataset, 0.0))
     table = read_knowledge(path)
     if set(SCHEMA) <= set(table.columns):
         print(knowledge_metrics(table, dataset.n_items))

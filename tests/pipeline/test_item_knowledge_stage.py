@@ -67,7 +67,13 @@ def test_all_items_are_written_about_once(context):
     table = pl.read_parquet(made.folder / "knowledge.parquet")
     assert writer.prompts == 30 == len(table) and dict(table.schema) == SCHEMA
     # Parts of eight items: the first and the sixth of each names a number.
-    assert facts == {"items written about": 30, "reused texts": 0, "flagged texts": 8, "tokens per item": 13}
+    assert facts == {
+        "items written about": 30,
+        "different prompts": 30,
+        "reused texts": 0,
+        "flagged texts": 8,
+        "tokens per item": 13,
+    }
     assert read_json(made.folder / "knowledge.json")["coverage"] == pytest.approx(22 / 30)
 
 

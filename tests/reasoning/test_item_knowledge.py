@@ -17,7 +17,9 @@ from taiji.reasoning.item_knowledge import (
     EndpointItemWriter,
     LocalItemWriter,
     Said,
+    asked_once,
     check_usable,
+    for_all,
     item_prompt,
     items_to_ask,
     knowledge_metrics,
@@ -106,6 +108,25 @@ def test_an_endpoint_is_asked_once_per_item(tmp_path, monkeypatch):
         assert len(server.billed) == 4 == len(found)
         assert sum(out for _, out in server.billed.values()) == found["completion_tokens"].sum()
     assert all(text.startswith("Rationale for Product") for text in found["said"])
+
+
+def test_items_with_the_same_prompt_are_asked_once_and_paid_once():
+    shop = build(items=6)
+    titles = pl.Series("title", ["Rope", "Soap", "Rope", "Lamp", "Soap", "Rope"])
+    same = [
+        pl.lit(None, kind).alias(name) for name, kind in shop.items.schema.items() if name not in ("item", "item_id")
+    ]
+    shop = replace(shop, items=shop.items.with_columns(same).with_columns(titles))
+    items, writer = (
+        items_to_ask(shop, ItemKnowledgeSettings(), PROMPTS, "plain"),
+        Plain(["Ties.", "Washes.", "Lights."]),
+    )
+    table = with_times(for_all(write_knowledge(shop, asked_once(items), writer, PROMPTS, 0), items, shop), shop, 0.0)
+    assert len(writer.asked) == 3
+    assert table["said"].to_list() == ["Ties.", "Washes.", "Ties.", "Lights.", "Washes.", "Ties."]
+    assert table["item_id"].to_list() == shop.items["item_id"].cast(pl.String).to_list()
+    assert table["prompt_tokens"].to_list() == [7, 7, 0, 7, 0, 0]
+    assert knowledge_metrics(table, 6)["completion_tokens"] == 3 * 3 / 6, "tokens per item count each prompt once"
 
 
 def test_flagged_and_unfinished_texts_are_not_used_and_are_counted():

@@ -176,6 +176,31 @@ def items_to_ask(
     return pl.DataFrame({"item": np.arange(count), "asked": asked}, schema={"item": pl.Int64, "asked": pl.String})
 
 
+def asked_once(items: pl.DataFrame) -> pl.DataFrame:
+    """Return the first item of each prompt: products that differ only in size or supplier often have the same one."""
+    return items.unique("asked", keep="first", maintain_order=True)
+
+
+def for_all(table: pl.DataFrame, items: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Give the text of a prompt to all items with this prompt.
+
+    Args:
+        table: rows of :func:`write_knowledge`, one per prompt.
+        items: all items from :func:`items_to_ask`.
+        dataset: the catalogue.
+
+    Returns:
+        one row per item whose prompt has a row. Only the first item of a prompt has the numbers of tokens; for the
+        others they are 0, because their text cost nothing.
+    """
+    ids = dataset.items.select(pl.col("item").cast(pl.Int64), pl.col("item_id").cast(pl.String))
+    every = items.join(ids, on="item", how="left", maintain_order="left")
+    found = every.join(table.drop("item_id"), on="asked", how="inner", maintain_order="left")
+    first = pl.col("asked").is_first_distinct()
+    tokens = [pl.when(first).then(name).otherwise(0).alias(name) for name in ("prompt_tokens", "completion_tokens")]
+    return found.with_columns(tokens).select(table.columns)
+
+
 def write_knowledge(
     dataset: Dataset, items: pl.DataFrame, writer: ItemWriter, prompts: PromptSettings, seed: int
 ) -> pl.DataFrame:

@@ -63,37 +63,43 @@ class ItemKnowledge(Stage):
         from taiji.core.artifacts import write_json, write_parquet
         from taiji.data.knowledge_rows import SCHEMA, read_knowledge
         from taiji.pipeline.run_data import stored
-        from taiji.reasoning.item_knowledge import check_usable, items_to_ask, knowledge_metrics, with_times
+        from taiji.reasoning.item_knowledge import (
+            asked_once,
+            check_usable,
+            for_all,
+            items_to_ask,
+            knowledge_metrics,
+            with_times,
+        )
         from taiji.reasoning.knowledge_guard import flagged_stock
 
         config, dataset = context.config, stored(context)
         settings = self.own(config, ItemKnowledgeSettings)
         items = items_to_ask(dataset, settings, config.reasoning.prompts, _writer(context, settings).version)
         columns = [name for name in SCHEMA if name not in ("as_of", "available_at")]
-        parts = []
+        missing, parts, reused = asked_once(items), [], 0
         if settings.earlier is not None:
             earlier = read_knowledge(settings.earlier)
             if set(columns) <= set(earlier.columns):
-                ids = dataset.items.select(pl.col("item").cast(pl.Int64), pl.col("item_id").cast(pl.String))
-                texts = earlier.select(columns).drop("item_id").unique("asked", keep="first", maintain_order=True)
-                kept = items.join(texts, on="asked", how="inner", maintain_order="left").join(ids, on="item")
-                parts.append(kept.select(columns))
-                items = items.join(texts, on="asked", how="anti", maintain_order="left")
-        reused = sum(map(len, parts))
-        if len(items):
+                texts = earlier.select(columns).unique("asked", keep="first", maintain_order=True)
+                parts.append(texts.join(missing, on="asked", how="semi", maintain_order="left"))
+                reused = len(items.join(texts, on="asked", how="semi"))
+                missing = missing.join(texts, on="asked", how="anti", maintain_order="left")
+        if len(missing) or not parts:
             # A single process manages the budget and the journal of the endpoint; it is limited by the network, not by a core.
             here = settings.kind == "endpoint"
             factory = partial(open_writing, context, settings)
             parts.append(
-                context.over(items, factory, "Writing item knowledge", "items", size=settings.chunk, here=here)
+                context.over(missing, factory, "Writing item knowledge", "items", size=settings.chunk, here=here)
             )
-        table = with_times(flagged_stock(pl.concat(parts)), dataset, settings.delay_s)
+        table = with_times(for_all(flagged_stock(pl.concat(parts)), items, dataset), dataset, settings.delay_s)
         check_usable(table)
         write_parquet(context.folder / "knowledge.parquet", table)
         metrics = knowledge_metrics(table, dataset.n_items)
         write_json(context.folder / "knowledge.json", metrics)
         return {
             "items written about": len(table),
+            "different prompts": table["asked"].n_unique(),
             "reused texts": reused,
             "flagged texts": int((table["flagged"] != "").sum()),
             "tokens per item": round(metrics["prompt_tokens"] + metrics["completion_tokens"]),
