@@ -1,18 +1,20 @@
 """Does a reward model trained on sends choose better copy?
 
-World `push` with wordings: 8 copies of each of many items are sent for four weeks (in odd weeks half of the copies more
-often). Pairs of copies of an item train the reward model, which then chooses among copies of items that were never sent.
+World `push` with wordings: for each of many items, 8 texts are sent for four weeks (in odd weeks half of the texts more
+often). Pairs of texts about an item train the reward model, which then chooses among texts about items that were never
+sent.
 Per world the arms are compared on the same items by true expected clicks per 100 sends; Student's interval over worlds.
 Predictions, stated before the first run:
 
-- 10⁴ pairs sampled from a Bradley–Terry model recover the utilities of copies of other items: Spearman ≥ 0.9.
+- 10⁴ pairs sampled from a Bradley–Terry model recover the utilities of texts about other items: Spearman ≥ 0.9.
 - Within a random category, the choice by quality among 16 wordings beats a random one, the shortest, the longest and
   the one of mean length.
 - Over all categories the choice by the whole score beats a random one, the best single category, and the same
   heuristics.
 - The gain of the best of n = 1 … 64 never exceeds the order-statistic bound E[max] − E[mean] of the true values.
 - A model trained on clicks that found the promise kept brings more of these than one trained on clicks (clickbait).
-- There is no gain if wordings make no difference (twin), nor with a model whose pairs are reversed at random.
+- There is no gain in the twin, in which all wordings are equally good, nor with a model whose pairs are reversed at
+  random.
 
 Reviews of clothes (womens-clothing-reviews, where TAIJI_TEST_DATA names the folder): pairs of reviews of one product,
 the winner with more "helpful" counts by two standard errors; trained on the products with lower ids, evaluated on

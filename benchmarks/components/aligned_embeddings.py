@@ -1,7 +1,7 @@
 """Text vectors aligned with pairs of items that occur together, on amazon-office (if TAIJI_TEST_DATA names the public data).
 
-Metric: how often a user's last item is nearer to the item before it than an equally popular item is (chance is one
-half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a
+Metric: the share of users whose last item is nearer to their item before it than an equally popular item is (chance:
+one half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a
 tokenizer of the titles, so all it knows comes from titles and pairs. Controls: the same encoder trained on pairs
 whose second items are shuffled, and the same encoder not trained at all. A quick run uses the checkerboard, where
 both items of a pair have the same colour.

@@ -1,4 +1,4 @@
-"""Sends of copies in the world `push` with wordings, and the true value of every copy of an item."""
+"""Sends of copies (texts about items) in the world `push` with wordings, and the true value of every text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taiji.world.scenario import load_scenario
 
 Array = np.ndarray
 COPIES = 8
-"""Number of copies sent per item."""
+"""Number of texts sent per item."""
 WEEK = 7 * 86_400_000_000
 
 
@@ -29,9 +29,11 @@ def push_world(seed: int, users: int, items: int, days: int) -> World:
 
 
 class Sender:
-    """Sends the first ``items`` items, each in :data:`COPIES` copies of its own, with equal frequency; in odd weeks, the first half of the copies is sent more often.
+    """Sends the first ``items`` items, each with :data:`COPIES` texts of its own, equally often.
 
-    This confounds the log: both the demand and the sent copies differ between weeks.
+    In odd weeks, the first half of the texts is sent more often.
+
+    This confounds the log: both the demand and the sent texts differ between weeks.
     """
 
     def __init__(self, world: World, items: int) -> None:

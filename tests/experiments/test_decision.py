@@ -29,7 +29,7 @@ def table(text, control, oracle=0.02):
     [
         (0.02, 0.0, "Yes"),
         (0.02, 0.02, "not due to the text alone"),
-        (0.001, 0.0, "Not shown"),
+        (0.001, 0.0, "No gain is shown from text"),
         (-0.02, 0.0, "No: remove"),
     ],
     ids=["gain", "control gains", "null", "loss"],
@@ -44,7 +44,7 @@ def test_titles(text, control, says):
         (0.02, 1.0, "Yes"),
         (0.02, 0.5, "Yes"),
         (0.02, 0.0, "drops `text_match` and gains nothing"),
-        (0.001, 1.0, "Not shown: text adds nothing here to the log."),
+        (0.001, 1.0, "No gain is shown from text beyond the log's own signals."),
         (0.001, 0.0, "and rankers with the default fields drop"),
         (-0.02, 0.0, "No: rankers with the default fields drop"),
         (-0.02, 1.0, "No: text does harm here"),
@@ -65,7 +65,7 @@ def test_titles_are_told_by_what_the_ranker_does_with_them(text, kept, says):
         for line in decisions(FACTS, [row("2 text match, e", text, 0.005) | {"kept": kept}], 10)
         if "titles" in line["question"]
     ]
-    assert says in line["says"] and f"kept in {kept:.0%} of the seeds" in line["found"]
+    assert says in line["says"] and f"keeps them in {kept:.0%} of the seeds" in line["found"]
 
 
 def test_a_rung_counts_as_kept_as_on_the_ladder():

@@ -21,7 +21,8 @@ class RewardScale:
     """Total, signs and zeros of K reward weights.
 
     Args:
-        active: indices of the weighted rewards.
+        active: indices of the rewards that have a weight: under an adaptive rule, those whose weight is not 0; otherwise
+            all.
         signs: (K,) 1 or -1.
         given: (active,) initial shares. With an adaptive rule they are non-negative, and :meth:`rewards` applies the signs.
         total: sum of the weights' absolute values.
@@ -34,7 +35,11 @@ class RewardScale:
 
     @classmethod
     def of(cls, weights: Sequence[float] | None, count: int, *, adaptive: bool) -> RewardScale:
-        """Interpret the weights of ``count`` rewards. Missing weights are ones, as in TRL, because environments append rewards."""
+        """Interpret the weights of ``count`` rewards.
+
+        If there are fewer weights than rewards, the remaining rewards have weight 1: TRL appends the rewards of
+        environments to those of the user, with this weight.
+        """
         numbers = np.ones(count)
         if weights is not None:
             numbers[: len(weights)] = weights
@@ -62,7 +67,10 @@ class RewardScale:
         return None if np.ptp(self.given) == 0 else tuple(self.given.tolist())
 
     def rewards(self, rewards: Tensor) -> Tensor:
-        """Return (N, active) from rewards (N, K): the weighted rewards, with the sign of penalties reversed."""
+        """Return the columns (N, active) of rewards (N, K) that have a weight, with penalties negated.
+
+        The values are not multiplied by the weights.
+        """
         return rewards[:, list(self.active)] * rewards.new_tensor(self.signs)[list(self.active)]
 
     def shares(self, weights: Vector) -> Vector:

@@ -105,9 +105,9 @@ class TextRewardModel:
             raise InputError(
                 "There are no pairs to train a reward model with.",
                 where="pairs",
-                expected="two copies of one item, one of them significantly better",
+                expected="two texts about one item, one of them significantly better",
                 found="none",
-                fix="send more copies, or lower copywriting.pairs.least_sends and least_z",
+                fix="send more texts, or lower copywriting.pairs.least_sends and least_z",
             )
         weight = np.ones(len(winners)) if weights is None else np.asarray(weights, dtype=np.float64)
         self.categories = tuple(sorted(set(categories)))

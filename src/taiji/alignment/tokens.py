@@ -102,7 +102,10 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator[str]:
-    """Yield each token's text after the previous token, because many tokenizers drop the leading space of the first one."""
+    """Yield the text of each token as decoded behind its predecessor.
+
+    If it is decoded alone, many tokenizers drop its leading space.
+    """
 
     def decoded(*tokens: int) -> str:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))

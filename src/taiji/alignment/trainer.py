@@ -92,7 +92,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
                     f"weighting={args.weighting!r} needs several backward passes over one forward pass, which these shards do not support.",
                     expected="parameters that are unsharded, or sharded by FSDP2",
                     found="DeepSpeed" if self.is_deepspeed_enabled else "FSDP1",
-                    fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a reward rule such as popo-light",
+                    fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a rule that reads rewards, such as popo-light",
                 )
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):

@@ -35,7 +35,10 @@ class ParetoGRPOConfig(GRPOConfig):
         },
     )
     preference: list[float] | None = field(
-        default=None, metadata={"help": "Trade-off that POPO should reach; None for equal weights."}
+        default=None,
+        metadata={
+            "help": "Trade-off that POPO should reach: one positive number per reward, in the order of the reward functions; only their ratios matter. None for equal weights."
+        },
     )
     gram_estimator: str = field(
         default="cross-batch",
@@ -46,13 +49,13 @@ class ParetoGRPOConfig(GRPOConfig):
     aggregation: str | None = field(
         default=None,
         metadata={
-            "help": "'trl': the update uses TRL's scalar advantage of the weighted rewards. 'common': it uses the weighted sum of per-reward advantages, where the rewards of a group are divided by one scalar that does not depend on the weights. 'linear': each reward is divided by its own standard deviation, which loses the curvature of the trade-off and converges to a single reward (combine it with scale_rewards='none'). None is 'common' for rules that use gradients and 'trl' for the others."
+            "help": "'trl': the update uses TRL's scalar advantage of the weighted rewards. 'common': it uses the weighted sum of per-reward advantages, where the rewards of a group are divided by one scalar that does not depend on the weights. 'linear': each reward is divided by its own standard deviation; this loses the curvature of the trade-off, and training converges to a single reward. With scale_rewards='none', rewards are not divided, and 'linear' does not have this problem. None is 'common' for rules that use gradients and 'trl' for the others."
         },
     )
     kl_in_indicator: bool = field(
         default=True,
         metadata={
-            "help": "True includes beta * KL in every reward's loss when indicators are computed. With False, training no longer converges to the same point as with equal weights."
+            "help": "Include beta * KL in each reward's loss when its indicator is computed (the inner product of the gradient of this loss with the sum of all rewards' gradients, by which POPO changes the weights). With False, the point at which POPO ends need not be stationary for the sum of the losses with equal weights."
         },
     )
     weight_step: float = field(
@@ -110,7 +113,7 @@ class ParetoGRPOConfig(GRPOConfig):
     pepo_as_released: bool = field(
         default=False,
         metadata={
-            "help": "Let gradients flow through the token weights, as in the published code; only for reward rules and 'fixed'."
+            "help": "Let gradients flow through the token weights, as in the published code. Only for weighting rules that use no gradients: those that read rewards, 'fixed' and 'gdpo'."
         },
     )
     dynamic_sampling: int = field(
@@ -122,7 +125,7 @@ class ParetoGRPOConfig(GRPOConfig):
     front_reference: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Mean rewards, one per reward, above which the logged volume of the front is measured; None uses those of the first batch."
+            "help": "Reference point of the logged hypervolume: one value per reward, in its own units. Only batches whose mean is better in every reward count. None uses the mean rewards of the first batch."
         },
     )
     rollout_draw: str = field(
@@ -201,7 +204,7 @@ class ParetoGRPOConfig(GRPOConfig):
         if self.pepo_as_released and self.token_weighting == "pepo" and self.source == "gradients":
             raise ConfigError(
                 "pepo_as_released makes the weights depend on the parameters, which per-reward gradients do not support.",
-                fix="use a reward rule or weighting='fixed'",
+                fix="use weighting='fixed', or a rule that reads rewards, such as 'popo-light'",
             )
 
     @property

@@ -24,7 +24,7 @@ def copy(
         Path | None,
         typer.Option(
             "--results",
-            help="Results of sent copies (item_id, copy, category, stratum, sends, clicks, satisfied), on which the reward model that selects copies is trained.",
+            help="Results of sends (item_id, copy, category, stratum, sends, clicks, satisfied), on which the reward model that chooses among texts is trained.",
         ),
     ] = None,
     reward: Annotated[
@@ -45,9 +45,9 @@ def copy(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write short copy for items, check it against their evidence, and choose the best with a reward model.
+    """Write short marketing texts (copy) about items, check them against evidence, and choose the best with a reward model.
 
-    Written copies are kept: an interrupted call continues where it stopped, and changed checks or reward models do not require new copies.
+    Written texts are kept: an interrupted call continues where it stopped, and changed checks or reward models do not require new texts.
     """
     from taiji.config import load_config
     from taiji.core import progress

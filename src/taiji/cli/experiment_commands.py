@@ -84,7 +84,7 @@ def review(
     ] = False,
     copies: Annotated[
         bool,
-        typer.Option("--copies", help="Compare the copies of the run instead, two of an item side by side."),
+        typer.Option("--copies", help="Compare the texts of `taiji copy` instead, two about an item side by side."),
     ] = False,
     overrides: Overrides = None,
     json_path: JsonPath = None,

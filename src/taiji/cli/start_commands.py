@@ -21,7 +21,7 @@ def init(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder of Parquet, CSV, Excel or JSON-lines files, or of folders of parts, with any column names.",
+            help="Folder of Parquet, CSV, Excel or JSON-lines files with any column names; a table may also be a folder of part files.",
         ),
     ],
     overrides: Annotated[

@@ -1,1 +1,4 @@
-"""Copywriting: short copy for items, generated with controls, checked against its evidence, and selected by a reward model."""
+"""Copywriting: short copy for items, generated, checked against its evidence, and selected by a reward model.
+
+A *copy* is one marketing text about an item, such as a push notification.
+"""

@@ -129,7 +129,7 @@ def left_out(table: pl.DataFrame) -> dict[str, int]:
 
 
 def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:
-    """Train the reward model on the results of sent copies.
+    """Train the reward model on the results of sends.
 
     Args:
         results: see :func:`taiji.copywriting.copy_pairs.check_results`.

@@ -1,6 +1,6 @@
-"""Convert results of sent copies into pairs: two copies for the same item, with a winner and a loser.
+"""Convert results of sends into pairs: two texts about the same item, with a winner and a loser.
 
-The Mantel–Haenszel test compares two copies within the strata (a day, an audience) in which both were sent, so that
+The Mantel–Haenszel test compares two texts within the strata (a day, an audience) in which both were sent, so that
 differences between strata do not bias the comparison. Source: Mantel and Haenszel, *JNCI* 1959.
 """
 
@@ -32,7 +32,7 @@ PAIRS: dict[str, pl.DataType] = {
 
 
 def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame:
-    """Return results of sent copies with all columns, including the optional ones, and one row per item, copy, category
+    """Return results of sends with all columns, including the optional ones, and one row per item, copy, category
     and stratum.
 
     Raises:
@@ -41,7 +41,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     missing = [name for name in NEEDED if name not in results.columns]
     if missing:
         raise InputError(
-            "The table does not contain results of sent copies.",
+            "The table does not contain results of sends.",
             where=where,
             expected=f"columns {', '.join(NEEDED)}, and optionally category, stratum, satisfied",
             found=f"no {', '.join(missing)}",
@@ -49,7 +49,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     uncounted = [name for name in COUNTS if name in results.columns and not _whole(results[name])]
     if uncounted:
         raise InputError(
-            "The results of sent copies are not counts.",
+            "The results of sends are not counts.",
             where=f"{where}, column {uncounted[0]}",
             expected="whole numbers",
             found=f"{results[uncounted[0]].dtype}, such as {results[uncounted[0]].drop_nulls().first()!r}",
@@ -70,7 +70,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     )
     if len(wrong):
         raise InputError(
-            "The results of sent copies are not consistent counts.",
+            "The results of sends are not consistent counts.",
             where=f"{where}, item {wrong['item_id'][0]}, copy {wrong['copy'][0]!r}",
             expected="0 ≤ satisfied ≤ clicks ≤ sends, and none missing",
             found=f"{len(wrong)} rows that violate this, the first with "
@@ -98,7 +98,7 @@ def _whole(counts: pl.Series) -> bool:
 
 
 def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "results") -> pl.DataFrame:
-    """Return the pairs of copies for the same item whose difference is at least ``settings.least_z`` standard errors.
+    """Return the pairs of texts about the same item whose difference is at least ``settings.least_z`` standard errors.
 
     Args:
         results: see :func:`check_results`.
@@ -121,7 +121,7 @@ def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "resu
             fix="add the column, or set copywriting.pairs.outcome=clicks, which rewards clickbait",
         )
     if settings.outcome == "clicks":
-        logger.warning("Copies are compared by clicks alone, which favours copies that promise more than they keep.")
+        logger.warning("Texts are compared by clicks alone, which favours texts that promise more than they keep.")
     copies = checked.select("item_id", "copy", "category").unique(maintain_order=True).with_row_index("place")
     rows = checked.join(copies, on=["item_id", "copy", "category"]).select(
         "item_id", "place", "stratum", n=pl.col("sends").cast(pl.Float64), x=pl.col(settings.outcome).cast(pl.Float64)

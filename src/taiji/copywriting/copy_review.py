@@ -1,4 +1,4 @@
-"""One reviewer's comparisons of copies (texts written about items): two copies for the same item are shown side by side, and the reviewer chooses
+"""One reviewer's comparisons of texts written about items: two texts about the same item are shown side by side, and the reviewer chooses
 the better one or neither.
 
 Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is replaced as a whole, so that a reader never

@@ -35,7 +35,11 @@ class CopyWriter(Protocol):
     def version(self) -> str: ...
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
-        """Write n copies for each prompt."""
+        """Return the texts written for each prompt, in the order of the prompts.
+
+        A prompt has n texts, or fewer if the writer cannot write more. A text is empty if the output was cut off or
+        unusable; ``ended`` then names the reason.
+        """
         ...
 
 

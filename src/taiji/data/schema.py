@@ -40,9 +40,9 @@ class Tables:
     """Tables of a source, with the ids of the source.
 
     Attributes:
-        items: ``item_id`` (any type), ``title`` (text) and optionally ``category_l1``, ``category_l2``, … (text, from the
-            coarsest to the finest) and ``price``; further columns (such as a description) are kept.
-        users: ``user_id`` and any profile columns.
+        items: ``item_id`` (integers or text), ``title`` (text) and optionally ``category_l1``, ``category_l2``, … (text,
+            from the coarsest to the finest) and ``price``; further columns (such as a description) are kept.
+        users: ``user_id`` (integers or text) and any profile columns. A categorical column counts as text.
         events: one row per exposure or action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1), and optionally
             ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the conversion label becomes
             known; default the time of the event) and ``price``. A row with ``exposed`` false and ``click`` 1 is an action

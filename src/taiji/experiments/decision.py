@@ -51,8 +51,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     users = int(facts["users"])
     table = [
         Decision(
-            "Does the log alone offer further gains?",
-            f"collaborative fields over counts: {gap(base)}",
+            "Do collaborative fields improve on counts?",
+            f"gain of collaborative fields over counts: {gap(base)}",
             _sign(
                 base,
                 "Keep `collaborative` on.",
@@ -62,7 +62,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "Are the titles informative?",
-            f"text match over collaborative fields: {gap(text)}{_kept_text(text)}; with permuted texts: {gap(control)}; {facts['distinct_titles']:.0%} of the texts are distinct, of {facts['words']:.1f} words",
+            f"gain of text match over collaborative fields: {gap(text)}{_kept_text(text)}; with permuted texts: {gap(control)}; {facts['distinct_titles']:.0%} of the texts are distinct; a text has {facts['words']:.1f} words on average",
             _titles(text, control),
         ),
         Decision(
@@ -150,9 +150,11 @@ def is_kept(row: Mapping[str, Any] | None) -> bool | None:
 
 
 def _kept_text(row: Mapping[str, Any] | None) -> str:
-    """Return a text with the share of seeds in which the ranker keeps the fields; empty if this was not measured."""
+    """Return a text on the share of seeds in which the ranker keeps the fields; empty if this was not measured."""
     return (
-        "" if row is None or row.get("kept") is None else f" as trained, kept in {float(row['kept']):.0%} of the seeds"
+        ""
+        if row is None or row.get("kept") is None
+        else f" with the fields in use (the ranker keeps them in {float(row['kept']):.0%} of the seeds)"
     )
 
 
@@ -164,13 +166,13 @@ def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -
         return _sign(
             text,
             "Text helps on the test rows. But its gain on the training rows is too small, so the default ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
-            "Not shown: text adds nothing here to the log, and rankers with the default fields drop `text_match`.",
+            "No gain is shown from text beyond the log's own signals, and rankers with the default fields drop `text_match`.",
             "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
         )
     return _sign(
         text,
         "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",
-        "Not shown: text adds nothing here to the log.",
+        "No gain is shown from text beyond the log's own signals.",
         "No: text does harm here, though it seemed to pay off on the training rows. Remove `text_match` from `ranking.pair_fields`."
         if is_kept(text)
         else "No: remove `text_match` from `ranking.pair_fields`.",

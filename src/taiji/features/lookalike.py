@@ -26,9 +26,10 @@ def nearest_users(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other user by cosine: exactly for pools of up to ``exact_below`` rows, by an inverted-list index for larger ones.
 
-    For each other user, only the newest row counts whose ``as_of`` is at or before the serving row's. The search uses
-    neither the future, nor the user's own rows, nor rows that were already replaced. Ties go to the smaller user id. A
-    zero vector has no direction, so it neither finds a neighbour nor is found.
+    A serving row is a row for which a neighbour is searched. For each other user, only the newest pool row counts whose
+    ``as_of`` is at or before that of the serving row. The search uses neither the future, nor the user's own rows, nor
+    rows that a newer one of the same user had replaced. Ties go to the user with the smaller id. A zero vector has no
+    direction, so it neither finds a neighbour nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.

@@ -1,7 +1,12 @@
 """Look-alike search in large pools: an index of the rows at a snapshot, and a scan of the rows added since.
 
-The result of a serving row depends only on rows at or before its time: a snapshot is taken at every ``fresh``-th pool row, the index changes only at
-snapshots, and rows that were replaced since the snapshot are filtered out afterwards.
+A *serving row* is a feature row (a user, a time and a vector) for which the most similar other user is searched. The
+*pool* consists of the feature rows that are searched. A pool row is valid from its time until the user's next pool row
+*replaces* it.
+
+The result for a serving row depends only on pool rows at or before its time: a snapshot is taken at every ``fresh``-th
+pool row, the index changes only at snapshots, and rows that were replaced since the snapshot are filtered out
+afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ def search_snapshots(
     index: VectorIndex,
     fresh: int = 8192,
 ) -> tuple[Array, Array]:
-    """Return for each serving row the nearest pool row of another user, −1 if there is none.
+    """Return the nearest pool row of another user for each serving row, −1 if there is none.
 
     Args:
         users, as_ofs: (N,) users and times of the serving rows.
@@ -39,7 +44,8 @@ def search_snapshots(
         fresh: number of pool rows between two snapshots.
 
     Returns:
-        (N,) indices into the pool and (N,) float64 cosines; of cosines equal to 6 decimals, the smaller user wins.
+        (N,) indices into the pool and (N,) float64 cosines; of rows whose cosines are equal to 6 decimals, that of the
+        user with the smallest number wins.
     """
     _, start, end, vectors = pool
     best, cosine = np.full(len(users), -1, dtype=np.int64), np.full(len(users), -np.inf)

@@ -15,6 +15,7 @@ from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.core.manifests import MANIFEST
+from taiji.core.number_format import counted
 from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
 from taiji.data.discovery.propose import Proposal, propose
@@ -229,7 +230,12 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
         ]
     remarks = (
         [
-            f"The log is sparse: prompts require only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."
+            f"The log is sparse: a prompt requires only {counted(best[1]['examples.min_history'], 'earlier interaction')} of its user"
+            + (
+                ", and asks for the next item even if it is not new to the user."
+                if best[1]["examples.target"] == "next_purchase"
+                else "."
+            )
         ]
         if sizes
         else []

@@ -119,7 +119,7 @@ def make_copies(
         catalogue: items for which to write copy.
         config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are used.
         comments: table with the columns :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`.
-        results: table with the results of sent copies, on which a reward model is trained.
+        results: table with the results of sends, on which a reward model is trained.
         reward: folder of a trained reward model.
         reviewed: True to train a reward model on the choices in the review folder, and on the results if given.
 
@@ -222,7 +222,7 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
             where=str(path),
             expected="times before now, in UTC unless they have an offset; integers are microseconds since the epoch",
             found=f"{counted(len(later), 'comment')} later, the first about item {later['item_id'][0]}",
-            fix="correct the column time, or remove these rows, because the evidence ends with the latest comment",
+            fix="correct the column time, or remove these rows, because the time of the latest comment determines which evidence may be used",
         )
     ids = items["item_id"].cast(pl.String)
     unmatched = known.filter(~pl.col("item_id").cast(pl.String).is_in(ids.implode()))

@@ -47,8 +47,10 @@ RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light"
 WRITERS = ("base", "sft")
 """Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Names of the tables that a run itself computes: the baseline without a language model, and the table of its aligned model. An arm of
-:data:`RULE_OF_ARM` with the run's own weighting rule uses the second table, which then has no arm of its own."""
+"""Names of the tables that a run itself computes: the baseline without a language model, and the table of the aligned model.
+
+If the run's weighting rule is one of those in :data:`RULE_OF_ARM`, the arm of that rule uses the second table, and there is
+no arm ``taiji``."""
 ORACLE_ARM = "truth"
 """Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
@@ -150,8 +152,11 @@ def evaluated(
         competitors: arms with which every later arm is also compared.
 
     Returns:
-        ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
-        :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
+        ``run`` and ``data`` (names of the run and its dataset), ``notes`` (on how the data was made), ``seeds``
+        (training runs per arm), ``arms`` (their names), ``users`` and ``exposures`` (numbers in the test), ``cells`` (a
+        record per arm and seed with the file of its test predictions), ``rows`` (metrics, see
+        :func:`taiji.experiments.study.evaluate_seeds`) and ``controls`` (whether a negative control shows a gain, see
+        :func:`taiji.experiments.study.control_findings`).
     """
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")

@@ -1,4 +1,7 @@
-"""Weighted intents of set answers, for the batch stage and the near-online writer."""
+"""Read the intents, with weights, from answers that each list several intents.
+
+The stage that writes features for a run and the service that refreshes them after new events both use this module.
+"""
 
 from __future__ import annotations
 

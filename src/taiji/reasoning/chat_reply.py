@@ -124,7 +124,7 @@ def _raise_error(part: dict[str, Any]) -> None:
     said = str(error.get("message") or error) if isinstance(error, dict) else str(error)
     if str(code).isdigit() and not is_transient(int(str(code))):
         raise ResourceError(
-            "The teacher's endpoint rejected a request.",
+            "The endpoint rejected a request.",
             where="reasoning.endpoint",
             found=f"error {code}: {said[:200]}",
             fix="check the model's name, the key and the parameters",

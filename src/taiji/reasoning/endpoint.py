@@ -1,16 +1,17 @@
-"""Teacher behind an OpenAI-compatible chat endpoint.
+"""Client of an OpenAI-compatible chat endpoint, and a teacher that uses it.
 
-Each rationale is one request. The number of requests in flight is bounded, their rate can be limited, and failures are
-retried with exponential backoff and full jitter. Every answer is written to an append-only journal before it is
-counted, so an interrupted run resumes where it stopped and does not pay for a received answer twice. Each request
-carries an ``Idempotency-Key`` that stays the same across its retries. If an answer is lost in transit, a server that
-honours the key bills it only once. Other servers may bill it again, which a client cannot detect.
+Each text (a rationale, a copy, a text about an item) is one request. The number of requests in flight is bounded,
+their rate can be limited, and failures are retried with exponential backoff and full jitter. Every answer is written
+to an append-only journal before it is counted, so an interrupted run resumes where it stopped and does not pay for a
+received answer twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries. If an
+answer is lost in transit, a server that honours the key bills it only once. Other servers may bill it again, which a
+client cannot detect.
 
 A reply with the id and the text of the reply to another request was probably delivered to the wrong request, so it is
 requested once more. If the server then says the same, the reply is accepted, and the tokens of both are counted.
 
 An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted, but
-it never becomes a rationale. The setting ``ask_again`` limits how often it is requested again.
+its text is never used. The setting ``ask_again`` limits how often it is requested again.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class EndpointClient:
         self._warned = True
         if self.endpoint.price_in or self.endpoint.price_out:
             logger.warning(
-                "The teacher's endpoint does not report how many tokens its replies took; the upper bound is counted instead."
+                "The endpoint does not report how many tokens its replies took; the upper bound is counted instead."
             )
 
     @property
@@ -268,7 +269,7 @@ class _Session:
             if attempt < self.endpoint.attempts:
                 await asyncio.sleep(self.backoff.pause(attempt, pause))
         raise self.failure or ResourceError(
-            f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
+            f"The endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
             found=reason,
             fix="start the same command again once the endpoint works (`taiji run` with --resume): received replies are kept",
@@ -280,7 +281,7 @@ class _Session:
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
                 raise ResourceError(
-                    "The teacher's budget does not allow another request.",
+                    "The endpoint's budget does not allow another request.",
                     where="reasoning.endpoint.budget",
                     expected=f"at most {self.endpoint.budget:g}",
                     found=f"{self.spent:.4g} spent for {len(self.journal.replies)} replies, {self.wanted} wanted",
@@ -312,7 +313,7 @@ class _Session:
             response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError(
-                "The teacher's address is not valid.", where="reasoning.endpoint.url", found=self.endpoint.url
+                "The endpoint's address is not valid.", where="reasoning.endpoint.url", found=self.endpoint.url
             ) from error
         except httpx.HTTPError as error:
             raise TransientError(type(error).__name__) from error
@@ -322,7 +323,7 @@ class _Session:
             return Reply(request.key, "", "", "", 0, 0, attempt, "filtered")
         if response.status_code != 200:
             raise ResourceError(
-                "The teacher's endpoint rejected a request.",
+                "The endpoint rejected a request.",
                 where=address,
                 found=f"HTTP {response.status_code}: {response.text[:200]}",
                 fix=_mend(response.text, self.endpoint),

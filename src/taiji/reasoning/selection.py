@@ -1,4 +1,6 @@
-"""ORFT: keep the rationales that make the true answer likely (Taiji §3), by criteria that leaked answers cannot satisfy.
+"""Selection of rationales: keep those that make the true answer likely, by criteria that leaked answers cannot satisfy.
+
+This is the open-ended rejection sampling before fine-tuning (ORFT) of Taiji, §3.
 
 PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and
 prompt is the *student's* prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R,

@@ -49,7 +49,7 @@ HOLDING = (
     "fusion",
     "recommendation",
 )
-"""Files of a run with rows about single users."""
+"""Files of a run with rows about individual users."""
 
 
 def model_card(

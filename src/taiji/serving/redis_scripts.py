@@ -6,20 +6,24 @@ Keys, after the prefix ``P``:
 ``queue``               stream         events not yet absorbed (consumer group ``workers``)
 ``unreadable``          stream         events set aside because they could not be read, each with the reason ``why``
 ``idem:KEY``            string         digest of an accepted batch, with a time to live
-``u:USER``              hash           ``seen``
+``u:USER``              hash           ``seen``, the number of the user's events so far
 ``h:USER``              sorted set     events by time
-``f:RELEASE:USER``      hash           ``v`` version, ``s`` seen, ``n`` neighbour, ``h`` head, ``t`` tail
+``f:RELEASE:USER``      hash           feature row: ``v`` version, ``s`` events seen, ``n`` neighbour; its JSON in two
+                                       parts: ``h`` head (its own members), ``t`` tail (the neighbour's items)
 ``n:RELEASE:USER``      set            users whose row carries this user's items
 ``due:RELEASE``         sorted set     users by due time
-``late:RELEASE``        sorted set     deferred users by their turn
-``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → latest turn given to a user of an API key
+``late:RELEASE``        sorted set     users deferred by the pace limit, by turn: the time at which they become due (an
+                                       idle worker takes them earlier)
+``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → latest turn given to a known or new user of
+                                       SOURCE, the API key that sent the user's events; a minimum time lies between the
+                                       turns of a key
 ``lease:RELEASE``       sorted set     users by lease end
 ``token:RELEASE``       hash           user → ``token worker``
 ``try:RELEASE``         hash           user → failures
 ``dead:RELEASE``        hash           user → reason (JSON)
 ``releases``            hash           name → release (JSON), live ones
 ``names``               set            releases that may have rows, including those being published
-``erased``              set            keyed digests
+``erased``              set            keyed digests of the ids of erased users
 ``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
 ``beats``               hash           process → time of its last sign of life, and its report (JSON)
 ``clock``               string         high-water mark of the workers' clocks
@@ -304,8 +308,8 @@ return previous
 """
 
 RETIRE = """
--- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards. A release that is no longer live but still
--- has its name was not deleted completely.
+-- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards. A release that is in ``names`` but no
+-- longer live was not deleted completely, so it may be retired again.
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
 if redis.call('HDEL', P..'releases', ARGV[2]) == 0 and redis.call('SISMEMBER', P..'names', ARGV[2]) == 0 then return 0 end
 for _, name in ipairs({'previous', 'undone'}) do

@@ -49,7 +49,7 @@ class Slot:
             "Too many services of this host share a store.",
             where=place,
             expected=f"at most {MOST}",
-            found="all of them in use",
+            found=f"{MOST} already running",
         )
 
     def suffix(self) -> str:

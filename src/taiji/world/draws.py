@@ -1,4 +1,4 @@
-"""Random numbers as a function of their purpose.
+"""Random numbers without state: each is a hash of seed, owner, purpose (the name of its use) and keys.
 
 With a sequential generator, one additional draw changes all later numbers. Here a number depends only on the world's
 seed, the draw's owner and purpose, and keys (a user, the index of the user's request, a position). It does not depend

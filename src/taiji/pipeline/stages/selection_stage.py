@@ -20,7 +20,7 @@ class Selection(Stage):
     to keep."""
 
     name = "selection"
-    summary = "Keep the rationales that make the true item likely (ORFT)."
+    summary = "Keep the rationales that make the true item likely (open-ended rejection sampling; ORFT in the paper)."
     needs = (*PREPARED_STAGES, "rationales")
     settings = (*LANGUAGE, "reasoning.selection")
 
