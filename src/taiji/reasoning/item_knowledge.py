@@ -32,7 +32,7 @@ from taiji.reasoning.knowledge_guard import KnowledgeGuard
 from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
 from taiji.reasoning.prompts import filled, item_line, shorten, template_file
 from taiji.reasoning.settings import PromptSettings
-from taiji.reasoning.teachers import TAUGHT, tidy
+from taiji.reasoning.teachers import TAUGHT, continued, tidy
 
 logger = logging.getLogger(__name__)
 MORE_ROOM = "raise item_knowledge.max_new_tokens (a local model) or reasoning.endpoint.max_tokens"
@@ -133,7 +133,7 @@ class LocalItemWriter:
         written = write(self.lm, asked, settings=self.sampling, seed=seed, description="Writing item knowledge")
         found = []
         for prompt, request, (one,) in zip(prompts, asked, written):
-            text = tidy(f"{prompt.prefill} {one.text}")
+            text = continued(prompt.prefill, one.text)
             ended = "whole" if text else "empty"
             if one.cut:
                 ended = "shortened" if _SENTENCE.search(text) else "cut"

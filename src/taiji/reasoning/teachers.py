@@ -35,6 +35,7 @@ TAUGHT = ("whole", "shortened")
 """Endings of usable rationales. Rationales with other endings are not used."""
 MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
 logger = logging.getLogger(__name__)
+_LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE_END = re.compile(r"[.!?][\"')]*$")
 _STOP = ("</think>", "<answer>", "\n\n")
 
@@ -118,7 +119,7 @@ class LocalTeacher:
         If the length limit cut the text, the rationale is empty, unless the setting ``cut`` is ``shorten`` and a
         complete sentence is left.
         """
-        rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
+        rationale = continued(prefill, written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
         if self.settings.cut == "shorten" and _SENTENCE_END.search(rationale):
@@ -183,6 +184,13 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
         "Of %d rationales, these are not used: %s. To reduce their number: %s.", len(rationales), said, MORE_ROOM
     )
     return counts
+
+
+def continued(prefill: str, text: str) -> str:
+    """Return the tidied continuation of a prefill, with the prefill; empty if it does not contain a single letter."""
+    if not _LETTER.search(text):
+        return ""
+    return tidy(f"{prefill} {text}" if prefill else text)
 
 
 def tidy(text: str) -> str:
