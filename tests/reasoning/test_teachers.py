@@ -32,9 +32,9 @@ def test_a_local_teacher(lm, dataset, examples, prompts, in_view):
     assert frame["example"].to_list() == [e for e in examples["example"] for _ in range(2)]
     assert frame["sample"].to_list() == [0, 1] * len(examples)
     assert frame["teacher"].unique().to_list() == ["local:tiny"]
-    assert set(frame["ended"]) == {"whole", "cut"}
+    assert {"whole", "cut"} <= set(frame["ended"]) <= {"whole", "cut", "empty"}
     assert frame.filter(ended="whole")["rationale"].str.starts_with("This shopper often buys").all()
-    assert (frame.filter(ended="cut")["rationale"] == "").all()
+    assert (frame.filter(pl.col("ended") != "whole")["rationale"] == "").all()
     assert teacher.write(dataset, examples, 2, seed=0).equals(frame)
     assert not teacher.write(dataset, examples, 2, seed=1).equals(frame)
     chunks = pl.concat([teacher.write(dataset, examples[s : s + 2], 2, seed=0) for s in range(0, len(examples), 2)])

@@ -177,7 +177,10 @@ def items_to_ask(
 
 
 def asked_once(items: pl.DataFrame) -> pl.DataFrame:
-    """Return the first item of each prompt: products that differ only in size or supplier often have the same one."""
+    """Return one row per prompt, that of its first item.
+
+    Products that differ only in size or supplier often have the same prompt.
+    """
     return items.unique("asked", keep="first", maintain_order=True)
 
 

@@ -159,7 +159,7 @@ def rationale_frame(
 
 
 def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
-    """Count the rationales by ending, and log the counts of unusable ones.
+    """Return the number of rationales by ending, and log the numbers of unusable ones.
 
     Args:
         rationales: rationales from :meth:`Teacher.write`.
