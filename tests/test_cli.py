@@ -421,7 +421,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkey
     assert (code, out) == (130, "")
     assert (
         error.strip()
-        == f"Interrupted; finished stages and chunks are kept. Continue with: taiji data --name x --runs {tmp_path}"
+        == f"Interrupted; finished stages and partitions are kept. Continue with: taiji data --name x --runs {tmp_path}"
     )
     code, _, error = taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)
     assert (code, error.strip().split("with: ")[1]) == (130, f"taiji run --name x --runs {tmp_path} --resume")
@@ -513,7 +513,7 @@ def test_worlds_are_listed_and_two_policies_compete_in_one(taiji):
     found = json.loads(said)
     assert code == 0 and found["treatment"] == "popular" and found["scenario"] == "push-without-copy"
     code, said, _ = taiji("world", "run", "push", *arms, *sizes)
-    assert code == 0 and "popular (" in said and "until then" in said
+    assert code == 0 and "popular (" in said and "cumulative" in said
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ RENAMED_KEYS = {
     "ranking.conversion_weight": "ranking.task_weights.conversion",
     "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
 }
-"""Old key to new key. Old keys are still read for one version, with a warning."""
+"""New keys of renamed settings, by old key. The old keys are still read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
 

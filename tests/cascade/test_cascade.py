@@ -198,7 +198,7 @@ def test_failing_and_late_retrievers_are_left_out_and_counted():
 
 
 def test_nobody_answers():
-    with pytest.raises(ResourceError, match="No retriever returned"):
+    with pytest.raises(ResourceError, match="No retriever responded"):
         Cascade({"bad": Failing()}, merged("bad")).recommend(REQUESTS, 2)
 
 

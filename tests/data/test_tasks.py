@@ -126,7 +126,7 @@ BROKEN = {
         [Task(name="seconds", kind="duration"), Task(name="pay", given="seconds")],
         ["labels.pay.given", "seconds"],
     ),
-    "circle": ([Task(name="a", given="b"), Task(name="b", given="a")], ["cycle", "a, b"]),
+    "circle": ([Task(name="a", given="b"), Task(name="b", given="a")], ["cycle", "a given b, b given a"]),
     "itself": ([Task(name="a", given="a")], ["cycle", "found: a"]),
 }
 

@@ -153,7 +153,10 @@ def test_comments_about_nothing_and_without_a_time_are_told(taiji, tmp_path, cap
         table("item_id,text,time", "1.0,warm,2026-01-01", "1,warm,", "3,soft,2026-01-01")
     )
     assert taiji("items.csv", "--comments", "comments.csv", *rules())[0] == 0
-    assert "1 of 3 comments have no" in caplog.text and "1 of 2 comments refer to items that are missing" in caplog.text
+    assert (
+        "1 of 3 comments lack an item" in caplog.text
+        and "1 of 2 comments refer to items that are missing" in caplog.text
+    )
     assert "'1.0' (an id in the catalogue is '1')" in caplog.text
 
 

@@ -178,7 +178,11 @@ def test_an_endpoint_that_keeps_failing(tmp_path):
 
 
 def test_two_runs_may_not_share_a_journal(tmp_path):
-    with Journal(tmp_path / "j.jsonl"), pytest.raises(TaijiError, match="Another run"), Journal(tmp_path / "j.jsonl"):
+    with (
+        Journal(tmp_path / "j.jsonl"),
+        pytest.raises(TaijiError, match="Another process"),
+        Journal(tmp_path / "j.jsonl"),
+    ):
         pass
 
 

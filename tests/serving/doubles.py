@@ -121,7 +121,7 @@ class ListMaker(LengthScorer):
             unknown = tuple(item for item in request.exclude if item.startswith("ghost"))
             late = ("slow",) if request.history.user == "unlucky" else ()
             if request.history.user == "nobody answers":
-                raise ResourceError("No retriever returned candidates.")
+                raise ResourceError("No retriever responded.")
             fits = request.features is not None and request.features["quantizer_version"] == "q"
             scores, sources = tuple(-float(at) for at in range(len(chosen))), ("echo",) * len(chosen)
             trace = [{"item": item, "place": at} for at, item in enumerate(chosen, 1)] if request.trace else None

@@ -225,7 +225,7 @@ def test_a_retriever_that_fails_is_left_out_and_named(run: Path, monkeypatch: py
     (found,) = recommender.recommend([RecommendRequest(UserHistory("u2", LATER))])
     assert found.failed == tuple(list(RETRIEVERS)[1:]) and len(found.items) == 5 and set(found.sources) == {"popular"}
     monkeypatch.setattr(recommender.cascade.pool.retrievers["popular"], "retrieve", broken)
-    with pytest.raises(ResourceError, match="No retriever returned"):
+    with pytest.raises(ResourceError, match="No retriever responded"):
         recommender.recommend([RecommendRequest(UserHistory("u2", LATER))])
 
 

@@ -108,7 +108,8 @@ class AccumulationStep:
     ) -> None:
         """Add one micro-batch's vector-Jacobian products.
 
-        This takes K backward passes, or K + 1 with ``common`` or ``update``. The directional estimator takes the time of one and a half, for any K.
+        This takes K backward passes, or K + 1 with ``common`` or ``update``. With the directional estimator, it takes
+        as long as one and a half backward passes, for any K.
 
         Args:
             recording: recorded forward pass of the micro-batch.

@@ -75,11 +75,13 @@ def groups_with_signal(columns: Tensor, group: int) -> Tensor:
 
 
 def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0) -> Tensor:
-    """Return the group advantage of each reward on its own scale (N, K): (r - mean) / (std + 1e-4), or r - mean with ``scale="none"``.
+    """Return the group advantage of each reward on its own scale (N, K): (r - mean) / (std + 1e-4).
 
-    ``scale="batch"`` divides by the standard deviation over the whole batch. ``scale="leave-one-out"`` subtracts the mean of the
-    prompt's other rollouts that have the reward. An entry is zero if the values of the group are equal, if the group has fewer
-    than two finite rewards, or if the reward is NaN. ``total`` multiplies the result. It is the sum of TRL's weights, because the weights w of the columns sum to one.
+    ``scale="none"`` does not divide, and ``scale="batch"`` divides by the standard deviation over the whole batch.
+    ``scale="leave-one-out"`` does not divide, and subtracts the mean of the prompt's other rollouts that have the
+    reward. An entry is zero if the values of the group are equal, if the group has fewer than two finite rewards, or if
+    the reward is NaN. The result is multiplied by ``total``, the sum of TRL's weights, because the weights w by which
+    the columns are multiplied sum to one.
     """
     values = rewards.double()
     mean, deviation, count = group_moments(values, group)
@@ -113,9 +115,10 @@ def common(
         rewards: (N, K).
         group: rollouts per prompt.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
-        scale: TRL's ``scale_rewards``: S is computed over the "group" or the "batch", or not used at all ("none", "leave-one-out"). "leave-one-out"
-            multiplies by n / (n - 1), where n is the number of completions of the group that have any reward: r_k minus the mean of the others.
-        total: sum of TRL's weights, because the weights w of the columns sum to one.
+        scale: TRL's ``scale_rewards``: S is computed over the "group" or the "batch", or not used at all ("none",
+            "leave-one-out"). "leave-one-out" multiplies r_k - mean_k by n / (n - 1), which gives r_k minus the mean of
+            the others; n is the number of completions of the group that have any reward.
+        total: sum of TRL's weights, because the weights w by which the columns are multiplied sum to one.
     """
     values = rewards.double()
     scored = torch.isfinite(values).any(1, keepdim=True)

@@ -45,7 +45,8 @@ class Front:
 
     Args:
         weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and a negative weight marks a penalty.
-        reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of the first batch.
+        reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of
+            the first batch in which every reward has values.
 
     Attributes:
         points: (n, number of weighted rewards), with the sign of penalties reversed.

@@ -96,7 +96,9 @@ class Watched(dict[str, Any]):
 
 
 def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -> None:
-    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, that is, unless TRL read them after they were set.
+    """Raise :class:`ResourceError` if TRL's mean reward does not match these weights.
+
+    TRL has then used other weights, because it read them before they were set.
 
     Args:
         logged: mean of the weighted sums that TRL used.

@@ -33,7 +33,7 @@ class JointGradients(Protocol):
 
 
 RESIDUE = 4
-"""Singular values of the normalised vectors that are smaller than this many rounding units count as zero: 3 % in bfloat16."""
+"""Singular values of unit vectors up to this multiple of the machine epsilon (3 % in bfloat16) count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
 """Options of a forward pass that do not allow running its rows in parts."""
 
@@ -255,11 +255,12 @@ class Recording:
         parameters: Sequence[Tensor],
         keep: bool,
     ) -> Iterator[list[Tensor | None]]:
-        """Yield the vector-Jacobian products of D loss derivatives, in order. ``keep`` retains the graph for the other half's products.
+        """Yield the vector-Jacobian products of D loss derivatives, in order.
 
-        Restricted to the rows of ``half``, the derivatives may be linearly dependent: one reward is constant over the rollouts, two have proportional
-        advantages, or there are more rewards than rollouts. Then one backward pass per independent vector suffices. All D passes run if
-        other processes wait for them.
+        On the rows of ``half``, the derivatives may be linearly dependent: if a reward is constant over the rollouts,
+        if two rewards have proportional advantages, or if there are more rewards than rollouts. One backward pass per
+        independent vector then suffices, but all D passes run if other processes wait for them. ``keep`` retains the
+        graph for the products of the other half.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)

@@ -69,7 +69,10 @@ class RewardTable:
 
     @cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return three (E, C) arrays per example and candidate: position in ``vectors`` (padded with -1), ``ctcvr`` and ``reward`` (padded with NaN)."""
+        """Return position in ``vectors``, ``ctcvr`` and ``reward`` of each example's candidates, (E, C) each.
+
+        Positions are padded with -1, and the other two with NaN.
+        """
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
             raise ArtifactError("The rows and targets of the reward table do not match.", fix="build the table again")

@@ -61,7 +61,7 @@ class ParetoGRPOConfig(GRPOConfig):
     weight_step: float = field(
         default=0.1,
         metadata={
-            "help": "kappa of the robust step (also the learning rate of 'uncertainty' and the step size of 'feedback')."
+            "help": "Step size (kappa) of POPO's 'robust' update and of 'feedback', and learning rate of 'uncertainty'."
         },
     )
     weight_clip: float = field(

@@ -87,7 +87,7 @@ def _check(name: str, value: Any, expected: str, *, whole: bool) -> None:
 def make_fuser(settings: RecommendSettings) -> Fuser:
     """Return the fuser named by ``recommend.fusion``; a :class:`LearntFusion` is returned unfitted.
 
-    A fitted fusion reads only the ranker's predictions, so the weight of the merge is excluded.
+    A fitted fusion reads only the ranker's predictions; :func:`whole_fuser` applies the weight of the merge's score.
 
     Raises:
         ConfigError: the name is unknown, or the settings are invalid.
@@ -125,11 +125,14 @@ def fitted_fusion(settings: RecommendSettings) -> bool:
 
 
 def whole_fuser(settings: RecommendSettings, fitted: Fuser | None, dataset: Dataset) -> Fuser:
-    """Return the fuser of a cascade. A fitted fuser is combined with the merge's score by averaged ranks, if this score has a weight.
+    """Return the fuser of a cascade.
+
+    A fitted fusion whose settings give the merge's score a weight is combined with this score by averaged ranks.
 
     Args:
         settings: the composition.
-        fitted: fuser that is already there: the result of the stage ``fusion``, or a service's own.
+        fitted: existing fuser: the result of the stage ``fusion``, or a service's own; None creates it from the
+            settings.
         dataset: dataset in which the fuser looks up columns of users and items.
 
     Raises:
@@ -163,7 +166,10 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     if settings.rerank != "none":
         if vectors is None:
             raise ConfigError(
-                "There are no item vectors for the re-ranker.", where=f"recommend.rerank: {settings.rerank}"
+                "There are no item vectors for the re-ranker.",
+                where=f"recommend.rerank: {settings.rerank}",
+                expected="one vector per item",
+                found="none",
             )
         kind = find_class(settings.rerank, RERANKERS, "recommend.rerank")
         try:

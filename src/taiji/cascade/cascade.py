@@ -135,7 +135,7 @@ class Cascade:
                 before, chosen = chosen, reranker.rerank(requests, every, k)
                 if notes is not None:
                     notes.left_out(before, chosen, f"left out by {type(reranker).__name__}")
-                if reranker is not self.rerankers[-1]:  # the next one may choose other candidates as well
+                if reranker is not self.rerankers[-1]:  # the next re-ranker may also choose from the rest
                     every = _followed_by(chosen, every)
             current = chosen
             shown = current.first(k)
@@ -148,8 +148,8 @@ class Cascade:
     def _ranked(
         self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
     ) -> tuple[Slate, Array]:
-        """Return the ``keep`` best of a slate by a ranking's score, and the number (B,) of candidates not ranked in
-        time."""
+        """Return the ``keep`` best candidates by a ranking's score, and the number (B,) of candidates that were not
+        ranked within the time limit."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = slate.mask[:, ranked:].sum(axis=1)
         every, slate = slate, slate.first(ranked)
@@ -206,7 +206,10 @@ class Watch:
 
 
 def _followed_by(first: Slate, rest: Slate) -> Slate:
-    """Return a slate with the remaining items of another one behind its own; columns that only the first one has are empty there."""
+    """Return ``first`` followed by the items of ``rest`` that it lacks, with the columns of ``first``.
+
+    Where ``rest`` has no such column, its items get NaN, or 0 in a column that is not of floats.
+    """
     own = np.stack([np.isin(a, b) for a, b in zip(rest.items, first.items)]) if len(rest.items) else rest.mask
     rest = rest.kept(rest.mask & ~own)
 

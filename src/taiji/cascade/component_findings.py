@@ -74,10 +74,10 @@ def _pairs(row: Row, baselines: Mapping[str, str]) -> list[Row]:
 
 
 def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str) -> list[str]:
-    """Return sentences for each baseline in ``behind``, the baselines that are not beaten.
+    """Return possible reasons why a component does not beat the baselines in ``behind``, as sentences.
 
-    They state the smallest resolvable difference if the interval contains 0, the reason for a missing interval, and the slices with
-    a significant difference.
+    For each baseline: the smallest difference that the users can resolve, if the interval contains 0; the reason for a
+    missing interval; and the slices with a significant difference.
     """
     arm, texts = row["arm"], []
     for pair in behind:

@@ -229,7 +229,7 @@ def variants(
 
 
 def item_popularity(dataset: Dataset, before: int) -> Array:
-    """Return the share (N,) of users who interacted with each item strictly before a time."""
+    """Return, for each item, the share (N,) of the users with interactions before a time who had one with the item."""
     history = dataset.history
     owner = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     past = np.asarray(history.times) < before

@@ -103,7 +103,7 @@ def slices_of(
 
 
 def _chosen(targets: Targets, rows: Array, inside: Array) -> Targets:
-    """Return the renumbered targets of some requests, restricted to those that are ``inside``."""
+    """Return those targets of the requests ``rows`` for which ``inside`` is True, with requests numbered from 0."""
     owner = np.repeat(np.arange(len(targets)), targets.counts)
     place = np.full(len(targets), -1)
     place[rows] = np.arange(len(rows))

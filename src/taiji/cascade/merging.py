@@ -32,7 +32,7 @@ class FilledQuotas:
     quotas: Mapping[str, int]
 
     def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
-        """Return at most ``k`` items: the first items of each retriever that earlier ones do not have, up to its quota."""
+        """Return at most ``k`` items: from each retriever in turn, the first new items, at most its quota."""
         names = tuple(self.quotas)
         there = [name for name in names if name in slates]
         filled = fill_quotas([slates[name].items for name in there], [self.quotas[name] for name in there], k)
@@ -40,6 +40,6 @@ class FilledQuotas:
 
 
 def _numbered(slate: Slate, names: tuple[str, ...], there: list[str]) -> Slate:
-    """Return the slate with ``source`` renumbered from the responding retrievers to all retrievers."""
+    """Return the slate with its ``source``, given as indices into ``there``, changed to indices into ``names``."""
     numbers = np.array([names.index(name) for name in there])
     return replace(slate, source=np.where(slate.mask, numbers[slate.source], 0))

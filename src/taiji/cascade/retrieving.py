@@ -81,7 +81,7 @@ class RetrieverPool:
             self.counts[name]["failed"] += 1
         if not asked.slates:
             raise ResourceError(
-                "No retriever returned candidates.",
+                "No retriever responded.",
                 where="retrieval",
                 found="; ".join(
                     [*(f"{name} timed out" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]

@@ -48,8 +48,10 @@ class Trace:
         )
 
     def frame(self, shown: Slate) -> pl.DataFrame:
-        """Return one row per request and candidate: its recorded values, its ``place`` in the list, and ``left_out``, the
-        reason of the last step that dropped it if it is not in the list."""
+        """Return one row per request and candidate, with its recorded values and its ``place`` in the list.
+
+        For a candidate that is not in the list, ``left_out`` is the reason given by the last step that dropped it.
+        """
         self.scores(shown, {"place": np.broadcast_to(np.arange(1, shown.items.shape[1] + 1), shown.items.shape)})
         keys = ["request", "item"]
         out = pl.concat([part.select(keys) for part in self._parts]).unique(maintain_order=True)

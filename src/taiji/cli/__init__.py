@@ -48,7 +48,7 @@ TASKS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
         serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, ("keys", key_commands.app), serve_commands.load, serve_commands.repair_clock,
     ),
 }  # fmt: skip
-"""Heading in `taiji --help` to its commands. A pair is the name of a group of commands and the group."""
+"""Commands under each heading of `taiji --help`. A group of commands is a pair of its name and its Typer app."""
 for task, commands in TASKS.items():
     for command in commands:
         if isinstance(command, tuple):
@@ -64,7 +64,7 @@ for name, summary in STAGE_NAMES.items():
             rich_help_panel="Run one stage of `taiji run`, whose inputs must exist",
         )(run_commands.stage_command(name))
 RENAMED_COMMANDS = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
-"""Old name to new name of a command. Old names work for one more version."""
+"""New names of renamed commands, by old name. The old names work for one more version."""
 for old, new in RENAMED_COMMANDS.items():
     renamed = experiment_commands.oracle if new == "oracle" else run_commands.stage_command(new)
     app.command(old, hidden=True)(run_commands.renamed_command(renamed, old, new))

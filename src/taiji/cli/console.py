@@ -80,7 +80,7 @@ def _missing_package(error: ImportError) -> None:
 
 def _interrupted() -> None:
     print(
-        f"\nInterrupted; finished stages and chunks are kept. Continue with: {_Continuation.command}"
+        f"\nInterrupted; finished stages and partitions are kept. Continue with: {_Continuation.command}"
         if _Continuation.command
         else "\nInterrupted.",
         file=sys.stderr,

@@ -68,8 +68,9 @@ def copy(
         given = {"--config": config, "--preset": preset, "--name": name}
         if any(given.values()):
             raise ConfigError(
-                "The configuration and the name of a run cannot be changed.", where=str(target), expected="--set for single settings",
-                found=" and ".join(option for option, value in given.items() if value),
+                "An existing run keeps its name and its configuration.", where=str(target),
+                expected="only --set, which overrides single settings",
+                found=" and ".join(option for option, value in given.items() if value), fix="remove these options",
             )  # fmt: skip
         settings, folder = config_of(target, overrides), target
         catalogue = run_catalogue(target, settings.data.domain)
@@ -85,7 +86,7 @@ def copy(
         if others := [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.parent.name != STAGE]:
             raise ConfigError(
                 "The name belongs to another run.", where=str(folder),
-                expected="an unused name, because copies for a table of items are stored in a run of their own",
+                expected="an unused name, because the copies for a table of items get their own run",
                 found=f"a run with the stages {', '.join(sorted(others))}", fix="choose another --name, or name the run itself as the argument",
             )  # fmt: skip
         make_folder(folder)

@@ -71,10 +71,13 @@ class Finding:
 
 
 def examine(language: LanguageSettings | None = None) -> list[Finding]:
-    """Examine Python, the base packages, every extra, the language model, the machine and optional tools.
+    """Check Python, the base packages, every extra, the language model, the machine and optional tools.
 
     Args:
         language: language settings whose model and prompts are checked; None checks the default model.
+
+    Returns:
+        one finding or more per check.
     """
     default = language is None or language.model == "default"
     model = [_language_model()] if default else []
@@ -127,7 +130,7 @@ def _language_model() -> Finding:
 
 
 def _prompts(language: LanguageSettings) -> list[Finding]:
-    """Check the prompts of the configured model: their start, their end, and possible problems."""
+    """Return how the prompts of the configured model start and end, and possible problems with them."""
     if any(_version(name) is None for name in optional.EXTRAS["llm"]):
         return []
     from taiji.language.causal_lm import load_tokenizer

@@ -64,7 +64,9 @@ def review(
     ] = None,
     only: Annotated[
         Verdict | None,
-        typer.Option("--only", help="Only rationales with this verdict; default: all, starting with those to review."),
+        typer.Option(
+            "--only", help="Only rationales with this verdict; by default all, starting with the verdict `review`."
+        ),
     ] = None,
     count: Annotated[
         int,

@@ -73,7 +73,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     if features := found.get("features"):
         trained, requested = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
         out.print(
-            f"Features of {escape(features['run'])}: {requested} of requests and {trained} of training exposures have a row"
+            f"Features of {escape(features['run'])}: for {requested} of requests and {trained} of training exposures"
         )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     out.print(_grid(f"Retrieval, with {level_text(found)} intervals over users", "retriever", recalls))
@@ -87,11 +87,11 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
         if row["metric"].startswith("ndcg@") and row.get("difference")
     ]
     for arm, metric, gap in losses:
-        out.print(f"  {arm}: {metric} {_value(gap, signed=True)} against all components", highlight=False)
+        out.print(f"  {arm}: {metric} {_value(gap, signed=True)} against the list with all components", highlight=False)
     _print_components(out, found)
     _print_values(out, found, loop)
     spent = ", ".join(f"{step} {value:.2f}" for step, value in found["milliseconds"].items())
-    out.print(f"[dim]milliseconds per request, requests in blocks: {spent}[/dim]", highlight=False)
+    out.print(f"[dim]milliseconds per request, measured on blocks of requests: {spent}[/dim]", highlight=False)
 
 
 def _print_components(out: Console, found: Mapping[str, Any]) -> None:

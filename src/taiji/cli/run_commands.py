@@ -138,7 +138,7 @@ def plan(
         typer.Option(
             "--measured",
             metavar="RUN",
-            help="Finished run from which to take the rates; two runs of different size are better. May be repeated.",
+            help="Finished run whose measured speed is used; may be repeated: two runs of different size are better.",
         ),
     ] = None,
     cluster: Annotated[

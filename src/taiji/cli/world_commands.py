@@ -106,7 +106,7 @@ def print_closed_loop(found: dict[str, Any]) -> None:
     for metric, row in found["new"].items():
         grid.add_row(f"{metric}, new users", *_cells(row), "")
     out.print(grid)
-    days = _grid("reward", ("day", "difference", "interval", "truth", "until then", "anytime-valid interval", "truth"))
+    days = _grid("reward", ("day", "difference", "interval", "truth", "cumulative", "anytime-valid interval", "truth"))
     for row in found["by_day"]:
         total = row["cumulative"]
         days.add_row(

@@ -151,7 +151,7 @@ class CopyReview:
         return [one for key, one in self.asked.items() if key not in self.judged]
 
     def submit(self, key: str, choice: str) -> Judgement:
-        """Store this reviewer's judgement of a comparison.
+        """Store and return this reviewer's judgement of a comparison.
 
         Raises:
             NotWaiting: the comparison was already judged, or is not part of this session.

@@ -27,7 +27,7 @@ def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limit
 
     Args:
         model: reward model trained on pairs.
-        prompts: example to its prompt.
+        prompts: prompt of each example, by the name of the example.
         limits: limits of the checks.
     """
     checks = CopyChecks(limits)

@@ -28,8 +28,8 @@ without an author count as comments of one author."""
 UNTOLD = ("item", "item_id", FROM, UNTIL, *KNOWLEDGE)
 """Columns of the item table that are not evidence: ids, times, and texts written by a language model."""
 DESCRIPTION_CHARACTERS, FIELD_CHARACTERS = 400, 120
-"""Largest number of characters read from a description, and from any other field. A longer field is read as a
-description."""
+"""Largest number of characters read from a description, and from any other field. A field with more characters is
+treated as a description."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 

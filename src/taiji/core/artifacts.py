@@ -38,7 +38,7 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A missing file is an internal error, unless it is the temporary file itself: some places, such as /proc, accept no files.
+        # ENOENT is an internal error, unless the temporary file is missing: folders such as /proc accept no new files.
         not_creatable = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
         if error.errno not in _REFUSALS and not not_creatable:
             raise
@@ -102,7 +102,7 @@ def _existing(path: Path) -> Path:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents unless they exist, with the same errors as for files.
+    """Create a folder and its parents unless they exist, and return its path. The errors are those of :func:`writing`.
 
     Raises:
         ResourceError: the folder cannot be created; the message gives the reason.

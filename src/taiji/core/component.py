@@ -35,7 +35,7 @@ class Requests:
     Attributes:
         user: dense user ids, (B,) int64.
         time: times of the requests, (B,) int64. A component uses only data strictly before the time of a request.
-        columns: name to context column (scenario, network, load, …), (B,) or (B, …).
+        columns: context columns (scenario, network, load, …) by name, (B,) or (B, …) each.
     """
 
     user: Array
@@ -61,7 +61,10 @@ class Requests:
 
     @property
     def same_user(self) -> Array:
-        """Number (B,) of each user that is the same in every batch, for reproducible draws. Here it is ``user``; a service numbers the users of each batch anew."""
+        """User numbers (B,) that do not change between batches, for reproducible draws.
+
+        Here they are ``user``. A service overrides this property, because it renumbers the users in every batch.
+        """
         return self.user
 
     def take(self, index: Array | slice) -> Requests:
@@ -77,7 +80,7 @@ class Slate:
         items: dense item ids, (B, M) int64, padded with :data:`NO_ITEM` after the last one.
         scores: scores of the component that made the slate, (B, M) float64; 0 without scores.
         source: index of the retriever that found each item, (B, M) int64; 0 with a single retriever.
-        columns: name to further array (B, M, …), which is kept aligned with the items.
+        columns: further arrays by name, (B, M, …) each, which are kept aligned with the items.
     """
 
     items: Array
@@ -146,7 +149,7 @@ class Slate:
 
 
 Predictions = Mapping[str, Array]
-"""Task name to predictions (B, M) float64, aligned with a slate. Values at the padding are meaningless."""
+"""Predictions by task name, (B, M) float64 each, aligned with a slate. Values at the padding are meaningless."""
 
 
 class State(Protocol):
@@ -266,7 +269,7 @@ class Policy(Protocol):
 
 
 def find_class(reference: str, group: str, where: str) -> Any:
-    """Import the class or function that a reference names.
+    """Import and return the class or function that a reference names.
 
     Args:
         reference: ``package.module:Name``, or the name of an entry point.

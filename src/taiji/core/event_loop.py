@@ -1,4 +1,4 @@
-"""Run a coroutine from ordinary code, also where an event loop is already running, as in a notebook."""
+"""Run a coroutine from ordinary code, even if an event loop is already running, as in a notebook."""
 
 from __future__ import annotations
 

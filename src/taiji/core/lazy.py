@@ -20,9 +20,9 @@ def lazy_names(
 
     Args:
         package: ``__name__`` of the package.
-        homes: name to the module, relative to the package, that defines it.
+        homes: module that defines each name, relative to the package.
         extra: extra (optional dependencies) that these modules require, for the error if a package is missing.
-        renamed: old name to new name; using an old name issues a warning.
+        renamed: new names by old name; using an old name issues a warning.
     """
 
     def find(name: str) -> object:

@@ -11,7 +11,9 @@ from taiji.core.errors import ResourceError
 
 
 def exclusive(path: Path, message: str, *, where: str | Path, fix: str, wait: bool = False) -> IO[str]:
-    """Open and lock a file, creating its folder if necessary. The lock is released when the file is closed or the process ends.
+    """Open and lock a file, creating its folder if necessary, and return the open file.
+
+    The lock is released when this file is closed or the process ends.
 
     Args:
         path: path of the lock file.

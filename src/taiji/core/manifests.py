@@ -48,7 +48,7 @@ def _demand_rights(path: Path, error: BaseException | None) -> None:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert values to plain JSON types, and add their hash."""
+    """Return the values as plain JSON types, with their hash."""
     plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     return {**plain, CHECKSUM: value_hash(plain)}
 

@@ -102,7 +102,7 @@ settings core.settings
 yaml_files core.yaml_files
 """.strip().splitlines()
 )
-"""Old path to new path, both below ``taiji``."""
+"""New path of each module by its old path, both below ``taiji``."""
 EMPTIED = ("evaluation",)
 """Old packages whose modules have all moved."""
 

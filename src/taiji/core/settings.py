@@ -63,4 +63,4 @@ KINDS = {
     "none_required": "null",
     "finite_number": "a finite number",
 }
-"""Type of a validation error, without its suffix, to a description of the expected value."""
+"""Description of the expected value, by the type of the validation error without its suffix."""

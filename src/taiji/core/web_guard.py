@@ -1,8 +1,8 @@
 """Protection of local web pages: which hosts may send requests, and what a browser may do with a response.
 
-A foreign web page can let one of its own host names resolve to 127.0.0.1, so that the browser sends requests there (DNS rebinding).
-The ``Host`` header of such requests reveals this. Every response forbids the browser to load external resources and to guess
-content types.
+A foreign web page can make one of its own host names resolve to 127.0.0.1, so that the browser sends its requests to
+this machine (DNS rebinding). Such a request is recognised by its ``Host`` header. Every response forbids the browser
+to load external resources and to guess content types.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def content_policy(**sources: str) -> str:
     """Return a Content-Security-Policy that allows the named sources and nothing else.
 
     Args:
-        sources: directive (``script_src`` for ``script-src``) to the allowed sources.
+        sources: allowed sources by directive (``script_src`` for ``script-src``).
     """
     allowed = {"form-action": "'none'"} | {name.replace("_", "-"): value for name, value in sources.items()}
     rules = [f"{name} {value}" for name, value in allowed.items()]

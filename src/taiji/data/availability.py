@@ -19,7 +19,10 @@ FROM, UNTIL = "available_from", "available_until"
 """Optional columns of the table of items: times, null where there is no bound."""
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 MICROSECONDS = re.compile(r"\d{15,17}")
-"""Text of a number of microseconds between 1973 and 5138. Shorter numbers are days in ISO 8601, or seconds or milliseconds, which are rejected."""
+"""Pattern of microseconds since the epoch, as text, from 1973 to 5138.
+
+A shorter number is either a day in ISO 8601 (20260131), or seconds or milliseconds, which are rejected.
+"""
 EVER = np.iinfo(np.int64)
 
 

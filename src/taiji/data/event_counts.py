@@ -143,7 +143,7 @@ class ClickCounts:
 
 
 def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> PastCount:
-    """Count the events of a log per key; see :data:`COUNTS`."""
+    """Return the counter of the events of a log by a key; see :data:`COUNTS`."""
     kept, time = EVENTS[events]
     known = pl.col(time).fill_null(np.iinfo(np.int64).max).cast(pl.Int64)
     user, item, times = _columns(log, kept, known)

@@ -53,9 +53,9 @@ class Layout:
         users, items: number of rows of the id vocabularies.
         user, item, row: sizes of the category fields of the user, of the item, and of the row (context and pair).
         numbers: names of the numeric inputs, in the order of their columns.
-        sequences: name to (length, True if ages are known).
-        codes: name to (number of slots, values per slot).
-        vectors: name to width.
+        sequences: (length, True if ages are known) by field name.
+        codes: (number of slots, values per slot) by field name.
+        vectors: width by field name.
     """
 
     users: int
@@ -77,12 +77,12 @@ class Arrays:
         user, item: dense ids, (N,) int32.
         numbers: numbers, (N, F) float32.
         categories: codes of the categories of context and pair, (N, C) int32.
-        sequences: name to items, (N, L) int32.
-        ages: name to ages as log1p of hours, (N, L) float16.
-        codes: name to quantiser codes, (N, M) int32.
-        vectors: name to vectors, (N, D) float32.
-        present: name to 1 where a row has the vector and 0 elsewhere, (N,) float32.
-        labels: prediction name to labels, (N,) float32, NaN where unknown.
+        sequences: items by field name, (N, L) int32 each.
+        ages: ages of these items as log1p of hours, by field name, (N, L) float16 each.
+        codes: quantiser codes by field name, (N, M) int32 each.
+        vectors: vectors by field name, (N, D) float32 each.
+        present: 1 where a row has the vector and 0 elsewhere, by field name, (N,) float32 each.
+        labels: labels by prediction name, (N,) float32 each, NaN where unknown.
         group: index of each row's request, (N,) int64; None if no task compares pairs of rows.
     """
 

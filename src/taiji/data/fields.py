@@ -307,7 +307,10 @@ class NumberField(NumbersField):
             values = np.asarray(self.compute(rows), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
-                "A number field returned values that are not numbers.", where=f"field {self.name}", found=str(error)
+                "A number field returned values that are not numbers.",
+                where=f"field {self.name}",
+                expected="one number per row from its method compute, NaN where it is missing",
+                found=str(error),
             ) from error
         if values.shape != (len(rows),):
             raise InputError(

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 BATCH_NAMES = ("users", "user", "user_categories", "items", "item", "numbers", "categories")
-"""Names of the other inputs in a batch."""
+"""Names of a batch's inputs that fields with several values must not use."""
 
 
 def _checked(name: str) -> str:

@@ -81,7 +81,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
 
     Args:
         tables: tables as frames of polars (eager or lazy) or pandas.
-        files: table name to the file from which it was read, for messages.
+        files: file from which each table was read, by table name, for messages.
 
     Raises:
         InputError: the tables are invalid: a column is missing or has the wrong type, a table is empty, ids are null or

@@ -69,8 +69,8 @@ class PointInTime(Mapping[str, Array]):
     """
 
     shared: dict[object, Array] | None = None
-    """Cache by field of further results for the same rows, if several rankers score them; see
-    :attr:`taiji.data.fields.NumbersField.shared`."""
+    """Values that fields have computed for these rows, by field, for other rankers that score the same rows; see
+    :attr:`taiji.data.fields.NumbersField.shared`. None shares nothing."""
 
     def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
         self.of, self.user, self.item, self.time = statistics, users, items, times
@@ -192,7 +192,7 @@ class PointInTime(Mapping[str, Array]):
         return np.log(share / (1 - share))  # type: ignore[no-any-return]
 
     def l3_share(self) -> Array:
-        """Return the item's share of the clicks in its finest category in the last 28 days."""
+        """Return the item's share of the clicks in its finest category in the last 28 days, plus one click."""
         return self.month_clicks / (self.recent("level_3", "clicked", MONTH) + 1)  # type: ignore[no-any-return]
 
 
@@ -230,13 +230,15 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "price_in_l3": ("item", lambda at: np.nan_to_num(at.price - at.price_of_kind)),
     "price_change": ("item", lambda at: np.nan_to_num(at.price - at.mean_price("item"))),
 }
-"""Name of each statistic to its side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed
-rates. The price is ``log1p`` of the last price
-before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure itself is not used, because
-many logs have prices only for purchases.
-``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items. If the data has fewer than
-three levels, each missing level is a single category that contains all items.
-``price_in_l3`` and ``price_change`` are the differences between the price and the earlier mean prices of the category and of the item."""
+"""Side and definition of each statistic, by name.
+
+Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
+before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure
+itself is not used, because many logs have prices only for purchases. ``l1``, ``l2`` and ``l3`` are the first, second
+and finest category levels of the items. If the data has fewer than three levels, each missing level is a single
+category that contains all items. ``price_in_l3`` is the price minus the earlier mean price of the category, and
+``price_change`` the price minus the earlier mean price of the item.
+"""
 NAMES = tuple(STATISTICS)
 OWN = tuple(
     name

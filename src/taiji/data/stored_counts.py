@@ -38,7 +38,7 @@ class StoredCounts:
 
     Args:
         folder: the folder.
-        until: name of each counter to the time of its last event, in microseconds.
+        until: time of the last event of each counter in microseconds, by the name of the counter.
     """
 
     def __init__(self, folder: Path, until: Mapping[str, int]) -> None:

@@ -95,7 +95,8 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
             raise ConfigError(
                 "The conditions of labels form a cycle.",
                 where=where,
-                found=", ".join(task.name for task in waiting),
+                expected="at least one of these labels without `given`",
+                found=", ".join(f"{task.name} given {task.given}" for task in waiting),
             )
         ordered.append(ready)
         waiting.remove(ready)
@@ -114,7 +115,7 @@ def labels(
     Args:
         frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.
         tasks: tasks in the order of :func:`check_tasks`.
-        known_until: task to the time of the last row whose label is known, from :func:`last_known`. It is needed if
+        known_until: time of the last row whose label is known, by task, from :func:`last_known`. It is needed if
             ``frame`` is only a part of the rows; by default, the time is computed from ``frame``.
     """
     found: dict[str, NDArray[np.float32]] = {}

@@ -135,10 +135,14 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
 
     Args:
         dataset: dataset of the items and displays.
-        source: empty for title and categories; a template of columns of the items, such as "{title}, sold by {store}"; a column of the
-            items, used from the time in ``<column>_at`` if that column exists (``knowledge``, which the stage ``item_knowledge`` writes, never before
-            the item was listed); a template from the latest of the times of its columns;
-            or a column of events that is known at the display, used from the first display on.
+        source: one of the following.
+
+            - Empty: title and categories.
+            - A column of the items. Its text is used from the time in ``<column>_at``. Without such a time, it is
+              always used, but ``knowledge`` (written by the stage ``item_knowledge``) only once the item is listed.
+            - A template of columns of the items, such as "{title}, sold by {store}". Its text is used once all of
+              these columns may be used.
+            - A column of events that is known at the display. Each of its texts is used from its first display on.
 
     Raises:
         ConfigError: the column does not exist.
@@ -167,8 +171,11 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
 
 
 def _since(dataset: Dataset, column: str) -> Array:
-    """Return the times from which a column of the items may be used, (n_items,): those in ``<column>_at``; without a time, always, and knowledge
-    from the time when the item was listed."""
+    """Return the time from which the text of each item in a column may be used, (n_items,).
+
+    It is the time in ``<column>_at``. If that is missing, a text may always be used, but knowledge only once the item
+    is listed.
+    """
     times = bound_times(dataset.items, f"{column}_at", EVER.min)
     return np.where(times > EVER.min, times, listed_at(dataset)) if column == COLUMNS[0] else times
 
@@ -196,7 +203,12 @@ def _named(template: str) -> list[str]:
     try:
         return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise ConfigError("A template is invalid.", where=f"ranking.texts: {template}", found=str(error)) from error
+        raise ConfigError(
+            "A template is invalid.",
+            where=f"ranking.texts: {template}",
+            expected="text with names of columns in braces, such as {title}",
+            found=str(error),
+        ) from error
 
 
 def _filled(items: pl.DataFrame, template: str) -> list[str]:
@@ -205,7 +217,7 @@ def _filled(items: pl.DataFrame, template: str) -> list[str]:
     missing = sorted(set(names) - set(items.columns))
     if missing or not names:
         raise ConfigError(
-            "A template contains columns that the items do not have.",
+            "A template names no column, or one that the items do not have.",
             where=f"ranking.texts: {template}",
             expected="columns of the items in braces: " + ", ".join(items.columns),
             found=", ".join(missing) or "none",

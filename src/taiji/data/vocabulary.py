@@ -32,7 +32,10 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, hashes: np.ndarray, counts: np.ndarray, min_count: int, max_rows: int, hashed: int) -> Vocabulary:
-        """Keep the ``max_rows`` most frequent ids (ties are ordered by hash) that occur at least ``min_count`` times."""
+        """Return a vocabulary of the ids that occur at least ``min_count`` times.
+
+        It has at most ``max_rows`` known ids: the most frequent ones (ties are ordered by hash).
+        """
         order = np.lexsort((hashes, -counts))[:max_rows]
         return cls(hashes[order][counts[order] >= min_count], hashed)
 

@@ -146,7 +146,7 @@ def serve_world(
 
     Args:
         world: world that generated the log; it is reset.
-        policies: name to policy factory.
+        policies: policy factories by name.
         start: microseconds; the policies serve from the first midnight at or after this time.
         days: total days of the world.
         users: (S,) users served by the policies; the logging policy serves the rest.

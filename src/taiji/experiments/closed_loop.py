@@ -117,7 +117,7 @@ class Arms:
 
 
 def _joined(count: int, parts: list[tuple[Array, Choice]]) -> Choice:
-    """Merge choices for different rows into one."""
+    """Return one choice of ``count`` rows, merged from choices for different rows."""
     width = max(choice.items.shape[1] for _, choice in parts)
     items = np.full((count, width), NO_ITEM, dtype=np.int64)
     chances = np.full((count, width), np.nan)
@@ -226,9 +226,10 @@ def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> lis
             f"Both arms share {what}: the estimate may differ from the effect of a roll-out, which is shown next to it."
         )
     if settings.co_diverted:
-        notes.append("Creators are assigned to arms as well; users see half of them, in both arms, during the test.")
+        notes.append("Creators are assigned to arms as well, so each user sees only half of them during the test.")
         notes.append(
-            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with the same policy in both arms."
+            "The creators of an arm share its users, so the interval of uploads per creator is too narrow: compare the "
+            "difference with that of the same test with the same policy in both arms."
         )
     return notes
 

@@ -18,7 +18,7 @@ SHORT = 10
 MOST = 0.5
 """A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in :mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
-"""Tokens read and written to generate the knowledge of one item, and the answer for one user, with the shipped
+"""Tokens read and written for the knowledge about one item, and for the answer about one user, with the packaged
 prompts."""
 
 
@@ -56,7 +56,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
             _sign(
                 base,
                 "Keep `collaborative` on.",
-                "Counts suffice; `collaborative` does not harm quality.",
+                "No gain over counts is shown, and no harm: `collaborative` may stay on.",
                 "Remove `collaborative` from `ranking.pair_fields`.",
             ),
         ),
@@ -76,20 +76,21 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         Decision(
             "How long are the histories?",
             f"a median of {facts['history']:g} distinct items before a test row",
-            "Short: a user-side model has little to read; try knowledge about items first."
+            "Short: a model that reads histories has little to read. Try knowledge about items first."
             if facts["history"] <= SHORT
             else "Long enough to reveal a taste.",
         ),
         Decision(
             "What could a correct answer about users add?",
-            f"gain of the true next items (except those at the row's time) over {_base(oracle)}: {gap(oracle)}",
+            f"gain of the true next items (without those at the time of the row) over {_base(oracle)}: {gap(oracle)}",
             _sign(
                 oracle,
                 "A language model that predicts the next items could help, but no real model is always right."
                 if _over_text(oracle)
                 else "A language model could help a ranker without text. Whether it could also help a ranker with text was not measured, because text did not pay off.",
-                "No gain is shown: a user-side language model can add nothing here that this ranker can use.",
-                "Even the true items make this ranker worse, so nothing follows about a model; try more data or other settings first.",
+                "No gain is shown: this ranker does not measurably gain even from correct answers about users.",
+                "Even the true next items make this ranker worse, so nothing follows about a language model. "
+                "Try more data or other settings first.",
             ),
         ),
         Decision(

@@ -210,7 +210,8 @@ def climb(
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``; ``against, gain, low, high`` (the paired
         difference); the rung's cost; and the shares of rows about which the rung has information.
-        A rung whose fields have no values on this log, such as texts that distinguish no items, has no gain but ``unread``.
+        If the fields of a rung have no values on this log (for example because no texts distinguish the items), the
+        dict has ``unread`` instead of a gain.
         A rung with ``must_pay`` also has ``kept`` (the share of seeds in which its fields pay off on the latest part of
         training) and ``kept_gain, kept_low, kept_high`` (the difference if the fields are dropped in the other seeds,
         as the default ranker does).
@@ -254,7 +255,7 @@ class _Standing:
     Attributes:
         ground: fields on which the next rung builds.
         fitted: results by rung.
-        instead: rung that does not pay off to the rung that replaces it as a reference.
+        instead: for each rung that does not pay off, the rung that replaces it as a reference.
         last: last rung that pays off.
     """
 

@@ -86,7 +86,7 @@ def list_values(
 
     Args:
         logged: requests and exposures.
-        lists: arm to its lists (B, K), padded with −1.
+        lists: lists of each arm by name, (B, K) each, padded with −1.
         against: arm that others are compared with.
         resamples, level, seed: of the bootstrap over users.
 

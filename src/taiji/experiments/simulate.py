@@ -148,7 +148,7 @@ class _Loop:
         tasks = getattr(ranker, "tasks", None)
         if tasks is not None and "click" not in tasks:
             raise ConfigError(
-                "The rankers of an A/B test choose items by their probability of a click, but do not learn it.",
+                "The rankers of an A/B test choose items by the predicted click, but do not predict it.",
                 where="abtest.ranker.tasks",
                 expected="click, and possibly other tasks",
                 found=", ".join(tasks) or "no task",

@@ -197,7 +197,11 @@ def run_cells(
         one dict per cell: arm, seed, key, seconds, rows, predictions (file name).
     """
     if len({arm.name for arm in arms}) != len(arms):
-        raise ConfigError("Two arms of the study have the same name.", found=", ".join(arm.name for arm in arms))
+        raise ConfigError(
+            "Two arms of the study have the same name.",
+            expected="unique names",
+            found=", ".join(arm.name for arm in arms),
+        )
     folder, data = make_folder(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
@@ -337,10 +341,10 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 
         level: level of the intervals computed from the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks the variance by the factor (S − 1) / S and treats it as
-        known. Therefore, each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the
-        ratio of the quantile of Student's t with S − 1 degrees of freedom to the normal one. With one seed only users
-        are resampled.
+        (A,) means and (R, A) draws. Resampling S seeds has two faults: it underestimates the variance between seeds by
+        the factor (S − 1) / S, and it ignores that this variance is itself estimated from S values. Therefore, each
+        draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)), and by the quantile of Student's t
+        with S − 1 degrees of freedom divided by the normal quantile. With one seed, only users are resampled.
     """
     resamples, n_seeds, _ = draws.shape
     centre = draws.mean(axis=1)

@@ -70,8 +70,8 @@ class Knowledge:
 
 
 class TabledIntents(NumbersField):
-    """Agreement of a candidate with its user's intents: the latest in the table that were available before the row's
-    time.
+    """Agreement of a candidate with its user's intents: those of the user's latest row in the table that was available
+    before the time of the candidate.
 
     Args:
         table: table with the columns of :data:`COLUMNS`.

@@ -31,15 +31,15 @@ class Rung:
 
     Attributes:
         name: name shown in tables.
-        fields: factory of the added fields, from the trial.
+        fields: function from the trial to the added fields.
         against: reference rung; None for the previous one. A reference that does not pay off is replaced by its own
             reference.
         side: True for a side branch (a control, an oracle), on which later rungs do not build.
         must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
-        cost: tokens of a language model, shown beside its gain.
+        cost: tokens of the language model, shown beside the gain of the rung.
         covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information; None
             for all rows.
-        covered: function like ``covers`` to the rows of the stratum :data:`COVERED`; None for those of ``covers``.
+        covered: function like ``covers`` for the rows of the stratum :data:`COVERED`; None uses ``covers``.
     """
 
     name: str
@@ -147,9 +147,9 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of intents: agreement of a candidate with the texts of its user's actual next items.
 
-    A language model would have answered at the latest answer time that is not after the row; the next items are those
-    that follow this time. Items of interactions at the row's own time are excluded for all candidates. If only the positive's own item were excluded, the size of the set
-    would reveal the label.
+    A row uses the latest answer that is not newer than the row. The next items are those of the user's interactions
+    from the time of this answer on. Items of interactions at the row's own time are excluded for all candidates: if
+    only the positive's own item were excluded, the size of the set would reveal the label.
 
     Args:
         text: fitted field whose vectors are compared.

@@ -53,7 +53,7 @@ class Trial:
 
     @classmethod
     def of(cls, dataset: Dataset, *, most: int | None = None, seed: int = 0) -> Trial:
-        """Draw the candidates.
+        """Return the trial of a log: draw its candidates, and split them by time.
 
         Args:
             dataset: any log.
@@ -116,7 +116,7 @@ class Trial:
 
     @cached_property
     def sparse(self) -> Array:
-        """Mask of the third of the test rows whose users had the shortest histories at the time of the row."""
+        """Mask of the third of the test rows (more with ties) whose users had the shortest histories at that time."""
         users, times = (self.test[name].to_numpy() for name in ("user", "time"))
         known = self.dataset.history.count_before(users, times)
         return known <= np.quantile(known, 1 / 3)
@@ -128,7 +128,7 @@ class Trial:
 
 
 def late_from(train: pl.DataFrame) -> int:
-    """Return the time from which on the training rows, sorted by time, are held out for early stopping: their latest 15 %."""
+    """Return the time at which the latest 15 % of the training rows begin, which are held out for early stopping."""
     return int(train["time"].quantile(0.85, interpolation="lower") or 0)
 
 

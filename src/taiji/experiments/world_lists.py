@@ -40,8 +40,10 @@ class WorldTruth:
         self._user, self._item = dataset.users["user_id"].to_numpy(), dataset.items["item_id"].to_numpy()
 
     def of_lists(self, requests: Requests) -> Callable[[Array], Mapping[str, Array]]:
-        """Return a function from lists (B, K) to ``true_reward@K``, each list's expected reward (B,) by the scenario's weights, and to ``true_clicks@K``,
-        its expected number of clicks (B,)."""
+        """Return a function from lists (B, K) to their expected outcomes (B,) by name.
+
+        ``true_reward@K`` is the reward by the scenario's weights, and ``true_clicks@K`` the number of clicks.
+        """
 
         def values(lists: Array) -> Mapping[str, Array]:
             slates = np.where(lists == NO_ITEM, NO_ITEM, self._item[lists])

@@ -210,13 +210,14 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
 def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.DataFrame:
     """Export the table with the user's original ids and with times as timestamps.
 
-    The file is a point-in-time source as feature stores expect it (Feast: ``FileSource(path, timestamp_field="event_timestamp")`` with the join key
-    ``user_id``). ``event_timestamp`` is ``available_at``. A join by it gives the rows of :func:`join_features`, which reads a row only
-    after this time, unless a request has exactly the same microsecond (Feast includes equal times). ``as_of`` is the time before which the inputs lie.
+    The file is a point-in-time source for a feature store (Feast: ``FileSource(path,
+    timestamp_field="event_timestamp")`` with the join key ``user_id``). ``event_timestamp`` is ``available_at``, and
+    all inputs of a row lie before ``as_of``. A point-in-time join gives the same rows as :func:`join_features`, except
+    for a request at exactly the ``event_timestamp`` of a row: Feast reads this row, :func:`join_features` does not.
 
     Returns:
-        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids, vector, the columns of intents if
-        answers are sets, model_version, quantizer_version.
+        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
+        vector, the columns of intents if answers are sets, model_version, quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
     items = dataset.items["item_id"]

@@ -157,11 +157,11 @@ class IntentMap(LearntComponent):
 
 
 def _places(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the mean relative rank of the wanted items among all n, 1 for the first and 0 for the last; (R,).
+    """Return the mean relative rank (R,) of the wanted items: 1 for the highest score of all n items, 0 for the lowest.
 
     Args:
         scores: (R, n).
-        wanted: (R, n), whose rows sum to 1.
+        wanted: (R, n) weights of the wanted items; each row sums to 1.
     """
     order = scores.argsort(dim=1).argsort(dim=1).to(scores.dtype)
     return (order * wanted).sum(dim=1) / max(scores.shape[1] - 1, 1)

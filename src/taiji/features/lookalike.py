@@ -24,20 +24,21 @@ def nearest_users(
     exact_below: int = EXACT_BELOW,
     probes: float = PROBES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest other user by cosine: exactly for pools of up to ``exact_below`` rows, by an inverted-list index for larger ones.
+    """Return the nearest other user by cosine.
 
-    A serving row is a row for which a neighbour is searched. For each other user, only the newest pool row counts whose
-    ``as_of`` is at or before that of the serving row. The search uses neither the future, nor the user's own rows, nor
-    rows that a newer one of the same user had replaced. Ties go to the user with the smaller id. A zero vector has no
-    direction, so it neither finds a neighbour nor is found.
+    The search is exact in pools of up to ``exact_below`` rows, and uses an inverted-list index in larger ones. A
+    serving row is a row for which a neighbour is searched. Its candidates are one pool row of each other user: the
+    newest one at or before the ``as_of`` of the serving row. Later rows, rows that had already been replaced, and rows
+    of the same user are not used. Ties go to the user with the smaller id. A zero vector has no direction, so it
+    neither finds a neighbour nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.
         vectors: (N, d) their embeddings.
         pool: (users, as_ofs, vectors) in which to search; by default the serving rows.
         block: number of serving rows processed at a time; the memory is about ``block * rows of the pool * 20`` bytes.
-        exact_below: largest pool for which the search is exact. For larger ones, :mod:`taiji.features.lookalike_search` may miss some nearest rows, but
-            the result still depends on nothing after the time of the serving row.
+        exact_below: largest pool for which the search is exact. In a larger one, :mod:`taiji.features.lookalike_search`
+            may miss the nearest row, but the result still depends on nothing after the time of the serving row.
         probes: share of the index that is searched; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
 
     Returns:

@@ -39,13 +39,13 @@ def search_snapshots(
     Args:
         users, as_ofs: (N,) users and times of the serving rows.
         queries: (N, d) float32 unit vectors.
-        pool: users, start and end times (P,) of each row's validity, and unit vectors (P, d) float32, sorted by start time.
+        pool: users (P,), start and end (P,) of each row's validity, and unit vectors (P, d) float32, sorted by start.
         index: empty index. Its settings determine how many older rows are searched.
         fresh: number of pool rows between two snapshots.
 
     Returns:
-        (N,) indices into the pool and (N,) float64 cosines; of rows whose cosines are equal to 6 decimals, that of the
-        user with the smallest number wins.
+        (N,) indices into the pool and (N,) float64 cosines, rounded to 6 decimals; −inf if there is no row. Among equal
+        rounded cosines, the user with the smallest id wins.
     """
     _, start, end, vectors = pool
     best, cosine = np.full(len(users), -1, dtype=np.int64), np.full(len(users), -np.inf)
@@ -74,7 +74,7 @@ def search_snapshots(
 
 
 def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array], recent: Array) -> Array:
-    """Return the nearest eligible fresh rows (B, ≤ CANDIDATES), −1 for none."""
+    """Return the nearest rows (B, ≤ CANDIDATES) that were added since the snapshot and are eligible; −1 for none."""
     pool_users, start, end, vectors = pool
     if not len(recent):
         return np.full((len(queries), 0), -1, dtype=np.int64)

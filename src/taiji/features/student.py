@@ -207,10 +207,10 @@ class IntentStudent(LearntComponent):
     def _row(self, vectors: Array, weights: Array) -> Row:
         """Convert the predicted intents of one user to a row.
 
-        Intents with a weight below :data:`LEAST_WEIGHT` are dropped unless all are, near-duplicates are merged into the first of
-        them, and the result is sorted by descending weight. It equals the result of
-        :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, but takes fewer steps,
-        because this method runs before every request.
+        Intents lighter than :data:`LEAST_WEIGHT` are dropped, but never the heaviest one. Near-duplicates are merged
+        into the first of them, and the intents are sorted by descending weight. The values are those of
+        :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`. They are computed here in
+        fewer steps, because this method runs before every request.
         """
         cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
         total: dict[int, float] = {}

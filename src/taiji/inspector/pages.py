@@ -229,7 +229,8 @@ class Inspector:
     def _first_shown(moments: list[user.Moment]) -> int:
         """Return the index of the prompt or feature row to show first; −1 if there is none.
 
-        A test prompt comes first, then the other roles in the order below. Within a role, the last one is chosen.
+        The first role that has any is chosen: test, rationale, alignment, feature row, calibration. Within it, the last
+        one is chosen.
         """
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)

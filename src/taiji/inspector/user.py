@@ -159,9 +159,10 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
-    """Rebuild the student prompt (the one without the target), and count its kept and dropped interactions.
+    """Return the rebuilt student prompt (the one without the target), and how many interactions it has and leaves out.
 
-    ``noted`` is False if the run did not record the number of kept interactions. The settings' limit is then used.
+    ``noted`` is False if the run did not record how many interactions the prompt had. The limit in the settings is then
+    used.
     """
     dataset = run.dataset
     assert dataset is not None
@@ -209,7 +210,7 @@ def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
 
 
 def said(run: RunFiles, completion: str) -> dict[str, Any]:
-    """Parse a completion, including its intents if the answer is a set."""
+    """Return a completion, its parsed answer and, if the answer is a set, its intents."""
     most = run.config.reasoning.prompts.most
     answer = parse(completion, most=most)
     return {"completion": completion, "answer": answer, "intents": answer.intents if most > 1 else ()}

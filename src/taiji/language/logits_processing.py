@@ -127,8 +127,8 @@ def picked(
 
 
 def most_likely(scores: torch.Tensor) -> torch.Tensor:
-    """Return the id of the largest score of each row (R,); V for a row with NaN, of which ``argmax`` is the first NaN."""
-    tokens = scores.argmax(-1)
+    """Return the id of the largest score of each row (R,); V, the size of the vocabulary, for a row with NaN."""
+    tokens = scores.argmax(-1)  # of a row with NaN: the first NaN
     wrong = scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).isnan()
     return torch.where(wrong, scores.shape[-1], tokens)
 

@@ -16,15 +16,15 @@ Runs = dict[tuple[int, ...], tuple[list[int], int]]
 
 
 class Repetitions:
-    """Text with an index of its runs of tokens. For each run, it finds the tokens after the latest occurrence."""
+    """Text with an index that maps each short run of its tokens to the tokens after the run's latest occurrence."""
 
     def __init__(self, tokens: Iterable[int], others: Runs | None = None) -> None:
         """Read a text.
 
         Args:
             tokens: the text so far.
-            others: index that is shared by similar texts. Appended tokens are added to it, and it is searched for runs that the text itself does not
-                contain.
+            others: index that is shared by similar texts. Runs that are appended later are added to it, and it is
+                searched for runs that the text itself does not contain.
         """
         self._tokens: list[int] = []
         self._own: Runs = {}

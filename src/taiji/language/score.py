@@ -21,7 +21,7 @@ from taiji.language.token_ids import continued
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""A packed pass has at most this number of distinct tokens times the batch size in pairs."""
+"""A packed pass has at most this number times ``batch_size`` of distinct tokens."""
 
 
 @dataclass(frozen=True)

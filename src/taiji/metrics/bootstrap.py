@@ -138,7 +138,7 @@ class Fixed:
 
 
 def _same(one: Array, other: Array) -> Array:
-    """Return a mask of the numbers that are equal up to rounding, relative to themselves and to the largest of all."""
+    """Return a mask: True where both numbers are equal up to rounding, relative to them or to the largest of all."""
     largest = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
     return np.isclose(one, other, rtol=SAME, atol=1e-12 * (largest if np.isfinite(largest) else 1.0))
 

@@ -15,10 +15,10 @@ Array = NDArray[Any]
 
 
 def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> float:
-    """Return the mutual information, in nats, of scores and a confounder (``circumstance``), (n,) each. Each is cut into ``bins`` groups of equal size.
+    """Return the mutual information, in nats, of scores and a confounder (``circumstance``), (n,) each.
 
-    This is the plug-in estimate minus its bias (Miller and Madow 1955). For independent columns it is therefore about 0, as often
-    slightly below as slightly above.
+    Both are cut into ``bins`` groups of about equal size. The value is the plug-in estimate minus its bias (Miller and
+    Madow 1955), so for independent columns it varies around 0 and may be negative.
 
     Raises:
         InputError: fewer than two rows.

@@ -16,4 +16,4 @@ class EvaluationSettings(Settings):
     """Coverage of every interval."""
     grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
     """Cosine between an answer and its nearest item below which the answer counts as poorly grounded. Its reward is
-    used all the same."""
+    still used."""

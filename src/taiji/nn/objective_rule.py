@@ -30,7 +30,8 @@ class Observation:
         gram: (K, K) Gram matrix of the loss gradients, if estimated.
         indicators: (K,) POPO's indicators; the directional form estimates them instead of ``gram``.
         square_norm: mean squared gradient norm on this batch over the present rewards, including noise.
-        present: (K,) True if some sample of the batch has the reward. None derives it from ``rewards``; if these are None, too, all count as present.
+        present: (K,) True if some sample of the batch has the reward. If None, it is derived from ``rewards``; if
+            ``rewards`` is None as well, all rewards count as present.
     """
 
     rewards: np.ndarray | None = None
@@ -106,8 +107,8 @@ class Rule:
 
     Attributes:
         source: the observation that the rule needs.
-        fresh: whether the weights apply to the batch from which they were computed.
-        steered: whether the rule supports a preference.
+        fresh: True if the weights apply to the batch from which they were computed.
+        steered: True if the rule supports a preference.
     """
 
     source: Source = "none"

@@ -104,8 +104,10 @@ def _variation(rewards: Vector, epsilon: float) -> Vector:
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
-    """Return mean and population standard deviation of each column of (N, K), ignoring NaN. The mean is NaN for a column without
-    values, and the deviation for a column with fewer than two."""
+    """Return mean and population standard deviation of each column of (N, K), ignoring NaN.
+
+    For a column without values, both are NaN; for a column with a single value, the deviation is NaN.
+    """
     values = np.asarray(rewards, dtype=np.float64)
     finite = np.isfinite(values)
     count = finite.sum(axis=0)

@@ -46,7 +46,7 @@ class PrefixBlock(nn.Module):
         heads: number of attention heads h.
         hidden: width of the feed-forward layer.
         dropout: dropout rate of all branches.
-        cross: whether the prefix has separate cross-attention.
+        cross: True if the prefix has separate cross-attention.
         options: see :class:`BlockOptions`.
     """
 

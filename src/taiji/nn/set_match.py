@@ -26,7 +26,7 @@ def history_match(cosines: Array, known: Array) -> Array:
 
     Args:
         cosines: (L, R, M) float32, newest first, 0 where unknown.
-        known: (L, R) bool, which entries have a vector.
+        known: (L, R) bool, True for entries that have a vector.
     """
     length, requests, width = cosines.shape
     out = np.zeros((len(HISTORY_MATCHES), requests * width), dtype=np.float32)

@@ -174,7 +174,11 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting. The loss of a reward is the distance of its mean from the best value so far, plus its standard deviation; it is never negative."""
+    """Uncertainty weighting.
+
+    The loss of a reward is the distance of its batch mean from its best value so far, plus its standard deviation, so
+    that no loss is negative.
+    """
 
     source: Source = "rewards"
 

@@ -239,7 +239,7 @@ class Run:
                     f"The stage {stage.key!r} reads the stage {key!r}, whose files have changed since they were written.",
                     where=str(folder),
                     found=damage,
-                    fix=f"run it again: {self._command(key)}; {remake(self.base or self.folder)}",
+                    fix=f"run the stage {key!r} again: {self._command(key)}; or {remake(self.base or self.folder)}",
                 )
 
     def execute(self, names: Sequence[str] | None = None) -> None:
@@ -333,7 +333,7 @@ class Run:
         return {}
 
     def _join_training(self, stages: Sequence[Stage]) -> None:
-        """Join the training that the first process leads, with the same inputs and checkpoints, and a temporary output folder."""
+        """Take part in the training that the first process leads: same inputs, but a temporary output folder."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:

@@ -85,8 +85,11 @@ def open_choosing(context: Context, split: Split) -> Work:
 
 
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
-    """Assign users, in a seeded random order, to roles until each role has its wanted number of prompts. If there are too few prompts, all numbers are
-    scaled down by the same factor."""
+    """Return the prompts with a role each. Users are assigned to roles in a seeded random order.
+
+    A role takes users until it has its wanted number of prompts. If there are too few prompts, all wanted numbers are
+    scaled down by the same factor.
+    """
     users = frame["user"].unique().sort()
     order = pl.DataFrame({"user": users, "place": rng.permutation(len(users))})
     frame = frame.join(order, on="user", maintain_order="left").sort("place", "as_of", "example")

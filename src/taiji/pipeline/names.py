@@ -18,7 +18,7 @@ def model_stage(which: str) -> str | None:
 
 
 def run_name(name: str, source: str) -> str:
-    """Validate the name of a run, which is used for a folder and for the files of `taiji init`.
+    """Return the name of a run if it is valid: it names a folder and the files of `taiji init`.
 
     Args:
         name: the name.

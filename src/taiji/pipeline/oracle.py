@@ -134,7 +134,8 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes)
             )
             line["says"] = (
-                f"No upper bound follows from {what}: with the truth, the ranker is not significantly better than both without features and with the shuffled truth "
+                f"No upper bound follows from {what}: the ranker with the truth is not significantly better than both "
+                "the ranker without features and the ranker with the shuffled truth "
                 f"({_title(metric)}: {shown}; {comparisons}). {_why(outcomes)}"
             )
         found.append(line)
@@ -144,8 +145,9 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _why(outcomes: Sequence[str]) -> str:
     if all(outcome in ("better", "worse", "interval includes zero", "identical") for outcome in outcomes):
         return (
-            "This ranker cannot use such features here (ids of the answer and look-alike users); other settings or more data may change that. "
-            "The ladder below uses the same answer in another way: how well each candidate agrees with it."
+            "This ranker cannot use such features here (codes of the answer's embedding, and look-alike users); other "
+            "settings or more data may change that. "
+            "The ladder below uses the same answer in another way: as the agreement of each candidate with it."
         )
     return "There are too few users to decide whether this ranker can use such features."
 

@@ -64,7 +64,7 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 
 
 def _with_feeds(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
-    """Add to the needs of each stage the stages that feed it (:meth:`Stage.feeds`)."""
+    """Return the stages, with those that feed a stage (:meth:`Stage.feeds`) added to its needs."""
     feeding = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
     made = []
     for stage in stages:
@@ -76,7 +76,7 @@ def _with_feeds(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
 
 
 def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Extend a recipe with further stages, each placed directly after the last stage that it needs.
+    """Return a recipe extended with further stages, each placed directly after the last stage that it needs.
 
     Raises:
         ConfigError: a name is repeated, a need is unknown, or needs form a cycle.

@@ -208,7 +208,7 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     known = given.filter(pl.all_horizontal(pl.col(*COMMENT_COLUMNS).is_not_null()))
     if len(known) < len(given):
         logger.warning(
-            "%d of %d comments have no item, text or time and are not used as evidence: %s.",
+            "%d of %d comments lack an item, a text or a time, and are not used as evidence: %s.",
             len(given) - len(known),
             len(given),
             path,

@@ -32,7 +32,7 @@ def feature_columns(config: Config, dataset: Dataset, test: int) -> tuple[pl.Dat
 
 
 def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int) -> pl.DataFrame:
-    """Join training rows with the features of their users, and store the features in the folder of the stage.
+    """Return training rows joined with the features of their users, and store the features in the folder of the stage.
 
     Args:
         context: context of the stage.

@@ -32,7 +32,7 @@ def with_texts(dataset: Dataset, folder: Path) -> Dataset:
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, settings: Settings | None = None
 ) -> RankingModel:
-    """Train the configured ranker, or one with other settings, and store it in a folder of the stage.
+    """Train, store and return the configured ranker, or one with other settings. ``folder`` is within the stage's.
 
     The ranker may read the item knowledge of the run.
     """

@@ -31,7 +31,7 @@ class Components:
     """All components fitted by the stages, bound to the dataset of the run.
 
     Attributes:
-        retrievers: name to retriever, in the order of the configuration.
+        retrievers: retrievers by name, in the order of the configuration.
         ranker: candidate ranker, or None.
         vectors: item vectors (N, d), or None if re-ranking does not need them.
         fuser: fitted fusion, or None.

@@ -116,7 +116,8 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
         raise TaijiError(
             "There is no rationale to review.",
             where=str(needed[2]),
-            found=f"none with verdict {only!r}" if only else "no rationale",
+            found=f"none with the verdict {only!r}" if only else "only rationales without a text",
+            fix="choose another verdict with --only, or leave it out" if only else None,
         )
     order = np.random.default_rng([config.seed, 41]).permutation(len(verdicts))
     mixed = verdicts[order.tolist()]  # reviewers must not be able to guess the verdict from the position

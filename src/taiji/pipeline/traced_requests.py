@@ -75,9 +75,9 @@ def off_policy_values(
     level: float = 0.95,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Estimate the value of the recommender's lists and of each baseline alone, off-policy from the test period's log.
+    """Return off-policy estimates of the value of the recommender's lists, and of the lists of each baseline alone.
 
-    The result is None if the log has no propensities.
+    The estimates use the log of the test period. The result is None if the log has no propensities.
     """
     logged = logged_lists(dataset, start, settings.requests, seed)
     if logged is None:

@@ -205,7 +205,10 @@ def _controls_and_decoys(
     seed: int,
     level: float,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score controls and decoys of the sample in one call, so that shared prefixes are computed only once."""
+    """Return the results of the controls and of the decoys: means over examples with intervals, by name.
+
+    Both are scored in one call, so that shared prefixes are computed only once.
+    """
     known = known_answers(dataset, sample, prompts, lm.tokenizer)
     own, users = sample["rationale"].to_list(), sample["user"].to_list()
     answers = known["answer"].to_list()
@@ -338,7 +341,7 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Test whether the controls have the expected order.
+    """Return the results of a test whether the controls have the expected order.
 
     Each step compares two neighbours in this order by the interval of their difference. The ``verdict`` is ``holds``
     (all intervals lie above zero), ``reversed`` (at least one lies below zero) or ``not shown`` (all other cases,

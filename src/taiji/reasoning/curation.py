@@ -95,7 +95,12 @@ class AuditLog:
         try:
             log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
         except (OSError, ValueError) as error:
-            raise ArtifactError("The audit log cannot be read.", where=str(path), found=str(error)) from error
+            raise ArtifactError(
+                "The audit log cannot be read.",
+                where=str(path),
+                found=str(error),
+                fix="restore the file from a backup, or move the folder of the review away to start a new one",
+            ) from error
         log.verify(str(path))
         return log
 
@@ -112,7 +117,8 @@ class AuditLog:
                 raise ArtifactError(
                     "The audit log was tampered with.",
                     where=f"{where}, entry {number}",
-                    expected=f"an entry that follows {before[:12]}…",
+                    expected=f"an entry whose hash is valid and which follows the entry with the hash {before[:12]}…",
+                    fix="restore the file from a backup, or move the folder of the review away to start a new one",
                 )
             before = entry["hash"]
 
@@ -212,7 +218,7 @@ def _key(text: str, record: str, step: str, data: dict[str, Any]) -> tuple[Any, 
 
 
 def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
-    """Let the panel decide on a record that has used up its strikes or has no rewrite."""
+    """Return the panel's decision on a record that has used up its strikes or has no rewrite, and log its votes."""
     status: Literal["accepted", "rejected", "waiting"] = "rejected"
     votes = [reviewer.review([draft])[0] for reviewer in panel]
     if any(vote is None for vote in votes):

@@ -276,7 +276,7 @@ class _Session:
         )
 
     async def _reserve(self, request: _Request) -> float:
-        """Reserve the maximum cost of a request, so that the requests in flight cannot exceed the budget together."""
+        """Reserve and return the maximum cost of a request, so that concurrent requests stay within the budget."""
         most = (_most_read(request) * self.endpoint.price_in + request.most_tokens * self.endpoint.price_out) / 1e6
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
@@ -313,7 +313,10 @@ class _Session:
             response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError(
-                "The endpoint's address is not valid.", where="reasoning.endpoint.url", found=self.endpoint.url
+                "The endpoint's address is not valid.",
+                where="reasoning.endpoint.url",
+                expected="a base address such as http://127.0.0.1:8000/v1",
+                found=self.endpoint.url,
             ) from error
         except httpx.HTTPError as error:
             raise TransientError(type(error).__name__) from error

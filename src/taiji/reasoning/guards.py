@@ -188,7 +188,7 @@ def _title_kinds(
 
 
 def _grams(text: list[str]) -> set[tuple[str, ...]]:
-    """Return the runs of three tokens with a word, and the runs of five characters."""
+    """Return the runs of three tokens that include a word, and the runs of five single characters."""
     short = {tuple(text[i : i + GRAM]) for i in range(len(text) - GRAM + 1)}
     long = {tuple(text[i : i + CHARACTERS]) for i in range(len(text) - CHARACTERS + 1)}
     only = {gram for gram in short | long if all(_CHARACTER.match(token) for token in gram)}
@@ -234,8 +234,10 @@ def _alike(one: str, other: str, bar: float) -> bool:
 
 
 def _gapped(said: list[str], name: list[str]) -> list[int]:
-    """Return the positions of title words that occur in order within a short stretch; empty if their share is below
-    :data:`RECALL`."""
+    """Return the positions of the title's words that occur in order within a short stretch.
+
+    There are none if their share of the title's words is below :data:`RECALL`, or if they are only common words.
+    """
     if len(name) < 2:
         return []
     reach = 2 * len(name)

@@ -82,7 +82,10 @@ class Journal:
             self._stream = self.path.open("a+b")
         except OSError as error:
             raise ResourceError(
-                "The journal of the teacher's responses cannot be opened.", where=str(self.path), found=str(error)
+                "The journal of the endpoint's replies cannot be opened.",
+                where=str(self.path),
+                found=str(error),
+                fix="make the file and its folder readable and writable for this user",
             ) from error
         try:
             self._lock()
@@ -106,7 +109,7 @@ class Journal:
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise ResourceError(
-                "A paid response could not be saved.",
+                "A reply that was paid for could not be saved.",
                 where=str(self.path),
                 found=str(error),
                 fix="free some space and start the same command again (`taiji run` with --resume)",
@@ -114,7 +117,7 @@ class Journal:
         self._remember(reply)
 
     def account(self, price_in: float, price_out: float) -> Account:
-        """Sum over all replies; prices are per million tokens."""
+        """Return the total cost of all replies; prices are per million tokens."""
         replies = self.replies.values()
         tokens_in, tokens_out = sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies)
         cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
@@ -139,7 +142,7 @@ class Journal:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ResourceError(
-                "Another run is already requesting the same texts from the same teacher.",
+                "Another process is already requesting the same texts from the same endpoint.",
                 where=str(self.path),
                 fix="wait for it, or stop it",
             ) from error
@@ -154,9 +157,11 @@ class Journal:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:
                 raise ArtifactError(
-                    "The journal of the teacher's responses is damaged.",
+                    "The journal of the endpoint's replies is damaged.",
                     where=f"{self.path}, line {number}",
+                    expected="one reply per line, as JSON",
                     found=str(error),
+                    fix="remove this line: its reply is then requested, and paid for, again",
                 ) from error
             whole += len(line)
         self._stream.truncate(whole)

@@ -94,7 +94,7 @@ class KnowledgeGuard:
         return False
 
     def _claims_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return True if the text claims a category that occurs in no field of the item."""
+        """Return True if a claim of the text names categories, none of which occurs in a field of the item."""
         fields = f" {_folded(' '.join(own))} "
         for claim in _CLAIM.findall(text):
             words = _folded(_END_OF_CLAIM.split(claim)[0]).split()

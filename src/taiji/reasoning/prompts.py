@@ -292,7 +292,12 @@ def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
         sections = _template(str(path), path.stat().st_mtime_ns)
         return {name: template.render(**variables).strip() for name, template in sections.items()}
     except TemplateError as error:
-        raise ConfigError("A prompt template is invalid.", where=str(path), found=str(error)) from error
+        raise ConfigError(
+            "A prompt template is invalid.",
+            where=str(path),
+            expected=f"Jinja2 with the variables {', '.join(variables)}",
+            found=str(error),
+        ) from error
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:
@@ -332,6 +337,7 @@ def _template(path: str, modified: int) -> dict[str, Any]:
         raise ConfigError(
             "A prompt template has no [user] section.",
             where=path,
-            expected="[system], [user] and optionally [prefill]",
+            expected="sections [system], [user] and optionally [prefill], each name on a line of its own",
+            found=", ".join(f"[{name}]" for name in sections) or "no section",
         )
     return {name: environment.from_string(text) for name, text in sections.items()}

@@ -45,7 +45,7 @@ class SittingServer(LocalServer, ABC):
 
     @abstractmethod
     def state(self, skip: int) -> dict[str, Any]:
-        """Return the state of the page: the progress, and the waiting draft ``skip`` places ahead (cyclic)."""
+        """Return the state of the page: the progress, and the waiting draft after the first ``skip`` ones (cyclic)."""
 
     @abstractmethod
     def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:

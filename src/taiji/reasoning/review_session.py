@@ -34,7 +34,7 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """Error for a review of a draft that was already judged, or is in another round."""
+    """Error for a judgement of a draft that no longer waits for one: it was already judged, or is in another round."""
 
 
 class ReviewSession:
@@ -116,7 +116,7 @@ class ReviewSession:
     def submit(
         self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = ""
     ) -> Outcome:
-        """Record this person's judgement of a waiting draft.
+        """Record this person's judgement of a waiting draft, and return the outcome of the record so far.
 
         Args:
             record: name of the record.

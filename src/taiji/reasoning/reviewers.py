@@ -215,7 +215,9 @@ class PersonReviewer:
     def __init__(self, name: str, folder: str | Path) -> None:
         if not re.fullmatch(r"[\w.@-]+", name) or name.startswith("."):
             raise InputError(
-                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+                "A reviewer's name must be usable as a file name.",
+                where=name,
+                expected="letters, digits, _ . @ -, not beginning with a dot",
             )
         self.name, self.folder = name, Path(folder)
 

@@ -174,7 +174,12 @@ def _sentences(path: str, modified: int) -> dict[str, list[Any]]:
             for name, text in zip(parts[1::2], parts[2::2])
         }
     except TemplateError as error:
-        raise ConfigError("The writer's template is invalid.", where=path, found=str(error)) from error
+        raise ConfigError(
+            "The writer's template is invalid.",
+            where=path,
+            expected="one Jinja2 sentence per line",
+            found=str(error),
+        ) from error
     missing = [name for name in (*ORDER, "newfield") if name not in sections]
     if missing:
         raise ConfigError(

@@ -250,7 +250,7 @@ def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
-    """Compute the threshold from the scored rationales of calibration examples. They are used for nothing else.
+    """Return the threshold computed from the scored rationales of calibration examples, which serve no other purpose.
 
     The threshold of the plain rule is the quantile of the perplexities, as in the paper. The guarded rule takes the
     quantile of the masked perplexities, and counts the rationales below this quantile. Its threshold is then set so
@@ -314,7 +314,7 @@ def _unusable(row: dict[str, Any]) -> list[str]:
 
 
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
-    """Apply the paper's rule."""
+    """Return the reasons not to keep a rationale under the paper's rule; empty if it is kept."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if not row["ppl"] < calibration.threshold:
         reasons.append(f"perplexity not below the threshold ({row['ppl']:.2f}, threshold {calibration.threshold:.2f})")
@@ -322,7 +322,10 @@ def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
 
 
 def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionSettings) -> list[str]:
-    """Apply the guarded rule (ours): the guards, and a threshold on the masked perplexity, which leaks cannot lower."""
+    """Return the reasons not to keep a rationale under the guarded rule (ours); empty if it is kept.
+
+    The reasons are those of the guards, and a masked perplexity (which leaks cannot lower) above the threshold.
+    """
     reasons = _guards(row, settings)
     if not row["ppl_masked"] < calibration.threshold:
         reasons.append(

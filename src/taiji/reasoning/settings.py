@@ -90,9 +90,10 @@ class EndpointSettings(Settings):
     attempts: int = Field(default=8, ge=1)
     """Attempts per request before the run stops."""
     backoff_seconds: float = Field(default=1.0, ge=0.0)
-    """First pause after a failure. It doubles after each further failure, with jitter. A longer `Retry-After` header takes precedence."""
+    """First pause after a failure. It doubles after each further failure, with jitter. `Retry-After` may make it
+    longer."""
     longest_pause_seconds: float = Field(default=60.0, ge=0.0)
-    """Longest pause."""
+    """Longest pause, even if the server requests a longer one."""
     price_in: float = Field(default=0.0, ge=0.0)
     """Price of a million prompt tokens, in any currency."""
     price_out: float = Field(default=0.0, ge=0.0)

@@ -27,8 +27,11 @@ TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on 
 ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
-NO_TEXTS = "Add titles or descriptions of the items, then run `taiji oracle`: without texts, neither they nor a language model can be evaluated."
-FEW = "Evaluate more users (`size.feature_users`, `evaluation`): there are too few to tell."
+NO_TEXTS = (
+    "Add titles or descriptions of the items, then run `taiji oracle`: "
+    "without texts, neither their value nor that of a language model can be measured."
+)
+FEW = "Use a log with more users, or more of its users (`data.users`, `ladder.rows`): there are too few to tell."
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _pending(run: Run) -> list[Stage]:
     for stage in run.stages:
         reason: str | None = ""
         if not {other.key for other in found} & set(stage.needs):
-            with suppress(TaijiError):  # the run itself reports it
+            with suppress(TaijiError):  # the run itself will raise the error
                 reason = run.reason_to_run(stage)
         if reason is not None:
             found.append(stage)

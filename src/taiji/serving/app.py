@@ -100,14 +100,17 @@ class Service:
         self.scrubbing = Scrubbing(store)
 
     def _states(self, users: Sequence[str]) -> list[tuple[StoredRow | None, UserHistory]]:
-        """Return the rows and histories of users. A row is read after its history, so it is never older than an erasure in it."""
+        """Return the rows and histories of users.
+
+        Rows are read after histories, so that a row is never older than an erasure that its user's history shows.
+        """
         histories = self.store.histories(users, self.clock())
         return list(zip(self.store.read(users), histories, strict=True))
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
         """Read the rows of several requests from the store at once; return each request's rows and encoded response.
 
-        The response is None if a release has a student model, which may first have to compute intents.
+        The encoded response is None if the release of any row has a student model, which may have to compute intents.
         """
         found = at_once(self.store.read, asked)
         for rows in found:
@@ -148,7 +151,7 @@ class Service:
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
-        """Return whether any row's release has a student model; a missing row counts as one of the active release."""
+        """Return whether the release of any row has a student model; a missing row counts for the active release."""
         return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
 
     async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:

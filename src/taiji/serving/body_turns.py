@@ -66,7 +66,7 @@ class BodyTurns:
             raise
 
     def _leave(self) -> None:
-        """Pass the turn to the longest-waiting request of the next API key; without waiting requests, free it."""
+        """Pass the turn to the longest-waiting request of the next API key; if no request is waiting, free the turn."""
         now = time.monotonic()
         for key, places in list(self._waiting.items()):
             while places and places[0][0].done():  # the waiting client has disconnected

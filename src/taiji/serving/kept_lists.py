@@ -18,7 +18,7 @@ from taiji.serving.logs import log
 from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult, UserHistory
 
 CONTEXTS = 4
-"""Number of lists kept per user, each for a different pair of release and context."""
+"""Largest number of lists kept per user, each for a different pair of release and context."""
 SHARE = 0.5
 """Smallest share of the places that a kept list must still fill if a new list could be computed instead.
 

@@ -81,7 +81,10 @@ class LivePointInTime(PointInTime):
         return self._found[name]
 
     def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
-        """Return the statistics of each row (request) with each of its items (R, M); repeated calls reuse them."""
+        """Return the statistics of each row (request) paired with each of its items (R, M).
+
+        A repeated call for the same rows and items returns the same object.
+        """
         key = (rows.start, rows.stop)
         last = self._spread.get(key)
         if last is None or not np.array_equal(last[0], items):

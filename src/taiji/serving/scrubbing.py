@@ -47,7 +47,10 @@ class Scrubbing:
         return False
 
     async def run(self) -> None:
-        """Make a pass whenever requested, until cancelled. The first one serves requests of processes that were killed."""
+        """Make a pass whenever requested, until cancelled.
+
+        The first pass is made at once, if a process was killed before it removed the data of an erasure.
+        """
         surely = False
         self._asked.set()
         while True:
@@ -64,7 +67,7 @@ class Scrubbing:
                 await asyncio.sleep(SCRUB_EVERY_S)
 
     async def end(self) -> None:
-        """Make the last pass, if one is wanted; after an error, the next start of a process makes it."""
+        """Make the last pass if the store counts erasures; if this fails, the next process makes it when it starts."""
         try:
             await asyncio.to_thread(self.once)
         except Exception as error:

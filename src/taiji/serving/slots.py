@@ -34,7 +34,11 @@ class Slot:
         where = (folder or Path(tempfile.gettempdir())) / f"taiji-serving-{os.getuid()}"
         where.mkdir(mode=0o700, exist_ok=True)
         if where.stat().st_uid != os.getuid():
-            raise ResourceError("The folder for the services' lock files belongs to another user.", where=str(where))
+            raise ResourceError(
+                "The folder for the services' lock files belongs to another user.",
+                where=str(where),
+                fix="delete the folder, or set TMPDIR to another one, the same for all your services on this machine",
+            )
         name = hashlib.sha256(place.encode()).hexdigest()[:16]
         for number in range(MOST):
             file = (where / f"{name}-{number}.lock").open("a")

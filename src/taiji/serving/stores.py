@@ -29,7 +29,11 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
     store = _opened(settings, run)
     if generation and store.generation != generation:
         store.close()
-        raise ResourceError("The store was replaced while the service was running.", where=place_of(settings, run))
+        raise ResourceError(
+            "The store was replaced while the service was running.",
+            where=place_of(settings, run),
+            fix="restore the original store; to continue with the new one, restart the service and follow its message",
+        )
     return store
 
 

@@ -48,7 +48,10 @@ def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: f
 
 
 def view_chance(place: Array, position: float) -> Array:
-    """Return the probability that a position (L,), counted from 0, is viewed: (1 + place)^−position."""
+    """Return the probability (L,) that each place, counted from 0, is viewed: (1 + place)^−position.
+
+    ``position`` is the strength of the position bias.
+    """
     return np.asarray((1.0 + place) ** -position)
 
 

@@ -254,7 +254,10 @@ class Truth:
         return exposure
 
     def _best(self, observation: Observation, items: Array, lists: Array) -> tuple[Array, Array]:
-        """Return the best (B, L) of lists (B, K, L) of candidates (B, C) that leave no position empty without need, and its value (B,)."""
+        """Return the best of each request's lists (B, K, L) of candidates (B, C), as (B, L), and its value (B,).
+
+        Only lists that fill as many positions as the candidates allow, without gaps, are considered.
+        """
         values = self.list_values(observation, lists)
         there, most = lists != NO_ITEM, (items != NO_ITEM).sum(axis=1)
         whole = there.sum(axis=2) == np.minimum(most, lists.shape[2])[:, None]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FADING = 0.9
-"""Factor on the weights of earlier clicks in a user's profile at every further click."""
+"""Factor by which each click of a user multiplies the weights of earlier clicks in the user's profile."""
 
 
 class World:

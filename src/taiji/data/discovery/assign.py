@@ -133,7 +133,7 @@ def _described(table: Table) -> str:
 
 
 def _no_times(tables: list[Table]) -> list[str]:
-    """Explain why columns that are named like times cannot be read as times."""
+    """Return a sentence about each column that is named like a time but cannot be read as one."""
     return [
         f"{column.name} of {table.path.name} cannot be read as times in a single unit or format ({column.describe()})"
         for table in tables
@@ -231,9 +231,12 @@ def _key_score(column: Column, meaning: str) -> Score:
 
 
 def _separate_ids(roles: Roles) -> float:
-    """Lower the item score of the best user column and the user score of the best item column.
+    """Choose the best pair of a user column and an item column, and lower the score of each for the other role.
 
-    Return half the total score of these two columns, or -2 if there are no two such columns.
+    The scores are unchanged if one of the two columns is a poor candidate.
+
+    Returns:
+        half the sum of the pair's scores, or -2 if there is no pair of different columns.
     """
     pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
     if not pairs:
@@ -263,7 +266,7 @@ def _check_single_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[P
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            # The files are orders and order lines only if a column other than the id column itself links them.
+            # Orders and order lines share an order number, so the link must be a column other than the id found here.
             candidates = (link for link in found.get((other.path, roles.events.path), []) if link.column != column)
             link = next(candidates, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:

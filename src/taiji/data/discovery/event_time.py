@@ -113,7 +113,7 @@ def _counts_since_midnight(column: Column) -> bool:
 
 
 def _note_separate_columns(found: EventTime, log: Table, column: Column, taken: set[str]) -> list[str]:
-    """Describe times without a time of day, and time zones in a separate column."""
+    """Return notes on times without a time of day, and on time zones in a separate column."""
     notes = []
     free = [other for other in log.columns.values() if other.name not in taken and other.name != column.name]
     day = "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units
@@ -141,7 +141,7 @@ def _day_only(log: Table, column: Column) -> bool:
 
 
 def _note_implausible_times(log: Table, column: Column, unit: str, form: str) -> list[str]:
-    """Describe rows with an implausible time. They are kept."""
+    """Return notes on rows with an implausible time, which are kept."""
     values = log.frame[column.name]
     times = as_times(values, unit or "text", form or None)  # type: ignore[arg-type]
     years = times.dt.year()

@@ -26,7 +26,7 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""Role to the words in column names that suggest this role. If several roles match a name, the first one is used."""
+"""Words in column names that suggest a role, by role. If several roles match a name, the first one is used."""
 GRADES = 11
 """Largest number of distinct values of a column of ordinal grades."""
 CONTEXT_VALUES = 200
@@ -67,7 +67,9 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
             rows = int(read_truth(log.frame[name]).values.sum() or 0)
             if rows:
                 found.doubts.append(
-                    f"{name} marks {rows:,} of {column.rows:,} rows, which are used like any others. If they are not real user activity, remove them from the file, or exclude them from exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
+                    f"{name} marks {rows:,} of {column.rows:,} rows, which are used like any others. If they are not "
+                    "real user activity, remove them from the file, or exclude them by two rules of the mapping: "
+                    f"exposed: not {column_text(name)}, and click: … and not {column_text(name)}."
                 )
             continue
         role = next((role for role, words in NAMES.items() if says(name, words)), None)

@@ -99,7 +99,7 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Interpret the best column for a label.
+    """Return the interpretation of the best column for a label; None if no column is a candidate.
 
     A candidate is a column whose name denotes only this label, or a flag whose name suggests this label among other
     meanings. A candidate that gives a rule takes precedence over one that raises a question.

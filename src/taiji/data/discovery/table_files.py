@@ -254,7 +254,8 @@ def _table_of_folder(folder: Path, notes: list[str]) -> Table | None:
     names = {_signature(part.path) for part in parts}
     if len({kind_of(part.path) for part in parts}) > 1 or not _one_table(names):
         notes.append(
-            f"The folder {folder.name} was skipped: its {len(parts):,} files have different columns, so they are not parts of one table. "
+            f"The folder {folder.name} was skipped: its {len(parts):,} files differ in their kind or their columns, "
+            "so they are not parts of one table. "
             f"If they are the data, run taiji init {quote(str(folder))}"
         )
         return None

@@ -92,7 +92,7 @@ def columns_in(guess: Guess) -> set[str]:
 
 
 def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) -> dict[str, NumberForm]:
-    """Return column to number notation for the numeric columns that have a role.
+    """Return the number notation of each numeric column that has a role, by column name.
 
     Columns in :data:`PLAIN` notation are omitted.
     """

@@ -30,7 +30,7 @@ OWN = {
     "sequences": "taiji.data.sources.sequences:Sequences",
     "world": "taiji.world.world_source:WorldSource",
 }
-"""Name to import path of the sources in this package. They are listed here so that they work without installed package metadata."""
+"""Import paths of this package's sources, by name. Listed here, they work even without installed package metadata."""
 
 
 def load_source(
@@ -126,7 +126,7 @@ def recognised(path: Path) -> Source | None:
 
 
 def _references() -> dict[str, str]:
-    """Return name to import path: first the sources of this package, then those of other packages in alphabetical order."""
+    """Return import paths by name: the sources of this package first, then the others in alphabetical order."""
     others = {point.name: point.value for point in entry_points(group=GROUP) if point.name not in OWN}
     return {**OWN, **dict(sorted(others.items()))}
 

@@ -79,7 +79,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
             found=", ".join(sorted(file.name for file in folder.iterdir())[:8])
             if folder.is_dir()
             else "no such folder",
-            fix="name the folder that contains both",
+            fix="name the folder that contains the reviews and the metadata",
         )
     files = dict(zip(("events", "items"), (str(folder / file) for file in PREPARED))) if found == "prepared" else None
     ratings, items, notes = _prepared(folder) if found == "prepared" else _raw(folder)

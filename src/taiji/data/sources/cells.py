@@ -207,7 +207,11 @@ class Cells:
         return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
 
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
-        """Compare texts. A constant that occurs in no row is reported; it is rejected if a value differs from it only in case or surrounding spaces."""
+        """Return True where the texts of a column satisfy a test (or do not, for a negated test).
+
+        A constant that occurs in no row is reported. It is rejected if a value of the column differs from it only in
+        case or surrounding spaces.
+        """
         texts = _texts(values)
         wanted = [_spelt(value) for value in test.values]
         for value in wanted:

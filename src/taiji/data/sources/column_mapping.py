@@ -79,7 +79,7 @@ class ItemsMapping(FileMapping):
     item_id: str
     title: str
     category_levels: dict[str, str] = Field(default_factory=dict)
-    """Level to column, written in the mapping as the keys ``category_l1``, ``category_l2``, …, one per level."""
+    """Columns by category level, which the mapping writes as the keys ``category_l1``, ``category_l2``, …."""
     categories: LevelsMapping | None = None
     """Column with all levels, instead of ``category_l1``, ``category_l2``, …"""
     price: str | None = None
@@ -234,7 +234,7 @@ class EventsMapping(FileMapping):
 
     @model_validator(mode="after")
     def _check_single_roles(self) -> EventsMapping:
-        """A column that is known at the request cannot determine the outcome, and has no other role either."""
+        """Check that a column of ``context`` or ``bias`` has no other role, because it would reveal the outcome."""
         rules = {"exposed": self.exposed, "click": self.click, "conversion": self.conversion}
         uses = {name: parse_rule(rule).columns for name, rule in rules.items() if rule is not None}
         uses |= {name: label.rule.columns for name, label in self.labels.items()}
@@ -253,7 +253,7 @@ class EventsMapping(FileMapping):
 
     @property
     def single(self) -> dict[str, str]:
-        """Role to column, for the roles with a single column. The events keep each column under the name of its role."""
+        """Columns by role, for the roles with a single column. In the events, each column is named after its role."""
         roles = {name: getattr(self, name) for name in ("behaviour", "list_id", "position", "propensity")}
         return {role: column for role, column in roles.items() if column}
 

@@ -44,8 +44,9 @@ def read_table(
 
     Args:
         path: file, folder of parts (possibly hive partitions), or pattern (``log-*.csv``).
-        columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for the type in the file (in a CSV: text, exactly as written). None reads all
-            columns with the types in the file.
+        columns: columns to read, each with its type: ``"number"``, ``"integer"``, ``"text"``, or None for the type in
+            the file (in a CSV: text, exactly as written). If the argument is None, all columns are read, with the types
+            in the file.
         separator: separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names for a CSV without a header line.
         decimal: decimal separator of numbers.

@@ -183,7 +183,7 @@ class Files(Source):
 def _joined(
     reader: _Reader, table: pl.DataFrame, events: pl.DataFrame, name: str, files: Mapping[str, str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Normalise the ids of a table and of the events, and report how well they match.
+    """Return a table and the events with normalised ids, and report how well the ids match.
 
     Raises:
         InputError: ids of the events differ from ids of the table only in spelling, and rows must not be dropped.

@@ -22,7 +22,7 @@ WORDS = {
     "SHERBTS": "Sherbets", "FLU": "Flu", "BBQ": "BBQ", "WT": "Weight", "SUPP": "Supplements", "VIT": "Vitamins", "SS": "Single Serve",
     "AND": "and", "OF": "of", "OR": "or", "WITH": "with", "FOR": "for", "IN": "in", "BY": "by", "NOT": "not",
 }  # fmt: skip
-"""Abbreviation in the product table to its full word."""
+"""Full words by their abbreviations in the product table."""
 
 UNITS = {
     "OZ": "oz", "LB": "lb", "LBS": "lb", "CT": "ct", "PK": "pack", "GA": "gal", "GAL": "gal", "QT": "qt", "PT": "pt", "ML": "ml", "L": "l", "LTR": "l",
@@ -42,7 +42,11 @@ def _word(match: re.Match[str]) -> str:
 
 
 def tidy_name(text: str | None) -> str | None:
-    """Make a name readable: ``FRZN ICE`` → ``Frozen Ice``; ``EGGS - X-LARGE`` → ``Eggs, X-Large``; ``BREAD:ITALIAN/FRENCH`` → ``Bread: Italian/French``."""
+    """Make a name readable; None if nothing readable is left.
+
+    Examples are ``FRZN ICE`` → ``Frozen Ice``, ``EGGS - X-LARGE`` → ``Eggs, X-Large`` and ``BREAD:ITALIAN/FRENCH`` →
+    ``Bread: Italian/French``.
+    """
     if text is None or not text.strip(" -/,.:&"):
         return None
     text = " ".join(text.split()).replace(" - ", ", ")
@@ -56,7 +60,10 @@ def tidy_name(text: str | None) -> str | None:
 
 
 def tidy_size(text: str | None) -> str | None:
-    """Make a size readable: ``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``. A size without a number is uninformative and becomes None."""
+    """Make a size readable: ``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``.
+
+    A size without a number says nothing and becomes None.
+    """
     if text is None or not any(character.isdigit() for character in text):
         return None
     text = re.sub(r"[A-Za-z]+", lambda match: UNITS.get(match[0].upper(), match[0].lower()), text)

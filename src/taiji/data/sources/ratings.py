@@ -43,7 +43,7 @@ def from_ratings(
         seed: random seed for sampling.
         keep_users: see :func:`sample_users`; popularity is always computed from all users.
         non_clicks: largest number of non-clicks to sample per rating (default 4).
-        files: table name to file name, for messages.
+        files: file names by table name, for messages.
 
     Raises:
         InputError: see :func:`taiji.data.schema.validate`.
@@ -70,9 +70,10 @@ def ids_of(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int | None) -> Tables:
-    """Sample users, and sample non-clicks for every click. The ``notes`` of the result describe the sampling.
+    """Return the tables with sampled users, and with sampled non-clicks for every click that is an exposure.
 
-    A click is inserted at a random position among its non-clicks, so that the order of rows does not reveal it.
+    A click is inserted at a random position among its non-clicks, so that the order of rows does not reveal it. The
+    ``notes`` of the result describe the sampling.
 
     Args:
         tables: validated tables.

@@ -85,7 +85,11 @@ def _events(file: Path) -> pl.DataFrame:
             )
         seen[user] = number
     if not words:
-        raise InputError("A file of sequences is empty.", where=str(file), expected="lines user item item …")
+        raise InputError(
+            "A file of sequences is empty.",
+            where=str(file),
+            expected="on each line, a user id and the ids of the user's items in order, separated by spaces",
+        )
     frame = pl.DataFrame({"user_id": [w[0] for _, w in words], "item_id": [w[1:] for _, w in words]})
     return (
         frame.with_columns(pl.int_ranges(pl.col("item_id").list.len()).alias("place"))

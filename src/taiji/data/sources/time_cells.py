@@ -47,7 +47,7 @@ Among the minute counts of a whole day (0 to 1439), 4 in 10 end in two digits of
 """
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
-"""Length of a text to the common ISO 8601 format of this length, which is parsed in one pass."""
+"""Common ISO 8601 formats by the length of their texts. A column with one of them is parsed in one pass."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
 AFTER_CLOCK = (
     rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"

@@ -184,10 +184,10 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
     """Return the value of a conditioning column for each candidate, (B, M).
 
     The column is looked up in the requests, where it has shape (B,) or (B, M), then in the dataset's items, then in its
-    users. In a service, a column that no request contains is missing (None) for all of them.
+    users. In a service, requests may omit a column, so all values are None if none of the three has it.
 
     Raises:
-        InputError: no column has this name.
+        InputError: no column has this name, or it is a column of the items and the candidates are unknown.
     """
     of_items = dataset is not None and name in dataset.items.columns and CANDIDATES in requests.columns
     if dataset is None or not of_items or name in requests.columns:
@@ -206,7 +206,7 @@ def _of_request(name: str, requests: Requests, shape: tuple[int, int], dataset: 
         return np.full(shape, None)
     known = [*requests.columns, *(() if dataset is None else dataset.users.columns)]
     if dataset is not None and name in dataset.items.columns:
-        found = "a column of the items, which has a value per candidate and needs the column candidates"
+        found = "a column of the items, which cannot be looked up for requests without the column candidates"
     else:
         found = "no column of this name"
     raise _unknown_column(name, f"a column of the requests or users ({', '.join(known) or 'there is none'})", found)

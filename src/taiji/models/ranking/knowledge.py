@@ -64,7 +64,8 @@ class KnowledgeSettings(RankerSettings):
             raise ValueError("knowledge is aligned with embeddings, so embeddings must be true")
         if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
             raise ValueError(
-                "remove the setting text: select_align is not valid here, and a vector listed in kinds is read only by the knowledge alignment"
+                f"text must be none if kinds contains vector, and must never be select_align, found text: {self.text}; "
+                "the knowledge alignment reads the vector"
             )
         return self
 

@@ -27,7 +27,7 @@ ENOUGH = 5
 ITEMS_PER_COMPONENT = 20
 """Number of items required per component. With fewer items, the components would merely identify single items."""
 RIDGE = 10.0
-"""Ridge penalty of :func:`to_collaborative`. The text vectors have length 1, so its unit is a number of items."""
+"""Ridge penalty of :func:`to_collaborative`. It compares with a number of items, because text vectors have length 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,7 @@ class CodeDecoderSettings(RetrieverSettings):
                 "thinking needs a pass through all blocks for each code, but multi_token skips it; choose one of the two"
             )
         if self.clusters and self.thinking != "latent":
-            raise ValueError(f"clusters need thinking: latent, found thinking: {self.thinking}")
+            raise ValueError(f"with clusters, thinking must be latent, found {self.thinking}")
         if self.pool and not self.scenario:
             raise ValueError("pool needs scenario, the column of requests with which the pool of an item is compared")
         return self

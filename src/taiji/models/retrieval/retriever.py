@@ -75,8 +75,10 @@ class CatalogueRetriever(ABC):
     # Methods that a model may override.
 
     def room(self, k: int) -> int:
-        """Return the largest number of hidden items with which a request for ``k`` items is answered by :meth:`best`;
-        −1 to always score every item."""
+        """Return the largest number of hidden items up to which :meth:`best` answers a request for ``k`` items.
+
+        If more are hidden, every item is scored; with −1, every item is always scored.
+        """
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:

@@ -92,7 +92,7 @@ class Features(Stage):
             raise InputError(
                 "There are no users for whom features can be made.",
                 where="features.delay_s, examples.min_history, split.fractions",
-                expected="users with enough interactions before their exposures, also after the delay",
+                expected="users with an exposure in the test period after their first feature row is available",
                 found=f"none of {times['user'].n_unique():,} users with enough interactions",
             )
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(

@@ -61,7 +61,8 @@ class Fusion(Stage):
             raise InputError(
                 "There are no exposures in the period on which the fusion is fitted.",
                 where="split",
-                found="no exposure",
+                expected="exposures in the last period before the test",
+                fix="increase the third share in split.fractions, or use a fusion that is not fitted",
             )
         fuser = make_fuser(config.recommend)
         assert isinstance(fuser, LearntFusion)

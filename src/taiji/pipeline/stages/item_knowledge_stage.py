@@ -116,7 +116,7 @@ def _reads_the_run(entry: dict[str, Any]) -> bool:
 
 
 def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = False) -> ItemWriter:
-    """Load the model (with the configured engine if ``fast``) or make a client of the endpoint."""
+    """Return the writer: the loaded model (with the configured engine if ``fast``), or a client of the endpoint."""
     from taiji.language.vllm_engine import with_engine
     from taiji.pipeline.run_models import base_model
     from taiji.reasoning.endpoint import EndpointClient

@@ -105,5 +105,5 @@ class Creators(Mechanism[CreatorsSettings]):
         self.reached[creator, np.broadcast_to(exposure.user[:, None], shown.shape)[shown]] = True
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return the day on which each item was uploaded; −1 for items that were never uploaded."""
+        """Return the day on which each item was uploaded: 0 for items that exist from the start, −1 for never."""
         return {"uploaded": np.where(np.isfinite(self.content.born), self.content.born, -1.0)}

@@ -67,8 +67,8 @@ class Load(Mechanism[LoadSettings]):
         return self.lists[users]
 
     def left(self, users: Array, available: Array) -> tuple[Array, Array]:
-        """Return the cached lists (B, slate) of the items that are still ``available`` (items,), and their places (B, slate) in the
-        lists; the rest is :data:`NO_ITEM`."""
+        """Return the cached lists without items that are no longer ``available`` (items,), padded with :data:`NO_ITEM`,
+        and the place of each item in the original cached list, (B, slate) each."""
         kept = self.lists[users]
         kept = np.where((kept != NO_ITEM) & available[np.maximum(kept, 0)], kept, NO_ITEM)
         order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")
@@ -100,7 +100,7 @@ class Load(Mechanism[LoadSettings]):
     def _left_over(self, exposure: Exposure) -> tuple[Array, Array]:
         """Return cached lists without items that are no longer available, and their propensities, (B, slate) each.
 
-        A user without a cached list gets the first candidates in their given order.
+        A user with no cached list, or with nothing left of it, gets the first candidates in the given order.
         """
         assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
         kept, order = self.left(exposure.user, exposure.available)

@@ -28,7 +28,7 @@ class RetentionSettings(Base):
     centre: float = Field(default=0.15, ge=0, le=1)
     """Share of viewed positions with the outcome at which a list is neutral."""
     scale: float = Field(default=0.15, gt=0)
-    """Difference from the neutral share that counts as 1 in the mood; the values are clipped to [−2, 2]."""
+    """Difference from the neutral share that counts as 1; a list counts as at most 2 and at least −2."""
     fading: float = Field(default=0.6, ge=0, lt=1)
     """Weight of the previous mood in the mood after a list."""
     stay: float = Field(default=0.7, ge=0)
