@@ -80,7 +80,12 @@ def test_the_local_writer_keeps_whole_sentences(lm, monkeypatch):
     shop = build()
     writer = LocalItemWriter(lm, ItemKnowledgeSettings())
     prompts = [item_prompt(shop, item, PROMPTS) for item in range(4)]
-    said = [Written("cook. In summer they", True), Written("cook in sum", True), Written("cook.", False), Written(":", False)]
+    said = [
+        Written("cook. In summer they", True),
+        Written("cook in sum", True),
+        Written("cook.", False),
+        Written(":", False),
+    ]
     monkeypatch.setattr(item_knowledge, "write", lambda *given, **more: [[one] for one in said])
     found = writer.write(prompts, 0)
     assert [one.text for one in found] == ["People use it to cook.", "", "People use it to cook.", ""]
