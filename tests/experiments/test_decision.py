@@ -79,11 +79,11 @@ def test_oracle_and_new_items():
     assert "No gain is shown" in found["What could a correct answer about users add?"]["says"]
     new = found["How many interactions are with new items?"]
     assert (
-        new["says"].startswith("A large share")
+        new["says"].startswith("This share is large")
         and new["says"].endswith("Text pays off there.")
         and "+0.0500 [+0.0400, +0.0600]" in new["found"]
     )
-    assert found["How long are the histories?"]["says"].startswith("Short")
+    assert found["How long are the histories?"]["says"].startswith("The histories are short")
     assert "250,000 tokens" in found["What does it cost?"]["found"]
 
 

@@ -29,7 +29,7 @@ STEERED = ("popo", "popo-covariance")
 
 
 class RewardTableSettings(Settings):
-    """Reward table: the items in which an answer can be grounded."""
+    """Candidates of the reward table: the items that are scored for each prompt, and to which an answer can be matched."""
 
     exposed_candidates: int = Field(default=64, ge=0)
     """Largest number of candidates that the user was shown in the LLM period."""

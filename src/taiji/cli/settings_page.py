@@ -34,8 +34,7 @@ The configuration is one YAML file with one section per package. Missing keys co
 otherwise from the defaults below. `taiji config --preset demo` prints the whole configuration for editing; `--set section.key=value` overrides
 one key on the command line. This page is the output of `taiji config --describe`.
 
-The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. The
-settings of a preset for its own log (`data`, `ladder.logs`) apply only while `data.source` is that log.
+The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. A preset is made for one log, named by its `data.source`. If you choose another log, its `data` and `ladder.logs` do not apply.
 """
 
 

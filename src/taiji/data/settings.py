@@ -21,7 +21,7 @@ class DataSettings(Settings):
     mapping: Path | None = None
     """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it exists)."""
     users: int | None = Field(default=None, ge=1)
-    """Number of users to sample, spread evenly over the time of the log; `null` keeps all users."""
+    """Number of users to sample, so that their activity is spread over the time of the log as in the whole log; `null` keeps all users."""
     non_clicks: int | None = Field(default=None, ge=0)
     """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own files); `null` uses the default of the source."""
     domain: str | None = Field(default=None, pattern=DOMAIN)

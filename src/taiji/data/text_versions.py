@@ -42,7 +42,7 @@ class TextVersions:
 
     @classmethod
     def of(cls, items: Array, since: Array, texts: Sequence[str]) -> Self:
-        """Sort versions. Blank texts, and texts that equal the previous version, are dropped."""
+        """Return the given versions, sorted by item and time, without blank texts and without texts that equal the item's previous version."""
         order = np.lexsort((since, items))
         kept: list[int] = []
         last = (-1, "")

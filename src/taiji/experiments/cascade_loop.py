@@ -155,7 +155,8 @@ def serve_world(
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its
-        interval, and the paired ``difference`` from ``against``; none if no day begins after ``start``.
+        interval, and the paired ``difference`` from ``against``. If the world ends before the policies could serve a
+        day, ``days`` is 0 and ``metrics`` is empty.
     """
     first = int(np.ceil(to_days(np.array([start]))[0] - 1e-9))
     if first >= days:

@@ -68,17 +68,17 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         Decision(
             "How many interactions are with new items?",
             f"{facts['new_items']:.1%} of the interactions in the test period are with items without an event before that period; text match there: {gap(cold)}",
-            "A large share: counts and neighbours contain nothing about these items. "
+            "This share is large, and counts and neighbours contain nothing about these items. "
             + _sign(cold, "Text pays off there.", "No gain from text is shown there.", "Text does harm there.")
             if facts["new_items"] >= NEW_ITEMS
-            else "A small share: counts and neighbours cover almost all interactions.",
+            else "This share is small: counts and neighbours cover almost all interactions.",
         ),
         Decision(
             "How long are the histories?",
             f"a median of {facts['history']:g} distinct items before a test row",
-            "Short: a model that reads histories has little to read. Try knowledge about items first."
+            "The histories are short, so a model that reads them has little to read. Try knowledge about items first."
             if facts["history"] <= SHORT
-            else "Long enough to reveal a taste.",
+            else "The histories are long enough to reveal a taste.",
         ),
         Decision(
             "What could a correct answer about users add?",

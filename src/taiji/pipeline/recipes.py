@@ -79,7 +79,7 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
     """Return a recipe extended with further stages, each placed directly after the last stage that it needs.
 
     Raises:
-        ConfigError: a name is repeated, a need is unknown, or needs form a cycle.
+        ConfigError: a name is repeated, the name of a published file is invalid, a need is unknown, or needs form a cycle.
     """
     placed, waiting = list(recipe), list(more)
     for stage in waiting:

@@ -114,15 +114,15 @@ class SelectionSettings(Settings):
     """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
-    """`plain`: perplexity below the threshold, as in the paper. `guarded`: masked perplexity, lift and the lexical guards as well. `none`: every complete
-    rationale."""
+    """Which rationales are kept. `plain`: those with a perplexity below the threshold, as in the paper. `guarded`: those whose perplexity, after redaction of all mentions of the true item,
+    is below the threshold, if they also have a positive lift and pass the lexical guards. `none`: all complete ones."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the calibration rationales to keep; the paper uses the median. Guarded: fewer are kept if too few pass
     the guards."""
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
-    """Guarded: largest share of the help that may come from mentions of the item, if the rationale names a third or deeper category level that the history does not show."""
+    """Guarded: largest share of the amount by which a rationale lowers the log-perplexity of the answer that may come from mentions of the item, if the rationale names a third or deeper category level that the history does not show."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 
@@ -135,7 +135,7 @@ class AuditSettings(Settings):
     decoys: int = Field(default=2, ge=1)
     """Decoys per example: other items of the target's category."""
     blind: int = Field(default=16, ge=0)
-    """Number of examples for which the student writes rationales without the answer; 0 skips the blind gap."""
+    """Number of examples for which the student also writes rationales without seeing the answer, for the blind gap: the lift of the teacher's rationales minus the lift of these. 0 skips it."""
     resamples: int = Field(default=1000, ge=10)
     """Number of bootstrap resamples for the intervals."""
     worst: int = Field(default=5, ge=1)
@@ -146,11 +146,11 @@ class ReviewSettings(Settings):
     """Review loop."""
 
     bar: int = Field(default=4, ge=1, le=5)
-    """Lowest acceptable score of an axis."""
+    """Lowest score, from 1 to 5, with which a draft passes on each of the five axes (such as correctness and structure)."""
     agreement: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the reviewers that must rate every axis at or above the bar."""
     strikes: int = Field(default=5, ge=1)
-    """Number of rejected drafts of a record before it goes to the panel."""
+    """Number of rejected drafts of one rationale after which a panel of further reviewers decides; without a panel, the rationale is rejected."""
 
 
 class SFTSettings(Settings):

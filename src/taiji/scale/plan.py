@@ -117,7 +117,8 @@ def plan(
     Args:
         config: configuration of the planned run.
         users: number of users in the log.
-        runs: finished runs, at least one; fixed time can be separated from time per unit only if their sizes differ.
+        runs: at least one finished run. A stage's fixed time can be separated from its time per unit only if there are
+            runs of different sizes.
         cluster: target cluster; by default one machine, as fast as the one on which ``runs`` were measured.
         log: all other properties of the log, and its texts under ``config`` (see :func:`taiji.scale.rates.measured`);
             by default those of the last run in ``runs``.
@@ -175,16 +176,16 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
             if many
             else "with only one size, all time counts as time per unit, which overstates a larger run."
         ),
-        f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
+        f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; reading the data, training a ranker and writing the report are each done on a single machine.",
     ]
     if cluster.gpus:
         m = cluster.model
         lines.append(
-            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens per second at {m.utilisation:.0%} utilisation, for {m.gpu_hour:g} per hour; a trained token costs as much as three read."
+            f"{counted(cluster.gpus, 'GPU')}. Each can read {m.prefill_per_s:,.0f} or write {m.decode_per_s:,.0f} tokens per second, is used at {m.utilisation:.0%} of this rate, and costs {m.gpu_hour:g} per hour, in the currency of the settings. Training on a token takes as long as reading three."
         )
         if cluster.teacher:
             lines.append(
-                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens per second, for {cluster.teacher.gpu_hour:g} per hour."
+                f"A GPU with the teacher can read {cluster.teacher.prefill_per_s:,.0f} or write {cluster.teacher.decode_per_s:,.0f} tokens per second, and costs {cluster.teacher.gpu_hour:g} per hour in the same currency."
             )
     else:
         lines.append(

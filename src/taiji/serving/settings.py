@@ -28,8 +28,8 @@ class TriggerSettings(Settings):
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
-    """Number of users with features whose updates one API key may cause per hour at full priority; further users wait for
-    their turn, or until no other user is waiting.
+    """Number of users with features whose rows are rewritten, per hour and API key, at full priority because of events sent with this key. Further users
+    are deferred, and rewritten earlier only when no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
     """The same limit for users without features; a client can invent any number of such users."""
@@ -109,7 +109,7 @@ class RecommendServingSettings(Settings):
     """
     policy_settings: dict[str, Any] = Field(default={})
     """Settings of the policy: `load` (as a share of the capacity) and `age_s` for `threshold`; `critics` (a folder) and
-    `chain` for `critics`.
+    `chain` (for two load levels, the probabilities of the next level given this one) for `critics`.
     """
     kept_s: float = Field(default=86400.0, gt=0)
     """Age, in seconds, at which a list is no longer shown again."""

@@ -22,7 +22,7 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 CANDIDATES = "candidates"
-"""Column of the requests with the items of the predictions (B, M). A cascade sets it for adjusters and fusions."""
+"""Column of the requests with the items of the predictions (B, M). A cascade sets it for components that correct predictions (:meth:`~taiji.core.component.Debiaser.adjust`) and for fusions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,8 @@ class LearntFusion(LearntComponent):
             )
 
     usual_columns: Array
-    """Usual values (C,) of the conditioning columns, if the fusion has any; see :meth:`learn_columns`."""
+    """Usual values (C,) of the conditioning columns: the columns of a request or its user on which the fusion's function of the
+    predictions depends. Only set if the fusion has such columns; see :meth:`learn_columns`."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ def request_numbers(names: Sequence[str], requests: Requests, dataset: Dataset |
     """Return conditioning columns of requests or users as numbers (B, C), NaN where they are missing.
 
     Raises:
-        InputError: a column is neither of the requests, with one value each, nor of the users.
+        InputError: a column is found neither in the requests, with one value per request, nor in the table of users.
     """
     shape, found = (len(requests), 1), []
     for name in names:
@@ -170,7 +171,7 @@ def as_numbers(values: Array) -> Array:
 
 
 def usual_values(columns: Array) -> Array:
-    """Return the means (C,) of the finite values of columns (B, C); 0 for a column without any."""
+    """Return the mean of the finite values of each column (B, C), as (C,); 0 for a column that has none."""
     there = np.isfinite(columns)
     return np.asarray(np.where(there, columns, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1))
 

@@ -91,7 +91,7 @@ class NeuralRankerSettings(Settings):
 
 
 class RankerSettings(NeuralRankerSettings):
-    """Settings of the default model, target attention with a wide path; defined here so that a configuration loads without torch."""
+    """Settings of the default model, target attention with a wide path."""
 
     embeddings: bool = True
     """Learn embeddings of user, item, categories, profile and history. Without them, a row is described only by its point-in-time numbers (and text
