@@ -152,7 +152,7 @@ def test_all_of_them_run_in_the_loop_and_in_a_study(installed, tmp_path):
     planned = run(installed, tmp_path, "-m", "taiji.cli", "plan", "shop.yaml", "--measured", "runs/shop", "--json", "-")
     assert "recall" in json.dumps(json.loads(planned.stdout))
     described = run(installed, tmp_path, "-m", "taiji.cli", "config", "--describe", "shop.yaml").stdout
-    assert "Candidates per request." in described and "Sets of factors" in described
+    assert "Candidates per request." in described and "Number of factors per embedding" in described
 
 
 @pytest.mark.integration

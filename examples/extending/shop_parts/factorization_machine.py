@@ -18,7 +18,7 @@ class FactorizationMachineSettings(NeuralRankerSettings):
 
     model: str = "factorization_machine"
     factors: PositiveInt = 1
-    """Sets of factors, as multiples of ``dimension``."""
+    """Number of factors per embedding, in multiples of ``dimension``."""
 
 
 class FactorizationMachineNetwork(Network[FactorizationMachineSettings]):

@@ -16,17 +16,17 @@ class SameStartSettings(RetrieverSettings):
     """Settings in addition to those of every retriever."""
 
     words: PositiveInt = 1
-    """First words of a title that must agree: often a brand."""
+    """Number of first words, often a brand, that two titles must share to have the same start."""
 
 
 class SameStart(CatalogueRetriever):
-    """Items of the starts that the user has taken, the most often taken start first, then the most popular item."""
+    """Items whose titles start like those of items that the user has taken: those of the most often taken start first, and within a start the most popular first."""
 
     Settings = SameStartSettings
     settings: SameStartSettings
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Number the starts, and count the interactions of each item; ``places`` holds the dataset's number of each item of the catalogue."""
+        """Number the starts of the catalogue's titles, and count each item's interactions. ``places`` has, for each item of the catalogue, its number in the dataset."""
         titles = self.dataset.items["title"].fill_null("").to_list()
         starts = [" ".join(titles[place].lower().split()[: self.settings.words]) for place in self.places]
         self.start = np.unique(starts, return_inverse=True)[1].astype(np.int64)

@@ -11,14 +11,14 @@ class Trending:
     """Recent popularity, the same list for every user.
 
     Args:
-        dataset: whose log is counted, strictly before each request's time.
+        dataset: dataset from whose log clicks are counted, strictly before the time of each request.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return at most ``k`` items that were clicked at all, most clicked first, ties by item number."""
+        """Return at most ``k`` of the items clicked in those seven days, most clicked first, ties by item number."""
         items = np.arange(self.dataset.n_items)
         times, place = np.unique(requests.time, return_inverse=True)
         users = np.zeros(len(times) * len(items), dtype=np.int64)  # the counts do not depend on users

@@ -20,7 +20,7 @@ class WeatherSettings(Settings):
 
 
 class Weather(Mechanism[WeatherSettings]):
-    """Rain by day; it has no state."""
+    """Weather: on some days it rains, and rain changes how likely clicks are. This mechanism has no state."""
 
     Settings = WeatherSettings
     twins: ClassVar = {"": {"mood": 0.0}}
