@@ -14,7 +14,7 @@ from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import Written
 from taiji.reasoning.settings import PromptSettings, TeacherSettings
-from taiji.reasoning.teachers import LocalTeacher, check_endings, continued, rationale_frame, tidy
+from taiji.reasoning.teachers import LocalTeacher, check_endings, rationale_frame, tidy, with_prefill
 
 
 def ending(lm: LanguageModel) -> LanguageModel:
@@ -63,8 +63,10 @@ def test_tidy(text, rationale):
 
 @pytest.mark.parametrize("text", ["", ":", " ...", "1 2 3", "—\n"], ids=["nothing", "colon", "dots", "digits", "dash"])
 def test_a_prefill_that_the_model_does_not_continue_is_no_rationale(text):
-    assert continued("This shopper", text) == "" == continued("", text)
-    assert continued("This shopper", "buys tea.") == "This shopper buys tea." and continued("", "買う。") == "買う。"
+    assert with_prefill("This shopper", text) == "" == with_prefill("", text)
+    assert (
+        with_prefill("This shopper", "buys tea.") == "This shopper buys tea." and with_prefill("", "買う。") == "買う。"
+    )
 
 
 @given(st.text(max_size=120))

@@ -370,7 +370,8 @@ class Attended:
 
     def _level(self, level: Level) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if self.factors is not None:
-            factors = self.factors.taken(partial(take, level=level), partial(take, level=level))
+            rows_of = partial(take, level=level)
+            factors = self.factors.taken(rows_of, rows_of)
             return replace(factors, grad=_only_valid(factors.grad, level)).gradients(causal=True)
         rows = self.rows(level)
         taken = [take(t, level) for t in (self.query, self.key, self.value, self.out, self.lse)]

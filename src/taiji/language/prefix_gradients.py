@@ -110,10 +110,11 @@ def by_products(
     Returns:
         gradient of the queries (1, Hq, n, d), and the D gradients of keys and values, each (D, Hk, s, d).
     """
-    asking = factors.taken(lambda t: t[:, :, part.below], lambda t: t[:, :, :0])
+    query, grad = (t[:, :, part.below] for t in (factors.query, factors.grad))
     key, value = (extended(t[:, :, part.own], None) for t in (keys, values))
     weights = private.weights[:, private.tree.sequence[part.below]]
-    back, *found = replace(asking, key=key, value=value).gradients(causal=False, weights=weights)
+    crossing = replace(factors, query=query, grad=grad, key=key, value=value)
+    back, *found = crossing.gradients(causal=False, weights=weights)
     return back, *(t[0].permute(2, 0, 1, 3) for t in found)
 
 

@@ -32,7 +32,7 @@ from taiji.reasoning.knowledge_guard import KnowledgeGuard
 from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
 from taiji.reasoning.prompts import filled, item_line, shorten, template_file
 from taiji.reasoning.settings import PromptSettings
-from taiji.reasoning.teachers import TAUGHT, continued, tidy
+from taiji.reasoning.teachers import TAUGHT, tidy, with_prefill
 
 logger = logging.getLogger(__name__)
 MORE_ROOM = "raise item_knowledge.max_new_tokens (a local model) or reasoning.endpoint.max_tokens"
@@ -133,7 +133,7 @@ class LocalItemWriter:
         written = write(self.lm, asked, settings=self.sampling, seed=seed, description="Writing item knowledge")
         found = []
         for prompt, request, (one,) in zip(prompts, asked, written):
-            text = continued(prompt.prefill, one.text)
+            text = with_prefill(prompt.prefill, one.text)
             ended = "whole" if text else "empty"
             if one.cut:
                 ended = "shortened" if _SENTENCE.search(text) else "cut"
@@ -176,12 +176,12 @@ def items_to_ask(
     return pl.DataFrame({"item": np.arange(count), "asked": asked}, schema={"item": pl.Int64, "asked": pl.String})
 
 
-def asked_once(items: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per prompt, that of its first item.
+def asked_once(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per prompt (column ``asked``), that of its first item.
 
     Products that differ only in size or supplier often have the same prompt.
     """
-    return items.unique("asked", keep="first", maintain_order=True)
+    return rows.unique("asked", keep="first", maintain_order=True)
 
 
 def for_all(table: pl.DataFrame, items: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:

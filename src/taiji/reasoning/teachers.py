@@ -35,7 +35,6 @@ TAUGHT = ("whole", "shortened")
 """Endings of usable rationales. Rationales with other endings are not used."""
 MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
 logger = logging.getLogger(__name__)
-_LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE_END = re.compile(r"[.!?][\"')]*$")
 _STOP = ("</think>", "<answer>", "\n\n")
 
@@ -119,7 +118,7 @@ class LocalTeacher:
         If the length limit cut the text, the rationale is empty, unless the setting ``cut`` is ``shorten`` and a
         complete sentence is left.
         """
-        rationale = continued(prefill, written.text)
+        rationale = with_prefill(prefill, written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
         if self.settings.cut == "shorten" and _SENTENCE_END.search(rationale):
@@ -186,9 +185,9 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
     return counts
 
 
-def continued(prefill: str, text: str) -> str:
-    """Return the tidied continuation of a prefill, with the prefill; empty if it does not contain a single letter."""
-    if not _LETTER.search(text):
+def with_prefill(prefill: str, text: str) -> str:
+    """Return a prefill with its continuation, tidied; empty if the continuation does not contain a single letter."""
+    if not any(map(str.isalpha, text)):
         return ""
     return tidy(f"{prefill} {text}" if prefill else text)
 

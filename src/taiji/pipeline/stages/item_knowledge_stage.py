@@ -81,11 +81,11 @@ class ItemKnowledge(Stage):
         if settings.earlier is not None:
             earlier = read_knowledge(settings.earlier)
             if set(columns) <= set(earlier.columns):
-                texts = earlier.select(columns).unique("asked", keep="first", maintain_order=True)
+                texts = asked_once(earlier.select(columns))
                 parts.append(texts.join(missing, on="asked", how="semi", maintain_order="left"))
                 reused = len(items.join(texts, on="asked", how="semi"))
                 missing = missing.join(texts, on="asked", how="anti", maintain_order="left")
-        if len(missing) or not parts:
+        if len(missing):
             # A single process manages the budget and the journal of the endpoint; it is limited by the network, not by a core.
             here = settings.kind == "endpoint"
             factory = partial(open_writing, context, settings)
