@@ -21,6 +21,7 @@ def family(name: str, **changes: Any) -> Any:
         "qwen3": "Qwen3",
         "gemma": "Gemma",
         "mistral": "Mistral",
+        "gemma2": "Gemma2",
         "gemma3": "Gemma3Text",
         "gpt2": "GPT2",
     }[name]

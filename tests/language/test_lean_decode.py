@@ -14,6 +14,8 @@ from taiji.language.lean_forward import read_lean
 from taiji.language.prefix_decode import SharedDecoder
 from taiji.language.prefix_lora import merged_adapters
 
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+
 
 def alone(model, text):
     with torch.no_grad():
@@ -25,10 +27,24 @@ def some(rng, count):
 
 
 @pytest.mark.parametrize("width", [2, 16])
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
-def test_logits_of_every_step(name, width, monkeypatch):
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("llama", {}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+        ("gemma", {}),
+        ("gemma3", {"layer_types": LAYERS, "sliding_window": 7}),
+        ("gemma3", {"layer_types": LAYERS, "sliding_window": 30}),
+        ("mistral", {"sliding_window": 9}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}),
+    ],
+    ids=["llama", "qwen2", "qwen3", "gemma", "gemma3", "gemma3-long-window", "mistral", "qwen2-window"],
+)
+def test_logits_of_every_step(name, changes, width, monkeypatch):
+    """With windows shorter than the prompts, longer than all texts but one, and passed during decoding."""
     monkeypatch.setattr(lean_decode, "WIDTH", width)
-    model, rng = family(name), np.random.default_rng(0)
+    model, rng = family(name, **changes), np.random.default_rng(0)
     prompts = [some(rng, n) for n in (20, 33, 5)]
     prompts = [prompts[0], prompts[1], prompts[0], prompts[1][:30] + prompts[2]]  # equal ones, and a common beginning
     decoder = LeanDecoder(read_lean(model), prompts, [2, 1, 3, 2], 12)

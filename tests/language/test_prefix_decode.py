@@ -49,5 +49,9 @@ def test_limits(kind):
 
 def test_the_model_decides_which():
     assert isinstance(open_decoder(family("llama"), [[1, 2]], 1, 1), LeanDecoder)
-    assert isinstance(open_decoder(family("gemma"), [[1, 2]], 1, 1), SharedDecoder)
+    watched = family("llama")
+    watched.model.layers[0].register_forward_hook(lambda *_: None)
+    assert isinstance(open_decoder(watched, [[1, 2]], 1, 1), SharedDecoder), (
+        "the lean forward pass would not call the hook"
+    )
     assert isinstance(open_decoder(family("mistral", sliding_window=4), [[1, 2]], 1, 1), PaddedDecoder)

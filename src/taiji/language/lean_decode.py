@@ -9,7 +9,7 @@ group moves into the place of an unused one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,6 +129,7 @@ class GroupDecoder:
         for (prompt, part), places in groups.items():
             group, length = into[prompt, part], len(prompt)
             self._owner[group, :length], self._owner[group, length:] = ALL, NOBODY
+            self._position[group, :length] = np.arange(length)
             self._free[group] = list(range(self.room - 1, length - 1, -1))
             rows |= {place: _Row(self._made + place, group, length) for place in places}
         self._made += len(prompts)
@@ -272,39 +273,56 @@ class GroupDecoder:
         model, device = self._model, ids.device
         per_group = np.bincount(groups)
         _, within = rows_and_places(per_group)
-        bias = self._bias(groups, within, positions, owners)
-        count, width, _ = bias.shape
+        windows = {layer.window for layer in model.layers}
+        biases = self._biases(groups, within, positions, owners, windows)
+        count, _, width, *_ = biases[model.layers[0].window].shape
         flat = groups * width + within
         slots = np.zeros(count * width, np.int64)
         slots[flat] = np.arange(len(flat))
         even = len(slots) == len(flat)
         to_slots, to_flat = (torch.from_numpy(index).to(device) for index in (slots, flat))
         group, place = (torch.from_numpy(index).to(device) for index in (groups, places))
-        bias = bias[:, None, :, None].to(device)
-        cos, sin = model.angles(torch.from_numpy(positions).to(device))
-        hidden = model.embedding[ids]
+        biases = {window: bias.to(device) for window, bias in biases.items()}
+        angles = model.angles(torch.from_numpy(positions).to(device))
+        hidden = model.embedded(ids)
         for layer, keys, values in zip(model.layers, self._keys, self._values):
-            query, key, value = model.project(layer, hidden, cos, sin)
+            query, key, value = model.project(layer, hidden, *angles[layer.kind])
             keys[group, :, :, place], values[group, :, :, place] = key, value
             query = query * model.scale
             grid = (query if even else query[to_slots]).view(count, width, model.kv_heads, -1, model.size)
-            mixed = attend(grid, keys[:count], values[:count], bias)
+            mixed = attend(grid, keys[:count], values[:count], biases[layer.window])
             mixed = mixed.reshape(count * width, -1)
             hidden = model.finish(layer, hidden, mixed if even else mixed[to_flat])
         return hidden
 
-    def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """Return the attention bias (groups, W, slots), where W is the largest number of new tokens in a group.
+    def _biases(
+        self,
+        groups: np.ndarray,
+        within: np.ndarray,
+        positions: np.ndarray,
+        owners: np.ndarray,
+        windows: Iterable[int | None],
+    ) -> dict[int | None, torch.Tensor]:
+        """Return the attention bias (groups, 1, W, 1, slots) of each window, where W is the largest number of new tokens in a group.
 
-        It is 0 where a token attends to a slot, and minus infinity elsewhere.
+        It is 0 where a token attends to a slot, and minus infinity elsewhere. A window that no token fills has the bias of None.
         """
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
         asking[groups, within, 0], now[groups, within, 0] = owners, positions
         sees = (owner == ALL) | ((owner == asking) & (position <= now) & (owner != NOBODY))
-        bias = torch.zeros(sees.shape, dtype=self._model.dtype)
-        return bias.masked_fill_(torch.from_numpy(~sees), -torch.inf)
+        longest = int(positions.max())
+
+        def bias(within_reach: np.ndarray) -> torch.Tensor:
+            zeros = torch.zeros(sees.shape, dtype=self._model.dtype)
+            return zeros.masked_fill_(torch.from_numpy(~within_reach), -torch.inf)[:, None, :, None]
+
+        whole = bias(sees)
+        return {
+            window: whole if window is None or longest < window else bias(sees & (now - position < window))
+            for window in windows
+        }
 
 
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

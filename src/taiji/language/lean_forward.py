@@ -1,4 +1,4 @@
-"""Forward pass of Llama-shaped models in few, large operations, for reading prompts and decoding on a CPU.
+"""Forward pass of models of the shapes of Llama and Gemma in few, large operations, for reading prompts and decoding on a CPU.
 
 :func:`read_lean` converts a transformers model into a :class:`LeanModel`. The weights of query, key and value are
 concatenated, weights are packed in oneDNN's layout, and activations and residuals are fused into the matrix products.
@@ -27,9 +27,14 @@ ROWS = 64
 LIMIT = 2_000_000_000
 """Largest size of a model's weights, in bytes, for which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+OUTPUT_NORMS = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+"""Further norms of a layer that also normalises the outputs of attention and MLP; `post_attention_layernorm` is then the first of these."""
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+ACTIVATIONS: dict[str, tuple[str, str]] = {"silu": ("swish", ""), "gelu": ("gelu", "tanh")}
+"""Name and algorithm of the activations in oneDNN. `gelu` is the approximation by a hyperbolic tangent."""
 
 _packed_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
@@ -84,11 +89,13 @@ class Product:
             return _packed_linear(rows, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]
         return functional.linear(rows, self._weight, self._bias)
 
-    def silu(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the SiLU of the product."""
+    def activated(self, rows: torch.Tensor, activation: str) -> torch.Tensor:
+        """Return an activation, a key of :data:`ACTIVATIONS`, of the product."""
         if self._packed:
-            return _packed_linear(rows, self._weight, self._bias, "swish", [], "")  # type: ignore[no-any-return]
-        return functional.silu(self(rows))
+            name, algorithm = ACTIVATIONS[activation]
+            return _packed_linear(rows, self._weight, self._bias, name, [], algorithm)  # type: ignore[no-any-return]
+        product = self(rows)
+        return functional.silu(product) if activation == "silu" else functional.gelu(product, approximate="tanh")
 
     def times(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Return the product times another tensor of the same shape and dtype."""
@@ -112,7 +119,8 @@ class Norm:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Normalise the last dimension."""
-        return functional.rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
+        exact = rows.to(self.weight.dtype)
+        return functional.rms_norm(exact, self.weight.shape, self.weight, self.epsilon).to(rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,10 @@ class LeanLayer:
         out: output projection of the attention.
         between: norm before the MLP.
         gate, up, down: projections of the MLP.
+        activation: activation of the MLP, a key of :data:`ACTIVATIONS`.
+        after: norms of the outputs of attention and MLP, before they are added to the residual; None if the model has none.
+        window: number of latest tokens, including itself, to which a token attends; None for all earlier ones.
+        kind: type of layer by which the model chooses rotary frequencies; None if they are the same in all layers.
     """
 
     before: Norm
@@ -136,25 +148,31 @@ class LeanLayer:
     gate: Product
     up: Product
     down: Product
+    activation: str
+    after: tuple[Norm, Norm] | None
+    window: int | None
+    kind: str | None
 
 
 @dataclass(frozen=True)
 class LeanModel:
-    """Causal LM of Llama's shape, read by :func:`read_lean`.
+    """Causal LM of the shape of Llama or Gemma, read by :func:`read_lean`.
 
     Attributes:
         embedding: (V, H) token embeddings; hidden states have their dtype.
+        embedding_scale: factor of the embeddings of input tokens; None for 1.
         norm, product: final norm and output projection.
         head: scale and cap of the logits.
         heads, kv_heads: numbers of query heads Hq and key heads Hk.
         size: head size d.
         scale: scale of the attention scores.
-        rotary: function of a tensor (for dtype and device) and positions (1, n) that returns cosines and sines, each
-            (1, n, d).
+        rotary: function of a tensor (for dtype and device), positions (1, n) and, if layers have one, their kind. It returns
+            cosines and sines, each (1, n, d).
         dtype: dtype of the products.
     """
 
     embedding: torch.Tensor
+    embedding_scale: torch.Tensor | None
     layers: list[LeanLayer]
     norm: Norm
     product: Product
@@ -163,13 +181,21 @@ class LeanModel:
     kv_heads: int
     size: int
     scale: float
-    rotary: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    rotary: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     dtype: torch.dtype
 
-    def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and sines, each (n, 1, d), for positions (n,)."""
-        cos, sin = self.rotary(self.embedding.new_empty(0, dtype=self.dtype), positions[None])
-        return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
+    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states (n, H) before the first layer for token ids (n,)."""
+        rows = self.embedding[tokens]
+        return rows if self.embedding_scale is None else rows * self.embedding_scale
+
+    def angles(self, positions: torch.Tensor) -> dict[str | None, tuple[torch.Tensor, torch.Tensor]]:
+        """Return cosines and sines, each (n, 1, d), for positions (n,), by the kind of layer."""
+        like, found = self.embedding.new_empty(0, dtype=self.dtype), {}
+        for kind in {layer.kind for layer in self.layers}:
+            cos, sin = self.rotary(like, positions[None], *([] if kind is None else [kind]))
+            found[kind] = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
+        return found
 
     def project(
         self, layer: LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
@@ -192,9 +218,17 @@ class LeanModel:
             hidden: (n, H) hidden states before the layer.
             mixed: (n, Hq * d) attention output.
         """
-        hidden = layer.out.onto(mixed, hidden)
+        if layer.after is None:
+            hidden = layer.out.onto(mixed, hidden)
+            return layer.down.onto(self._gated(layer, hidden), hidden)
+        after_attention, after_mlp = layer.after
+        hidden = hidden + after_attention(layer.out(mixed).to(hidden.dtype))
+        return hidden + after_mlp(layer.down(self._gated(layer, hidden)).to(hidden.dtype))
+
+    def _gated(self, layer: LeanLayer, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the input (n, F) of the MLP's last projection for hidden states (n, H)."""
         rows = layer.between(hidden).to(self.dtype)
-        return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
+        return layer.up.times(rows, layer.gate.activated(rows, layer.activation))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits (n, V), at least in float32, from hidden states (n, H) after the last layer."""
@@ -214,13 +248,13 @@ class LeanModel:
             (n, H) hidden states after the last layer.
         """
         device = self.embedding.device
-        hidden = self.embedding[tree.tokens.to(device)]
-        cos, sin = self.angles(tree.positions.to(device))
+        hidden = self.embedded(tree.tokens.to(device))
+        angles = self.angles(tree.positions.to(device))
         for number, layer in enumerate(self.layers):
-            query, key, value = self.project(layer, hidden, cos, sin)
+            query, key, value = self.project(layer, hidden, *angles[layer.kind])
             keep(number, key, value)
             query, key, value = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
-            mixed = tree_attention(query, key, value, tree, self.scale)[0].flatten(1)
+            mixed = tree_attention(query, key, value, tree, self.scale, window=layer.window)[0].flatten(1)
             if number == len(self.layers) - 1:  # after the last layer's attention, only these hidden states are needed
                 hidden, mixed = hidden[places], mixed[places]
             hidden = self.finish(layer, hidden, mixed)
@@ -240,7 +274,7 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def read_lean(model: Any) -> LeanModel | None:
-    """Convert a causal LM with exactly Llama's structure (optionally with biases, and norms of queries and keys).
+    """Convert a causal LM with exactly the structure of Llama or Gemma (optionally with biases, norms of queries and keys, and windows).
 
     A merged or disabled LoRA layer is read as its base layer. Under autocast, the products have the dtype of autocast.
 
@@ -253,23 +287,27 @@ def read_lean(model: Any) -> LeanModel | None:
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bare.dtype
     weights = sum(p.numel() for p in bare.parameters())
     names = {name for name, _ in base.named_children()}
-    if names != {"embed_tokens", "layers", "norm", "rotary_emb"} or weights * dtype.itemsize > LIMIT:
+    if names != {"embed_tokens", "layers", "norm", "rotary_emb"} or weights * dtype.itemsize > LIMIT or _hooked(base):
         return None
     embedding, product, last = base.embed_tokens, plain_linear(head.module), _norm(base.norm, bare.dtype)
-    layers = [_layer(layer, dtype, bare.dtype) for layer in base.layers] if not _hooked(base) else [None]
+    scale = getattr(embedding, "embed_scale", None)
+    layers = [layer for one in base.layers if (layer := _layer(one, config, dtype, bare.dtype)) is not None]
     attention = base.layers[0].self_attn
     size = getattr(attention, "head_dim", 0)
+    frequencies = {len(buffer) for buffer in base.rotary_emb.buffers()}
     if (
-        None in layers
+        len(layers) < len(base.layers)
         or last is None
         or product is None
-        or type(embedding) is not torch.nn.Embedding
-        or 2 * len(base.rotary_emb.inv_freq) != size
+        or not isinstance(embedding, torch.nn.Embedding)
+        or (type(embedding) is not torch.nn.Embedding and not isinstance(scale, torch.Tensor))
+        or frequencies != {size / 2}
     ):
         return None
     return LeanModel(
         embedding.weight.detach(),
-        [layer for layer in layers if layer is not None],
+        None if scale is None else scale.to(embedding.weight.dtype),
+        layers,
         last,
         Product([product], dtype),
         head,
@@ -287,32 +325,67 @@ def _hooked(module: Any) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
-def _layer(layer: Any, dtype: torch.dtype, stored: torch.dtype) -> LeanLayer | None:
+def _layer(layer: Any, config: Any, dtype: torch.dtype, stored: torch.dtype) -> LeanLayer | None:
     parts = dict(layer.named_children())
-    if set(parts) != LAYER:
+    if set(parts) not in (LAYER, LAYER | OUTPUT_NORMS):
         return None
     attention, mlp = (dict(parts[name].named_children()) for name in ("self_attn", "mlp"))
     if set(attention) not in (ATTENTION, ATTENTION | QUERY_NORMS) or set(mlp) != MLP:
         return None
     linears = {name: plain_linear(part) for name, part in {**attention, **mlp}.items() if name.endswith("_proj")}
-    norms = [_norm(part, stored) for part in (parts["input_layernorm"], parts["post_attention_layernorm"])]
-    inner = [_norm(attention[name], stored) for name in ("q_norm", "k_norm") if name in attention]
-    if None in [*linears.values(), *norms, *inner] or "silu" not in type(mlp["act_fn"]).__name__.lower():
+    norms = {name: _norm(part, stored) for name, part in {**parts, **attention}.items() if name.endswith("norm")}
+    act = type(mlp["act_fn"]).__name__.lower()
+    activation = "silu" if "silu" in act else "gelu" if "gelutanh" in act else None
+    capped = getattr(parts["self_attn"], "attn_logit_softcapping", None) is not None
+    if None in [*linears.values(), *norms.values()] or activation is None or capped:
         return None
 
     def product(*wanted: str) -> Product:
         return Product([linear for name in wanted if (linear := linears[f"{name}_proj"]) is not None], dtype)
 
-    before, between = (norm for norm in norms if norm is not None)
-    both = [norm for norm in inner if norm is not None]
+    def several(first: str, second: str) -> tuple[Norm, Norm] | None:
+        a, b = norms.get(first), norms.get(second)
+        return None if a is None or b is None else (a, b)
+
+    outputs = set(parts) >= OUTPUT_NORMS
+    before = norms["input_layernorm"]
+    between = norms["pre_feedforward_layernorm" if outputs else "post_attention_layernorm"]
+    assert before is not None and between is not None
     return LeanLayer(
-        before, product("q", "k", "v"), (both[0], both[1]) if both else None, product("o"),
-        between, product("gate"), product("up"), product("down"),
-    )  # fmt: skip
+        before,
+        product("q", "k", "v"),
+        several("q_norm", "k_norm"),
+        product("o"),
+        between,
+        product("gate"),
+        product("up"),
+        product("down"),
+        activation,
+        several("post_attention_layernorm", "post_feedforward_layernorm") if outputs else None,
+        window_of(parts["self_attn"], config),
+        parts["self_attn"].layer_type if frequencies_by_kind(config) else None,
+    )
+
+
+def window_of(attention: Any, config: Any) -> int | None:
+    """Return the number of latest tokens to which a token attends in an attention layer; None for all of them."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window  # type: ignore[no-any-return]
+    return getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+
+
+def frequencies_by_kind(config: Any) -> bool:
+    """Return True if a model has different rotary frequencies for different types of layers."""
+    return any(isinstance(value, dict) for value in (getattr(config, "rope_parameters", None) or {}).values())
 
 
 def _norm(module: Any, dtype: torch.dtype) -> Norm | None:
-    epsilon = getattr(module, "variance_epsilon", None)
-    if epsilon is None or [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
+    """Return a root-mean-square norm: Llama's, which multiplies by the weight, or Gemma's, which multiplies by 1 + weight in float32."""
+    if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
         return None
-    return Norm(module.weight.detach(), float(epsilon))
+    weight = module.weight.detach()
+    if hasattr(module, "variance_epsilon"):
+        return Norm(weight, float(module.variance_epsilon))
+    if hasattr(module, "eps"):
+        return Norm(1.0 + weight.to(torch.promote_types(dtype, torch.float32)), float(module.eps))
+    return None

@@ -128,6 +128,7 @@ def tree_attention(
     tree: Packing,
     scale: float | None = None,
     backend: Backend | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Return the attention of packed tokens along the tree.
 
@@ -137,12 +138,16 @@ def tree_attention(
         tree: the packing of the T tokens.
         scale: scale of the scores; by default 1 / sqrt(d).
         backend: name of a backend; by default chosen by :func:`best_backend`.
+        window: number of latest tokens of its sequence, including itself, to which a token attends; None for all. Only the masked
+            backend supports a window that is shorter than the longest sequence.
 
     Returns:
         (1, T, Hq, d). It can be differentiated once with respect to query, key and value.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    backend = backend or best_backend(query, value)
+    if window is not None and window > int(tree.positions.max()):
+        window = None
+    backend = "masked" if window is not None else backend or best_backend(query, value)
     if backend == "blocks":
         return _Blocks.apply(query, key, value, tree, scale)
     if backend == "flex":
@@ -154,7 +159,7 @@ def tree_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=on_device(tree.mask.numpy(), query.device), scale=scale
+        query, key, value, attn_mask=on_device(tree.mask_within(window).numpy(), query.device), scale=scale
     )
     return out.transpose(1, 2).contiguous()
 

@@ -95,6 +95,12 @@ class Packing:
         place = torch.arange(len(self))
         return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
 
+    def mask_within(self, window: int | None) -> torch.Tensor:
+        """Return :attr:`mask` (T, T), restricted to the latest ``window`` tokens of each sequence, unless it is None."""
+        if window is None:
+            return self.mask
+        return self.mask & (self.positions[:, None] - self.positions[None, :] < window)
+
     def may_attend(
         self, device: torch.device
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
