@@ -1,4 +1,4 @@
-"""Output and exit codes of every command: JSON results, one message for a user's error, and the command that continues after Ctrl-C."""
+"""Output and exit codes of every command: JSON results, one message for a user's error, and after Ctrl-C the command with which to resume."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ import typer
 
 
 def complete_presets(incomplete: str) -> list[str]:
-    """Return the presets that start with a text."""
+    """Return the presets whose names start with ``incomplete``."""
     from taiji.config import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def complete_settings(incomplete: str) -> list[str]:
-    """Return the keys of the configuration that start with a text, each with an equals sign."""
+    """Return the keys of the configuration that start with ``incomplete``, each with an equals sign."""
     from taiji.config import setting_keys
 
     return [f"{key}=" for key in setting_keys() if key.startswith(incomplete)]
@@ -50,7 +50,7 @@ Force = Annotated[
     typer.Option(
         "--force",
         metavar="STAGE",
-        help="Run a stage and the stages that depend on it again, even if nothing changed; implies --resume. May be repeated.",
+        help="Repeat a stage, and the stages that depend on it, even if nothing changed; implies --resume. May be repeated.",
     ),
 ]
 Verify = Annotated[
@@ -62,7 +62,11 @@ Verify = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, runs/NAME.")]
 JsonPath = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it instead of the text."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help='Write the result to a JSON file; the file name "-" prints the JSON instead of the text.',
+    ),
 ]
 Verdict = Enum("Verdict", {name: name for name in ("keep", "reject", "review")})  # type: ignore[misc]
 Engine = Annotated[

@@ -22,8 +22,8 @@ from taiji.core.errors import ConfigError
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is rejected."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words, without names and numbers. Each of them occurs in lower case in at least ten reviews of
-womens-clothing-reviews and is a single token of WordLlama; words of announcements were added by hand."""
+"""Everyday words, without names and numbers: words that occur in lower case in at least ten reviews of womens-clothing-reviews and are
+a single token of WordLlama, and some that were added by hand because announcements use them ("new", "today")."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Function words, which say nothing about the topic of a text."""
 COUNTING = ENGLISH.with_name("english_numbers.txt")
@@ -157,7 +157,12 @@ class _Forbidden:
             self._exact = re.compile(rf"(?<!\w){written}(?!\w)" if written else r"(?!)")
 
     def occurs(self, text: str, words: str) -> bool:
-        """Return True if the phrase occurs in a copy, given in lower case and as its folded words between spaces."""
+        """Return True if the phrase occurs in a copy.
+
+        Args:
+            text: the copy in lower case.
+            words: the folded words of the same copy, with a space before and after each.
+        """
         return self._words in words if self._exact is None else bool(self._exact.search(text))
 
 
@@ -196,7 +201,7 @@ def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list
 
 @lru_cache(maxsize=8)
 def everyday_words(path: Path | None) -> frozenset[str]:
-    """Return the words that need no evidence, as they are spelt in the file.
+    """Return the words of a file, as they are spelt there; by default, the words that need no evidence.
 
     Args:
         path: file with one word per line; None for :data:`ENGLISH`.
@@ -223,7 +228,7 @@ def _telling(text: str) -> set[str]:
 
 
 def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield each word, True if it begins a sentence, and True if something other than a space separates it from the previous word."""
+    """Yield each word, True if it begins a sentence, and True if a number or a sign other than a hyphen or an apostrophe separates it from the previous word."""
     starts, breaks = True, True
     for token in _TOKEN.finditer(text):
         if token["word"]:

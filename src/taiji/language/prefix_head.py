@@ -3,8 +3,8 @@
 Only positions that predict a scored token are projected, in chunks. If the head is frozen (as with LoRA), the backward
 pass needs no further projection. The gradient of a log-probability with respect to its hidden state is
 `W[token] - E_p[W]`. The expected row `E_p[W] = p @ W` is computed together with the log-probability, while the
-probabilities of the chunk are in memory. Further backward passes (one per reward) thus need no product with the
-vocabulary.
+probabilities of the chunk are in memory. Several backward passes (one per reward, when each reward's gradient is
+needed by itself) thus need no further product with the vocabulary.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def run_review(
         drafts: first drafts, one per record.
         reviewers: reviewers of every draft, at least one.
         rewrite: function that makes the next draft from the rejected one and the feedback.
-        settings: bar, required agreement and number of strikes.
+        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after which a panel decides.
         log: log to which every step is appended.
         answer_check: function that returns the problem of a draft's answer, empty if there is none. A draft with a
             problem gets a strike and is not reviewed.
@@ -292,12 +292,12 @@ def expected_outcome(
         specificity: P(a reviewer rejects | the draft is bad); reviewers err independently.
         good: P(the first draft is good).
         good_again: P(a rewritten draft is good), independent of earlier drafts.
-        settings: settings with the number of strikes.
+        settings: settings with ``strikes``, the number of rejected drafts after which a panel decides.
         reviewers: number of reviewers.
 
     Returns:
         ``accepted`` (share of records), ``precision`` (share of the accepted records that are good), ``rounds`` (mean
-        number of reviewed drafts, at most the number of strikes).
+        number of reviewed drafts, at most ``strikes``).
     """
     hit, slip = sensitivity**reviewers, (1 - specificity) ** reviewers
     first, later = good * hit + (1 - good) * slip, good_again * hit + (1 - good_again) * slip

@@ -44,7 +44,7 @@ class ReviewSession:
         drafts: first drafts, one per record.
         person: the reviewer.
         beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review later).
-        settings: bar, required agreement and number of strikes.
+        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after which a panel decides.
         folder: folder of the session's files, see the module docstring.
 
     Raises:
@@ -143,8 +143,8 @@ class ReviewSession:
         return self.outcomes[record]
 
     def progress(self) -> dict[str, int]:
-        """Return the number of records: ``total``, ``judged`` (no draft waits for this person), ``accepted``,
-        ``rejected`` and ``waiting`` (for any reviewer)."""
+        """Return the number of records: ``total``, ``waiting`` (its draft waits for this person), ``judged``
+        (all others), ``accepted`` and ``rejected``."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
         return {

@@ -65,7 +65,7 @@ class Forecast:
         if any(size is not None for size in self.pending.values()):
             what += " In brackets: prompts or texts of the language model."
         if not self.runs:
-            return f"{what} The time is unknown: no other run in this folder was made with this language model."
+            return f"{what} The time is unknown: no other run in this folder has finished one of them with this language model."
         rest = f", without {', '.join(self.unmeasured)}, which were never measured" if self.unmeasured else ""
         same = ", if this log is about as large as theirs" if self.other_log else ""
         return f"{what} Roughly {duration(self.seconds)}{rest}, based on {' and '.join(self.runs)}{same}."

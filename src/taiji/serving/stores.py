@@ -1,4 +1,4 @@
-"""Opening of the store named by a setting."""
+"""Open the store that a setting names."""
 
 from __future__ import annotations
 

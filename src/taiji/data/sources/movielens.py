@@ -147,7 +147,7 @@ def _lines(path: Path, separator: str, width: int, codes: Mapping[int, int] = Ma
         if row == [""]:
             continue
         if len(row) < width or not row[0].isdecimal() or any(not _below(row[n], most) for n, most in codes.items()):
-            bounds = "".join(f", field {place + 1} one below {most}" for place, most in codes.items())
+            bounds = "".join(f", and field {place + 1} is a number below {most}" for place, most in codes.items())
             raise InputError(
                 "A line is invalid.",
                 where=f"{path}, line {number}",

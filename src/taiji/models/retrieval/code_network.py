@@ -21,7 +21,7 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""A bucket consists of the past tokens with a group's first code. If every bucket has at most 1 / SMALL of all past
+"""A bucket consists of the tokens of a history's items that have the same first code. If every bucket has at most 1 / SMALL of all past
 tokens, attention runs over the gathered buckets; otherwise, it runs over the whole history with a mask."""
 
 
@@ -308,8 +308,8 @@ class Decoding:
 
 
 class BeamScorer:
-    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; their own
-    keys follow their parents."""
+    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; the keys of
+    its own codes are copied from its parent beam at each level."""
 
     def __init__(
         self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None
