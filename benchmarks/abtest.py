@@ -134,7 +134,8 @@ def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
 
 
 def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> None:
-    """Both directions: the random policy's log evaluates the learning policy, and the learning policy's log the random one."""
+    """Both directions: the random policy's log evaluates the learning policy, and the learning policy's log the random
+    one."""
     logs = {name: _read(folder / f"{name}_all.parquet") for name in ("random", "bts")}
     policies = {"random": np.full((PLACES, ITEMS), 1 / ITEMS), "bts": _frequencies(logs["bts"])}
     rates = _click_rates(logs)
@@ -254,7 +255,8 @@ def _smoothed(policy: Any) -> Any:
 
 
 def _click_rates(logs: dict[str, dict[str, Any]]) -> Any:
-    """Click rate of every item in every position, from both logs, shrunk towards the item's rate, and that towards the overall rate."""
+    """Click rate of every item in every position, from both logs, shrunk towards the item's rate, and that towards the
+    overall rate."""
     shown = sum(_counts(log) for log in logs.values())
     clicked = sum(_counts(log, log["click"]) for log in logs.values())
     item = (clicked.sum(axis=0) + 50 * clicked.sum() / shown.sum()) / (shown.sum(axis=0) + 50)

@@ -64,7 +64,8 @@ class Stepper:
         self.elapsed: list[float] = []
 
         class Turn(TrainerCallback):
-            """Callback that pauses the trainer after every step. Each trainer has its own thread, and only one runs at a time."""
+            """Callback that pauses the trainer after every step. Each trainer has its own thread, and only one runs at
+            a time."""
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 outer.give()
@@ -112,7 +113,8 @@ class Stepper:
         threading.Thread(target=work, daemon=True).start()
 
     def give(self) -> None:
-        """Hand over to the next trainer and wait for the next turn; called in the trainer's thread at the end of a step."""
+        """Hand over to the next trainer and wait for the next turn; called in the trainer's thread at the end of a
+        step."""
         self._done.release()
         self._go.acquire()
 

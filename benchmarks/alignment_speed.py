@@ -122,7 +122,8 @@ class Side:
 
 
 def agreement(stock: Side, ours: Side) -> tuple[float, float]:
-    """Return the largest difference of log-probabilities and the relative error of the gradient on the same rollouts."""
+    """Return the largest difference of log-probabilities and the relative error of the gradient on the same
+    rollouts."""
     import torch
 
     inputs = stock.inputs()
@@ -144,7 +145,8 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
-    """Time whole steps in turn: add rows with ratios and lower bounds, and the checks that both sides compute the same."""
+    """Time whole steps in turn: add rows with ratios and lower bounds, and the checks that both sides compute the
+    same."""
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
     with TemporaryDirectory() as folder:
@@ -204,7 +206,8 @@ def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: 
 
 
 def speed_checks(result: Result, name: str) -> None:
-    """Check the limits of the main case. The limit of the rollout relative to its lower bound differs on processors whose AMX units make products almost free."""
+    """Check the limits of the main case. The limit of the rollout relative to its lower bound differs on processors
+    whose AMX units make products almost free."""
     import torch
 
     amx = name == "bf16" and torch.cpu._is_amx_tile_supported()

@@ -34,7 +34,8 @@ from taiji.world.scenario import Scenario, load_scenario
 
 Array = NDArray[Any]
 TIMES, ROOM = 3.0, 50
-"""Average number of requested lists relative to the capacity; number of lists that can be computed within a reasonable wait."""
+"""Average number of requested lists relative to the capacity; number of lists that can be computed within a reasonable
+wait."""
 SEEDS, STUDENT = 5, 2.776
 """Number of worlds, and Student's 97.5 % quantile for this number."""
 KEPT, HISTORY = 86400.0, 100

@@ -121,7 +121,8 @@ def measure(quick: bool) -> Result:
 
 
 def level(curve: Array, value: float) -> float:
-    """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n; 1 if it begins above the value, NaN if it never reaches it."""
+    """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n; 1 if it begins
+    above the value, NaN if it never reaches it."""
     if value <= curve[0]:
         return 1.0
     if value > curve[-1]:
@@ -175,7 +176,8 @@ def asked(title: str) -> str:
 
 
 def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any]:
-    """Return a tiny writer trained on copies of the category, in uniformly drawn wordings, about products that do not exist in the catalogue."""
+    """Return a tiny writer trained on copies of the category, in uniformly drawn wordings, about products that do not
+    exist in the catalogue."""
     from taiji.world import grammar
 
     rng = np.random.default_rng([seed, 3])
@@ -209,7 +211,8 @@ def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any
 
 
 def judged(shop: Shop, model: Any, tokenizer: Any, samples: int, seed: int) -> tuple[dict[str, Array], Array, float]:
-    """Return true values and the reward of clicks of samples for the served items, (items, samples) each, and the share of copies of the grammar."""
+    """Return true values and the reward of clicks of samples for the served items, (items, samples) each, and the share
+    of copies of the grammar."""
     titles = shop.titles[shop.sent :]
     rows = generate(
         LanguageModel(model, tokenizer, "writer"), [asked(t) for t in titles], n=samples, settings=SAMPLING, seed=seed

@@ -129,7 +129,8 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) -> float:
-    """Return Spearman's correlation on held-out items, for a model trained on pairs that are drawn from the true utilities by the Bradley–Terry law."""
+    """Return Spearman's correlation on held-out items, for a model trained on pairs that are drawn from the true
+    utilities by the Bradley–Terry law."""
     rng, half = np.random.default_rng([seed, 1]), len(copies.texts) // 2
     size = copies.texts[0].size
     first, second = rng.integers(0, size, (2, pairs))
@@ -186,7 +187,8 @@ def arms(copies: Copies, scores: dict[str, TextScores], best: str, seed: int) ->
 
 
 def curves(values: Array, quality: Array) -> dict[str, Array]:
-    """Return the gain and the bound of the best of n within a category, per 100 sends, (n,) each: means over items and categories."""
+    """Return the gain and the bound of the best of n within a category, per 100 sends, (n,) each: means over items and
+    categories."""
     cells = [(values[i, s], quality[i, s]) for i in range(values.shape[0]) for s in range(values.shape[1])]
     return {
         "gain": 100 * np.array([np.mean([gain_of_best(v, q, n) for v, q in cells]) for n in NS]),
@@ -196,7 +198,8 @@ def curves(values: Array, quality: Array) -> dict[str, Array]:
 
 
 def within(values: Array, quality: Array) -> dict[str, float]:
-    """Return mean correlation and spread within items and categories: the Gaussian prediction of the gain is their product with E[max of n]."""
+    """Return mean correlation and spread within items and categories: the Gaussian prediction of the gain is their
+    product with E[max of n]."""
     v, q = (x - x.mean(axis=2, keepdims=True) for x in (values, quality))
     spread = np.sqrt((v**2).mean(axis=2))
     dots = (v * q).mean(axis=2) / np.maximum(spread * np.sqrt((q**2).mean(axis=2)), 1e-12)
@@ -296,7 +299,8 @@ def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool
 
 
 def liked_pairs(said: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
-    """Return pairs of reviews of a product, the first with more likes by two standard errors of the difference of counts, at most ``most`` per product."""
+    """Return pairs of reviews of a product, the first with more likes by two standard errors of the difference of
+    counts, at most ``most`` per product."""
     rng = np.random.default_rng(seed)
     parts = []
     for _, group in said.group_by("item_id", maintain_order=True):
@@ -315,7 +319,8 @@ def liked_pairs(said: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
 
 
 def accuracy(difference: Array, groups: Array, resamples: int = 1000) -> dict[str, float]:
-    """Return the share of pairs with a difference above 0 (equal ones count half), with a bootstrap interval over groups."""
+    """Return the share of pairs with a difference above 0 (equal ones count half), with a bootstrap interval over
+    groups."""
     right = np.where(difference == 0, 0.5, difference > 0)
     number = np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(number, weights=right), np.bincount(number)

@@ -1,12 +1,12 @@
 """The two diffusion retrievers in worlds with known truth, and in twins in which users have no tastes.
 
 Metric: the true expected reward of the first ten items for a request, each shown alone, divided by that of the ten best
-items (:mod:`benchmarks.generative_worlds`). ``short-video``: ``intent_diffusion`` in its three modes, which have the same
-parameters and settings (``noised_target`` is the released training, which leaks the target), and ``two_towers``.
-``mall``, whose users click, fill carts and buy: ``behaviour_diffusion`` whole, without its diffusion, without behaviours,
-with the released masking, and ``SASRec``. The twins have one taste for everybody. Differences are paired by seed, with
-Student's interval. Stated before the first run: in a twin no arm of a pair has an advantage, and in the worlds the order
-is that of the logs.
+items (:mod:`benchmarks.generative_worlds`). ``short-video``: ``intent_diffusion`` in its three modes, which have the
+same parameters and settings (``noised_target`` is the released training, which leaks the target), and ``two_towers``.
+``mall``, whose users click, fill carts and buy: ``behaviour_diffusion`` whole, without its diffusion, without
+behaviours, with the released masking, and ``SASRec``. The twins have one taste for everybody. Differences are paired by
+seed, with Student's interval. Stated before the first run: in a twin no arm of a pair has an advantage, and in the
+worlds the order is that of the logs.
 
     python -m benchmarks.diffusion_worlds [--quick] [--json benchmarks/results/diffusion_worlds.json]
 

@@ -1,6 +1,7 @@
 """The whole exposure table of Complete Journey, from the package's files to checked tables, in a process of its own.
 
-20.9 million promotion rows and 1.47 million purchase lines. The counts are exact; seconds are reported, memory is checked.
+20.9 million promotion rows and 1.47 million purchase lines. The counts are exact; seconds are reported, memory is
+checked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ print(json.dumps({
 
 
 def measure(quick: bool) -> Result:
-    """Load once (quick) or three times, and compare the counts with the published ones and the memory with its limit."""
+    """Load once (quick) or three times, and compare the counts with the published ones and the memory with its
+    limit."""
     rows = []
     for _ in range(1 if quick else 3):
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

@@ -218,7 +218,8 @@ class Load:
             self.shoppers.step()
 
     def _behind(self, release: str, start: float, end: float) -> float:
-        """Return for how many seconds before ``start`` a release had certainly not been active; 0.0 if it may have been active by ``end``."""
+        """Return for how many seconds before ``start`` a release had certainly not been active; 0.0 if it may have been
+        active by ``end``."""
         with self.books.lock:
             switches = list(self.books.switches)
         begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]
@@ -258,7 +259,8 @@ class World:
             stack.callback(self.disk.close)
         data = self.disk.folder if self.disk else folder / "data"
         data.mkdir(exist_ok=True)
-        # With everysec, a Redis that is killed while its disk is slow loses what it has acknowledged in up to two seconds.
+        # With everysec, a Redis that is killed while its disk is slow loses what it has acknowledged in up to two
+        # seconds.
         self.redis = RedisServer(data, fsync="always") if store == "redis" else None
         if self.redis:
             self.redis.start()
@@ -386,8 +388,8 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """Return the content of the raw store: occurrences of each event's name, ids of events per user, counted events per user, rows, and
-    queued events.
+    """Return the content of the raw store: occurrences of each event's name, ids of events per user, counted events per
+    user, rows, and queued events.
     """
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
@@ -448,7 +450,8 @@ def audit(world: World, books: Books) -> dict[str, int]:
 
 
 def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = ()) -> dict[str, Any] | None:
-    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it; None if no fault of the list is possible.
+    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it; None if no fault
+    of the list is possible.
 
     Args:
         makers: makers of the two releases' lists; without them, the stand-ins serve the lists, which are not checked.
@@ -513,10 +516,11 @@ def rows_of(journal: Path) -> list[dict[str, Any]]:
 
 
 def measure(quick: bool) -> Result:
-    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to ``TAIJI_BENCHMARK_FAULTS``.
+    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to
+    ``TAIJI_BENCHMARK_FAULTS``.
 
-    Finished rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes can
-    share it, each for the mixes of its own ``TAIJI_BENCHMARK_STORES``.
+    Finished rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes
+    can share it, each for the mixes of its own ``TAIJI_BENCHMARK_STORES``.
     """
     result = Result()
     total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731

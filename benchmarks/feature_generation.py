@@ -7,7 +7,8 @@ repetitions in the text). Sampled texts are timed; greedy ones are compared, in 
 of fp32. FEATURES_MODEL names the model, such as a run's ``sft/model``, whose answers repeat the form that the default
 model has not learnt.
 
-    [FEATURES_MODEL=FOLDER] python -m benchmarks.feature_generation [--quick] [--json benchmarks/results/feature_generation.json]
+    [FEATURES_MODEL=FOLDER] python -m benchmarks.feature_generation [--quick]
+    [--json benchmarks/results/feature_generation.json]
 """
 
 from __future__ import annotations

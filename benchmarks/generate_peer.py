@@ -1,4 +1,5 @@
-"""The plain decoder as a model of Hugging Face transformers, with the same weights: the peer whose ``generate`` is timed."""
+"""The plain decoder as a model of Hugging Face transformers, with the same weights: the peer whose ``generate`` is
+timed."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ class PrefixDictionary:
 
 
 def tokens_of(codes: np.ndarray, seen: np.ndarray, sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and mask (B, 2 + n · L), padded on the left, for histories with codes (B, n, L) of ``seen (B,)`` items."""
+    """Return token ids and mask (B, 2 + n · L), padded on the left, for histories with codes (B, n, L) of ``seen (B,)``
+    items."""
     rows, count, levels = codes.shape
     start, begin = sum(sizes), sum(sizes) + 1
     out = np.full((rows, 2 + count * levels), start)

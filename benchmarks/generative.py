@@ -18,12 +18,11 @@ Codings at equal bits (24) on Office, last item out: the plain decoder on each, 
 further level, or not separated. Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours
 on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item vectors, one model per layers x width in
 ``TAIJI_BENCHMARK_SIZES`` (4x128).
-``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` (default) chooses parts, also ``completejourney``
-and ``taobao``;
-``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most;
-``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all); ``TAIJI_BENCHMARK_COLLISIONS``
-(level,list) what is done with colliding items in ``codings``. Quick: a synthetic circle of items, and
-the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
+``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` (default) chooses parts, also
+``completejourney`` and ``taobao``; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how
+many passes at most; ``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all);
+``TAIJI_BENCHMARK_COLLISIONS`` (level,list) what is done with colliding items in ``codings``. Quick: a synthetic circle
+of items, and the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
 
 from __future__ import annotations
@@ -124,7 +123,8 @@ class Trial:
     """One data set and what was found on it, per model and seed.
 
     Args:
-        name: of the data. data, train, requests, targets: see :func:`benchmarks.sequential.last_out`. result: where rows go.
+        name: of the data. data, train, requests, targets: see :func:`benchmarks.sequential.last_out`. result: where
+            rows go.
         vectors: (n_items, d) that codes are made of; default: item factors.
     """
 
@@ -172,7 +172,8 @@ class Trial:
         return row
 
     def decoder(self, name: str, settings: CodeDecoderSettings, seed: int, *, curve: bool = False) -> dict[str, Any]:
-        """Train and measure a decoder; ``curve`` also tells the validation NDCG@10 after each epoch that was checked."""
+        """Train and measure a decoder; ``curve`` also tells the validation NDCG@10 after each epoch that was
+        checked."""
         start = time.process_time()
         model = CodeDecoder(settings, vectors=self.vectors).fit(self.data, self.train, seed=seed)
         checks = model.facts["checks"]
@@ -284,7 +285,8 @@ def table(result: Result, part: str, folder: Path) -> None:
 
 
 def large(result: Result, part: str, folder: Path) -> None:
-    """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published figures and with SASRec."""
+    """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published figures and with
+    SASRec."""
     trial = last_out_trial(part, folder, result)
     for seed in seeds():
         teacher = SASRec(SASREC).fit(trial.data, trial.train, seed=seed)

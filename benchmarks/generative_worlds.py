@@ -17,8 +17,8 @@ reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios, ``TAIJI_BENCHMARK_BLOCKS`` which blocks. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
-run goes on.
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios,
+``TAIJI_BENCHMARK_BLOCKS`` which blocks. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ from taiji.world.mechanisms.live import Live
 from taiji.world.world_time import to_days, to_micros
 
 FIRST, DEPTH = 10, 120
-"""Items of a list that count, and items retrieved where those of another surface are left out: enough for the smallest surface."""
+"""Items of a list that count, and items retrieved where those of another surface are left out: enough for the smallest
+surface."""
 TRAINED, REQUESTS = 0.67, 600
 """Share of the log's time before the test, and requests of the test."""
 PLAIN: dict[str, Any] = {

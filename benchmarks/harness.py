@@ -70,7 +70,8 @@ def public_data() -> Path:
 
 
 def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
-    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine affects all of them equally."""
+    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine affects all of them
+    equally."""
     seconds: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
         for number, action in enumerate(actions):

@@ -104,7 +104,8 @@ def interactions(users: int) -> dict[str, tuple[str, str, str]]:
 
 
 def interact(tab: Tab, served: Served, page: str, part: str, act: str) -> tuple[float, float, float]:
-    """One interaction on a page that was opened for it: milliseconds elapsed, of the server's processor time, of the browser's."""
+    """One interaction on a page that was opened for it: milliseconds elapsed, of the server's processor time, of the
+    browser's."""
     tab.open(served.url + page)
     server, client = served.cpu(), browser_cpu()
     elapsed = float(tab.run(SWAPPED % {"part": json.dumps(part), "act": act}))

@@ -73,8 +73,8 @@ def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str
 def titles_to_plant(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> list[str]:
     """Return the title to plant for each example: the target's, or that of a random item of a set.
 
-    A title that the student's prompt shows tells nothing, so a set's item is drawn among the others; the target, which is
-    new to its user, is one of them.
+    A title that the student's prompt shows tells nothing, so a set's item is drawn among the others; the target, which
+    is new to its user, is one of them.
     """
     titles = dataset.items["title"]
     if prompts.answer == "item":
@@ -176,7 +176,8 @@ def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view:
 
 
 def lexical(result: Result, subject: Subject, examples: pl.DataFrame, writer: str, texts: pl.DataFrame) -> None:
-    """The lexical guards alone, which need no scores: the share of rationales in which they find a title or a phrase."""
+    """The lexical guards alone, which need no scores: the share of rationales in which they find a title or a
+    phrase."""
     known = known_answers(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
     rows = texts.join(known.select("example", "prompt", "items"), on="example", how="left", maintain_order="left")
     found = []
@@ -240,7 +241,8 @@ def plant_and_judge(
 
 
 def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bool) -> None:
-    """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of is no bar."""
+    """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of
+    is no bar."""
     lm, dataset, prompts = subject.lm, subject.dataset, subject.prompts
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)

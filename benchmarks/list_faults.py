@@ -44,7 +44,8 @@ GONE, TO_COME = range(0, 4), range(4, 8)
 SCREENS = ("phone", "wide")
 START, SPAN = 1_600_000_000, 10_000_000
 LAG_S = 3.0
-"""Time after a switch in which a response may come from the previous release: a process switches within a second, or later on a busy machine."""
+"""Time after a switch in which a response may come from the previous release: a process switches within a second, or
+later on a busy machine."""
 RECIPES: tuple[dict[str, Any], ...] = (
     {
         "retrievers": {
@@ -84,7 +85,8 @@ def train(folder: Path) -> list[Path]:
 
 
 def _write_log(folder: Path) -> None:
-    """Write a log whose users prefer one of four kinds of items; some items are not available at the time of the benchmark."""
+    """Write a log whose users prefer one of four kinds of items; some items are not available at the time of the
+    benchmark."""
     folder.mkdir(parents=True)
     random, rows = np.random.default_rng(0), 1500
     kind = np.arange(ITEMS) % 4
@@ -178,12 +180,14 @@ class Answer:
 
 @dataclass
 class Shoppers:
-    """Users of the log who continue to interact, one event at a time, so that the order in which the service receives them is known.
+    """Users of the log who continue to interact, one event at a time, so that the order in which the service receives
+    them is known.
 
     Args:
         ask: sends a request and returns status and body.
         post: sends events until they are acknowledged and returns their ids.
-        behind: returns the smallest number of seconds since a release was active, within an interval of the monotonic clock.
+        behind: returns the smallest number of seconds since a release was active, within an interval of the monotonic
+            clock.
         back_s: returns the largest number of seconds by which the service's clock was set back.
         seed: seed of all random draws.
     """
@@ -265,11 +269,11 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
         made: release to the maker of its lists.
 
     Returns:
-        ``wrong lists``: lists that the named release does not give for any history that the service can have had (a history never
-        shrinks). ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, or with too many items.
-        ``wrong release``: responses of a release that was not active. ``behind_s``: the longest time since the responding release
-        was active. ``own lists``: right lists that the other release would not have given. ``rankings``, ``wrong rankings`` and
-        ``own rankings`` likewise.
+        ``wrong lists``: lists that the named release does not give for any history that the service can have had (a
+        history never shrinks). ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, or
+        with too many items. ``wrong release``: responses of a release that was not active. ``behind_s``: the longest
+        time since the responding release was active. ``own lists``: right lists that the other release would not have
+        given. ``rankings``, ``wrong rankings`` and ``own rankings`` likewise.
     """
     kinds = [f"{quality}{what}" for what in ("lists", "rankings") for quality in ("", "own ", "wrong ")]
     found: dict[str, Any] = dict.fromkeys((*kinds, "forbidden items", "wrong release"), 0)
@@ -324,8 +328,8 @@ class Maker:
     def gives(self, answer: Answer, known: int) -> bool:
         """Return True if an answer is right for a user whose first ``known`` events had been absorbed.
 
-        Nothing happens in the log for years, so a difference of a minute hardly changes a list or a score. If it does, the
-        list of any time that the clock can have shown is right. Scores may differ by rounding, because the service
+        Nothing happens in the log for years, so a difference of a minute hardly changes a list or a score. If it does,
+        the list of any time that the clock can have shown is right. Scores may differ by rounding, because the service
         computes several requests at once.
         """
         question = answer.question

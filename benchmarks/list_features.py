@@ -10,8 +10,9 @@ each of these two assigned to the wrong users. All of them become ids and look-a
 are joined as `recommend.features` joins them. Gain: true expected reward of the lists with features minus that of the
 lists without, on the same requests; Student's interval over worlds, each with its own fits.
 
-Predictions, stated before the first run: true tastes improve lists in the world; assigned to the wrong users they do not; in the
-twin without tastes they do not. Nothing was predicted about history means, because the ranker reads the history itself.
+Predictions, stated before the first run: true tastes improve lists in the world; assigned to the wrong users they do
+not; in the twin without tastes they do not. Nothing was predicted about history means, because the ranker reads the
+history itself.
 
     python -m benchmarks.list_features [--quick] [--json FILE]
 """

@@ -1,4 +1,5 @@
-"""Common measurements of the speed benchmarks: peak memory, the machine's rates, prompts of exact length, lower bounds."""
+"""Common measurements of the speed benchmarks: peak memory, the machine's rates, prompts of exact length, lower
+bounds."""
 
 from __future__ import annotations
 
@@ -85,7 +86,8 @@ class Sizes:
         return cls(linear, head.weight.numel(), 4 * config.num_attention_heads * width * config.num_hidden_layers)
 
     def update_floor(self, prompt: int, group: int, new: int, rate: Rates) -> float:
-        """Seconds of a forward and an equally large backward pass (LoRA: no gradient of the large weights) at the measured rate."""
+        """Seconds of a forward and an equally large backward pass (LoRA: no gradient of the large weights) at the
+        measured rate."""
         tokens, scored = prompt + group * new, group * new
         pairs = prompt * prompt / 2 + group * new * (prompt + new / 2)
         return 2 * (2 * self.linear * tokens + 2 * self.head * scored + self.attention * pairs) / rate.flops

@@ -69,7 +69,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole, masking as released": {"as_released": ("masking",)},
     "diffusion": {"own_experts": 0, "guidance": 0.0},
 }
-"""Settings of each arm. A diffusion begins with the encoder of ``ENCODER`` with the same seed; SASRec has the size of the complete system."""
+"""Settings of each arm. A diffusion begins with the encoder of ``ENCODER`` with the same seed; SASRec has the size of
+the complete system."""
 Found = dict[str, NDArray[np.float64]]
 
 
@@ -84,7 +85,8 @@ def dataset_of(events: pl.DataFrame, name: str) -> Dataset:
 
 
 def taobao(folder: Path) -> Dataset:
-    """Return the log, restricted to items with enough events before the test period and to users with enough events on these items."""
+    """Return the log, restricted to items with enough events before the test period and to users with enough events on
+    these items."""
     log = pl.read_parquet(folder / "interactions.parquet").sort("timestamp", maintain_order=True)
     before = log.filter(pl.col("timestamp") < TEST)
     for column, least in (("item_id", 20), ("user_id", 5)):
@@ -110,7 +112,8 @@ def two_items(users: int = 160, items: int = 12) -> Dataset:
 
 
 def asked(data: Dataset, start: int) -> tuple[pl.DataFrame, Requests, Targets, Targets]:
-    """Return the events before ``start``, one request per user at the first event after it, the items bought from then on, and the new ones among them."""
+    """Return the events before ``start``, one request per user at the first event after it, the items bought from then
+    on, and the new ones among them."""
     before, after = (data.events.filter(when) for when in (pl.col("time") < start, pl.col("time") >= start))
     known = before.select("user").unique()
     bought = after.filter(pl.col("behaviour") == "buy").join(known, on="user", how="semi", maintain_order="left")

@@ -47,7 +47,8 @@ def gains(rows: Sequence[Row], rung: str = TEXT) -> dict[str, dict[str, Any]]:
 
 
 def compared(predicted: Row, measured: Mapping[str, Row]) -> dict[str, str]:
-    """Return whether a prediction is right, as trained and where text must pay: ``yes``, ``no``, ``mixed`` if models differ, or "not measured"."""
+    """Return whether a prediction is right, as trained and where text must pay: ``yes``, ``no``, ``mixed`` if models
+    differ, or "not measured"."""
 
     def agrees(said: bool | None, found: Sequence[bool]) -> str:
         if said is None or not found:

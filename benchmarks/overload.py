@@ -1,11 +1,11 @@
 """The service under overload: goodput by offered load, and health checks during floods of connections.
 
 A ranking is replaced by a sleep of fixed time, so that the capacity is known: 1 / that time. An open loop sends half to
-twenty times as many requests; goodput is the rate of responses with status 200 within two seconds after they were due. At three
-times the capacity, users who have a list are served with each policy of the kept lists; :mod:`benchmarks.cache_regret`
-measures the value of such lists. Then hundreds of connections send nothing, send their heads drop by drop, or send one
-header of 300 MiB, while a probe requests `/healthz`. Times depend on this machine; the checks are shares and the bar of
-one second.
+twenty times as many requests; goodput is the rate of responses with status 200 within two seconds after they were due.
+At three times the capacity, users who have a list are served with each policy of the kept lists;
+:mod:`benchmarks.cache_regret` measures the value of such lists. Then hundreds of connections send nothing, send their
+heads drop by drop, or send one header of 300 MiB, while a probe requests `/healthz`. Times depend on this machine; the
+checks are shares and the bar of one second.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ def slow(address: tuple[str, int], amount: int) -> list[socket.socket]:
 
 
 def large(address: tuple[str, int], size: int) -> int:
-    """Send one header of a given size, and return the number of bytes accepted before the service closed the connection."""
+    """Send one header of a given size, and return the number of bytes accepted before the service closed the
+    connection."""
     sent = 0
     with socket.create_connection(address, timeout=30) as connection, suppress(OSError):
         connection.sendall(HEAD)
@@ -191,7 +192,8 @@ def floods(result: Result, connections: int, size: int) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s per point."""
+    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s per
+    point."""
     result = Result()
     floods(result, 1100, 300 << 20)
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")

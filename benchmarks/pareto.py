@@ -65,7 +65,8 @@ def measure(quick: bool) -> Result:
 
 
 def quadratics(result: Result) -> None:
-    """From any start, rules end at equal weights; fixed weights stay at theta(w0), and a preference p ends at theta(p)."""
+    """From any start, rules end at equal weights; fixed weights stay at theta(w0), and a preference p ends at
+    theta(p)."""
     problems = {
         2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])),
         3: exact.Quadratics(np.array([1.0, 2.0, 4.0]), np.array([[0.0, 0.0], [1.0, 0.0], [0.3, 1.5]])),
@@ -285,7 +286,8 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
-    """Same-batch indicators are biased by noise, cross-batch ones are not. With noise on one reward, only the former fail."""
+    """Same-batch indicators are biased by noise, cross-batch ones are not. With noise on one reward, only the former
+    fail."""
     ratios: dict[str, list[float]] = {"same": [], "cross": [], "same later": [], "snr same": [], "snr cross": []}
     for seed in seeds:
         problem = sampled.Contextual(seed)
@@ -358,7 +360,8 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
 
 
 def tiny_language_model(result: Result, quick: bool) -> None:
-    """Every rule under the real trainer, compared with an 11-point sweep of fixed weights with the same budget per run."""
+    """Every rule under the real trainer, compared with an 11-point sweep of fixed weights with the same budget per
+    run."""
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES

@@ -1,10 +1,10 @@
 """`POST /v1/rank` with 1,000 candidates on a real run: latency, throughput, CPU time and memory, on both stores.
 
-`taiji serve` runs in its own processes, and the load generator in a separate one on the same cores. One connection gives the
-latency of a service that is not busy, sixteen give its throughput. A finished run of `taiji run` has two rankers, with
-and without features, and every request is scored by both; without one, a small run of `taiji recommend` is trained,
-which has one. Absolute times depend on the machine, so they are reported next to their targets; the check counts wrong
-answers (a 503 of a busy service is counted separately).
+`taiji serve` runs in its own processes, and the load generator in a separate one on the same cores. One connection
+gives the latency of a service that is not busy, sixteen give its throughput. A finished run of `taiji run` has two
+rankers, with and without features, and every request is scored by both; without one, a small run of `taiji recommend`
+is trained, which has one. Absolute times depend on the machine, so they are reported next to their targets; the check
+counts wrong answers (a 503 of a busy service is counted separately).
 
     TAIJI_BENCHMARK_RUN=runs/demo python -m benchmarks.rank_speed [--quick] [--json benchmarks/results/rank_speed.json]
 """
@@ -26,7 +26,8 @@ from taiji.serving.traffic import of_run
 
 CANDIDATES = 1000
 TARGETS = {1: ("p50 ms", 15.0), 16: ("requests/s", 150.0)}
-"""Number of connections to a metric and its target: a largest time in milliseconds, or a smallest rate in requests per second."""
+"""Number of connections to a metric and its target: a largest time in milliseconds, or a smallest rate in requests per
+second."""
 MEMORY_MB = 400.0
 """Target for the unshared memory of a process of the API."""
 

@@ -106,7 +106,8 @@ def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
 
 
 def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict[str, list[float]]:
-    """Return the seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with both ways of feeding them, measured in turn."""
+    """Return the seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with both ways of
+    feeding them, measured in turn."""
     index = np.random.default_rng(0).permutation(len(rows.fit))[: steps * batch]
     actions: dict[str, Callable[[], Any]] = {}
     for name, model in OURS.items():

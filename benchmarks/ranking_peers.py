@@ -1,7 +1,7 @@
 """The peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
 
-All of them get the same inputs as the built-in ranker: the same rows, the same point-in-time numbers, ids, categories, profile and (DIN,
-DCN) history. A peer is a function ``(Rows, configuration) -> click scores of the test rows``.
+All of them get the same inputs as the built-in ranker: the same rows, the same point-in-time numbers, ids, categories,
+profile and (DIN, DCN) history. A peer is a function ``(Rows, configuration) -> click scores of the test rows``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
 
 
 def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> np.ndarray:
-    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks per pass, patience two)."""
+    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks per pass,
+    patience two)."""
     peer = DeepPeer(kind, rows, configuration, seed)
     best, worse, state = np.inf, 0, peer.model.state_dict()
     order = np.random.default_rng(seed)

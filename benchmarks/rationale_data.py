@@ -1,4 +1,5 @@
-"""Data sets of the two rationale benchmarks: public ones, and a generated shop for `--quick` and for machines without them."""
+"""Data sets of the two rationale benchmarks: public ones, and a generated shop for `--quick` and for machines without
+them."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron
 
 @cache
 def work_folder() -> Path:
-    """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK`` (from which a killed run resumes; empty it after changes of the code) or a new folder."""
+    """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK`` (from which a killed run resumes; empty it after
+    changes of the code) or a new folder."""
     named = os.environ.get("TAIJI_BENCHMARK_WORK")
     return Path(named) if named else Path(mkdtemp(prefix="taiji-benchmark-"))
 
@@ -109,7 +111,8 @@ def load(name: str, seed: int = 0) -> Dataset:
 def periods(
     dataset: Dataset, train: int, test: int, seed: int, prompts: PromptSettings = ONE_ITEM
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return examples of the LLM period (for rationales) and of the test period (for evaluation), with their target sets if answers are sets."""
+    """Return examples of the LLM period (for rationales) and of the test period (for evaluation), with their target
+    sets if answers are sets."""
     split = time_split(dataset, SplitSettings().fractions)
 
     def chosen(period: str, count: int) -> pl.DataFrame:
@@ -123,7 +126,8 @@ def periods(
 
 
 def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:
-    """Return a log of shoppers with one favourite category and two favourite sorts (80 % of their purchases). Titles are words unrelated to both."""
+    """Return a log of shoppers with one favourite category and two favourite sorts (80 % of their purchases). Titles
+    are words unrelated to both."""
     rng = np.random.default_rng([seed, 11])
     sorts = [(l1, l2) for l1, names in SORTS.items() for l2 in names]
     names = [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]

@@ -24,14 +24,14 @@ information that components can use had also been stated wrongly:
   the catalogue learns how often each item is clicked, as popularity does). So the twin in which SASRec must show no
   gain is the one without all of them.
 - Without all of them one mechanism remains: competition within the list. A list with more topics is worth more,
-  whichever component found its items, so a component can have a gain or a loss by accident. If competition is switched off as
-  well, all lists of a request have the same value, and every gain must be zero up to rounding; a gain would show a
-  fault of the measurement.
+  whichever component found its items, so a component can have a gain or a loss by accident. If competition is switched
+  off as well, all lists of a request have the same value, and every gain must be zero up to rounding; a gain would show
+  a fault of the measurement.
 - `popularity` counts clicks, but if items come and go and are shown for different lengths of time, a click rate is a
   better measure of their quality. SASRec's gain without tastes comes from this additional information: if popularity
-  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must show no gain. Also
-  reported is the appeal (quality and clickbait, on the scale of interest) of the items that SASRec adds to the lists,
-  minus that of the items that they replace; it is above zero if SASRec finds good items.
+  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must show no gain.
+  Also reported is the appeal (quality and clickbait, on the scale of interest) of the items that SASRec adds to the
+  lists, minus that of the items that they replace; it is above zero if SASRec finds good items.
 
 `TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run can be resumed.
 
@@ -101,7 +101,8 @@ Array = np.ndarray
 
 
 class ClickRates(CatalogueRetriever):
-    """Score items by clicks per exposure before a time, shrunk towards the overall rate with the weight of an average item's exposures.
+    """Score items by clicks per exposure before a time, shrunk towards the overall rate with the weight of an average
+    item's exposures.
 
     Args:
         start: microseconds.
@@ -208,7 +209,8 @@ def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Arr
 
 
 def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return the true expected reward (B,) of every variant's lists, NaN where a list is incomplete, and the appeal that SASRec adds."""
+    """Return the true expected reward (B,) of every variant's lists, NaN where a list is incomplete, and the appeal
+    that SASRec adds."""
     world = World("short-video", seed, **size)
     for mechanism in TWINS[twin]:
         world = world.twin(mechanism)
@@ -253,7 +255,8 @@ def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[st
 
 
 def appeal_brought(world: World, log: Dataset, lists: Array, without: Array) -> Array:
-    """Return the appeal (B,) of the items that a component adds to lists (B, K), minus that of the items that they replace.
+    """Return the appeal (B,) of the items that a component adds to lists (B, K), minus that of the items that they
+    replace.
 
     NaN where the lists with and without the component have the same items.
     """

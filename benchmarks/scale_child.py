@@ -1,4 +1,5 @@
-"""Separate processes for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is measured."""
+"""Separate processes for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is
+measured."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ YEAR = 365 * 86_400 * 1_000_000
 
 
 def make(folder: Path, events: int) -> None:
-    """Write a log with a given number of events as a dataset's folder, one batch at a time, so that it is never in memory as a whole."""
+    """Write a log with a given number of events as a dataset's folder, one batch at a time, so that it is never in
+    memory as a whole."""
     import pyarrow.parquet as pq
 
     from taiji.core.artifacts import write_json, write_parquet
@@ -82,7 +84,8 @@ def make(folder: Path, events: int) -> None:
 
 
 def stages(run: Path, feature_users: int) -> None:
-    """Run the stages `examples` and `features` of a run with data and an aligned model, then the as-of joins of both ranker periods."""
+    """Run the stages `examples` and `features` of a run with data and an aligned model, then the as-of joins of both
+    ranker periods."""
     from taiji.config import Config
     from taiji.features.partitioned import join_partitioned
     from taiji.pipeline.engine import Context

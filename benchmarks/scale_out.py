@@ -3,9 +3,9 @@
 *Memory*: a synthetic log (100 events per user, 50,000 items) passes through the stages `examples` and `features` and
 the as-of joins of the ranker's and the test period, each size in its own process; the peak is the resident set of the
 process, including mapped files. *Engines*: one stage over partitions (a language model answers prompts) in this process
-and on Ray with 1 and 2 workers, one thread each, measured in turn. Overhead is the time of Ray with one worker divided by
-that of the local engine; efficiency is the local time divided by twice that of Ray with two workers. The cluster's own
-start is a column, not part of the stage: a run pays for it once. Two workers need two free cores.
+and on Ray with 1 and 2 workers, one thread each, measured in turn. Overhead is the time of Ray with one worker divided
+by that of the local engine; efficiency is the local time divided by twice that of Ray with two workers. The cluster's
+own start is a column, not part of the stage: a run pays for it once. Two workers need two free cores.
 """
 
 from __future__ import annotations

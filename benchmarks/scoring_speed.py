@@ -81,8 +81,8 @@ def case(result: Result, lm: Any, name: str, prompt: int, rationale: int, answer
 
 
 def in_double(lm: Any, prompt: str, completion: str) -> np.ndarray:
-    """Log-probabilities of the completion's tokens in float64: some tokens of random words are so ill-conditioned that any two
-    orders of summation in fp32 differ by more than 1e-4. The reference shows which of the two is at fault."""
+    """Log-probabilities of the completion's tokens in float64: some tokens of random words are so ill-conditioned that
+    any two orders of summation in fp32 differ by more than 1e-4. The reference shows which of the two is at fault."""
     import torch
 
     begun = len(lm.tokenizer(prompt, add_special_tokens=False).input_ids)

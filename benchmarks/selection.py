@@ -10,8 +10,8 @@ student also answers without thinking, at equal input.
 
 Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
 only, one seed: two cores allow no more). The gain of selection is measured, not checked; the checks are that every arm
-was trained and evaluated, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny student
-answers in the format before any arm is trained, without which a comparison would say nothing.
+was trained and evaluated, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny
+student answers in the format before any arm is trained, without which a comparison would say nothing.
 
 A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and resumes after a kill with
 ``TAIJI_BENCHMARK_WORK=FOLDER``.
@@ -118,7 +118,8 @@ def measure(quick: bool) -> Result:
 
 
 def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Path) -> LanguageModel:
-    """A tiny student that knows the task's language: trained on blind rationales and true answers of the period before."""
+    """A tiny student that knows the task's language: trained on blind rationales and true answers of the period
+    before."""
     lines = item_lines(dataset)
     rng = np.random.default_rng(3)
     corpus = [lines[i] for i in rng.permutation(len(lines))[:3000]]
@@ -284,9 +285,11 @@ def answers(
     seed: int,
     thinks: bool,
 ) -> dict[str, dict[str, list]]:
-    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer, by mode.
+    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer,
+    by mode.
 
-    Each has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that rationale.
+    Each has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that
+    rationale.
     """
     known = known_answers(dataset, test, prompts, lm.tokenizer)
     sheets, truths = known["prompt"].to_list(), known["answer"].to_list()

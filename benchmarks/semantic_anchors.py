@@ -1,39 +1,49 @@
 """Do texts trained with the ranker (SARM) rank better than their frozen vectors for items whose ids have learnt little?
 
-World ``live``: rooms whose topic moves in every slot, with a description of each slot; its twin with uninformative titles and descriptions; and
-``slow rooms``, the same world with topics that hardly change in ten days (cosine of .9 with the first day's), so that ids can learn them.
-Logs: amazon-office and ml-latest-small by title and categories, where TAIJI_TEST_DATA names the public data sets.
+World ``live``: rooms whose topic moves in every slot, with a description of each slot; its twin with uninformative
+titles and descriptions; and ``slow rooms``, the same world with topics that hardly change in ten days (cosine of .9
+with the first day's), so that ids can learn them. Logs: amazon-office and ml-latest-small by title and categories,
+where TAIJI_TEST_DATA names the public data sets.
 
-Arms, one network with different encoders of the same bank: ids alone (a projection of the item's embedding), frozen vector (WordLlama through
-a trained network), codes (residual k-means of these vectors, embedded), SARM, whose tokens begin with WordLlama's vectors and with the axes of their
-co-occurrences in the texts; SARM without the latter (embedder start), with a random start, and with untrained tokens (frozen start). Each arm has the same configurations, chosen for each seed and
-place by its click AUC on validation rows. Metric: AUC of the click on later rows, of all, by decile of the item's exposures in training, and by its age.
+Arms, one network with different encoders of the same bank: ids alone (a projection of the item's embedding), frozen
+vector (WordLlama through a trained network), codes (residual k-means of these vectors, embedded), SARM, whose tokens
+begin with WordLlama's vectors and with the axes of their co-occurrences in the texts; SARM without the latter (embedder
+start), with a random start, and with untrained tokens (frozen start). Each arm has the same configurations, chosen for
+each seed and place by its click AUC on validation rows. Metric: AUC of the click on later rows, of all, by decile of
+the item's exposures in training, and by its age.
 
 Predictions, written down before the first run:
 
-1. ``live``: SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of most.
+1. ``live``: SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of
+   most.
 2. ``live``: SARM is above ids alone on all rows; the frozen vector is above them too.
 3. Twin: SARM is not above the frozen vector in the three lowest deciles.
-4. Logs: no prediction. Doubt about 1: descriptions are two words of 96, and a trained network over a frozen vector can distinguish all of them.
+4. Logs: no prediction. Doubt about 1: descriptions are two words of 96, and a trained network over a frozen vector can
+   distinguish all of them.
 
-These concerned the random start, and failed except for the third. For SARM with the embedder's start, before its first run:
+These concerned the random start, and failed except for the third. For SARM with the embedder's start, before its first
+run:
 
 5. amazon-office: above the random start by more than .02 on all rows, and not shown to be below the frozen vector.
 6. ml-latest-small: above the random start on all rows, and not shown to be below the frozen vector.
-7. ``live``: above the frozen vector in the three deciles of least exposure: doubted, but it is what the paper claims, so it is checked. Twin: not above.
+7. ``live``: above the frozen vector in the three deciles of least exposure: doubted, but it is what the paper claims,
+   so it is checked. Twin: not above.
 
-For SARM with co-occurrences, and all arms with products of h_CLS and h_UIN in four parts and a history's mean over ten neutral texts, before the first run
-on seeds other than the trial seeds, on which the axes alone, without the network, were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles:
+For SARM with co-occurrences, and all arms with products of h_CLS and h_UIN in four parts and a history's mean over ten
+neutral texts, before the first run on seeds other than the trial seeds, on which the axes alone, without the network,
+were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles:
 
-8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. That its gain is larger there than in the three of most is checked, and doubted:
-   topics move in every room, so ids cannot learn them anywhere.
+8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. That its gain is larger there than
+   in the three of most is checked, and doubted: topics move in every room, so ids cannot learn them anywhere.
 9. Twin: not above. Logs: as 5 and 6.
 
-For ``slow rooms``, after two trials on seeds 100 and 101 (+.0052 and +.0121 in the lowest deciles, +.0044 and +.0068 in the highest), before the first run on other seeds:
+For ``slow rooms``, after two trials on seeds 100 and 101 (+.0052 and +.0121 in the lowest deciles, +.0044 and +.0068 in
+the highest), before the first run on other seeds:
 
 10. SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of most.
 
-Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be resumed; several processes may share them, each with its own seeds.
+Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be resumed; several processes may share them,
+each with its own seeds.
 
     [ANCHORS_DEVICE=cuda] [ANCHORS_DATA="live twin slow-rooms amazon-office ml-latest-small"] [ANCHORS_SEEDS="0 1 2 3"] [ANCHORS_ARMS="sarm,id only"] [ANCHORS_LATER=1]
         python -m benchmarks.semantic_anchors [--quick] [--json FILE]
@@ -83,9 +93,11 @@ PUBLIC = {"amazon-office": "amazon:", "ml-latest-small": ""}
 WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
 SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 8, 6, 2
-"""Number of seeds for worlds, for the training on a public log, and for a quick run. Sizes and rates were tried on seed 100, which is not among them."""
+"""Number of seeds for worlds, for the training on a public log, and for a quick run. Sizes and rates were tried on seed
+100, which is not among them."""
 CONFIGURATIONS: tuple[dict[str, float], ...] = ({"embedding_rate": 0.05}, {"embedding_rate": 0.005})
-"""A learning rate of 6e-3 was worse than 2e-3 for all arms except one on seed 100; in ``live``, slower ids are better for every arm."""
+"""A learning rate of 6e-3 was worse than 2e-3 for all arms except one on seed 100; in ``live``, slower ids are better
+for every arm."""
 SHARED: dict[str, Any] = {
     **TRAINING, "learning_rate": 2e-3, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
     "history": 20, "bins": 3, "tasks": ("click",), "text_width": 32, "text_layers": 1,
@@ -193,7 +205,8 @@ class CodeRanker(SemanticAnchorsRanker):
 
 
 def vectors_of(versions: TextVersions) -> tuple[Array, Array]:
-    """Return each text's index (1 + n,) among the distinct ones, 0 for none, and their standardised vectors (1 + m, d)."""
+    """Return each text's index (1 + n,) among the distinct ones, 0 for none, and their standardised vectors (1 + m,
+    d)."""
     distinct = {name: 1 + place for place, name in enumerate(dict.fromkeys(versions.texts))}
     place = np.array([0, *(distinct[name] for name in versions.texts)])
     vectors = embedded(EMBEDDER, ["", *distinct]).astype(np.float32)
@@ -270,7 +283,8 @@ def measure(quick: bool) -> Result:
 
 
 def exact(result: Result) -> None:
-    """Check on the log of a tiny world that the bank equals the encoder's output bit for bit, and that serving does not call the encoder."""
+    """Check on the log of a tiny world that the bank equals the encoder's output bit for bit, and that serving does not
+    call the encoder."""
     log = data(TWIN, 0, True)
     ranker = SemanticAnchorsRanker(SemanticAnchorsRanker.Settings(**{**SHARED, **QUICK, "texts": "room_text"}))
     ranker.fit(log.dataset, log.train, valid=log.valid, seed=0)
@@ -284,7 +298,8 @@ def exact(result: Result) -> None:
 
 @lru_cache(maxsize=1)
 def data(place: str, seed: int, quick: bool) -> RankingLog:
-    """Return the log of a place, split by time. A public log is the same for every seed, which only changes the training."""
+    """Return the log of a place, split by time. A public log is the same for every seed, which only changes the
+    training."""
     if place in PUBLIC:
         folder = public_data() / place
         dataset = Dataset.from_tables(load_source(f"{PUBLIC[place]}{folder}"))
@@ -327,7 +342,8 @@ def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[st
 
 
 def slices(ranker: SemanticAnchorsRanker, log: RankingLog) -> dict[str, float]:
-    """Return the click AUC of test rows: of all, by decile of the item's exposures in training, by quarter of its age."""
+    """Return the click AUC of test rows: of all, by decile of the item's exposures in training, by quarter of its
+    age."""
     label, scores = log.test["click"].to_numpy(), ranker.predict(log.test)["click"].to_numpy()
     item, times = log.test["item"].to_numpy(), log.test["time"].to_numpy()
     exposed = np.bincount(log.train["item"].to_numpy(), minlength=log.dataset.n_items)[item]

@@ -65,7 +65,8 @@ def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
 
 
 def by_time(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return the events before the test period, one request per user at a random event in it, and the items that follow."""
+    """Return the events before the test period, one request per user at a random event in it, and the items that
+    follow."""
     from taiji.cascade.requests import period_requests
 
     start, _ = time_split(data).interval("test")
@@ -166,7 +167,8 @@ def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: in
 def speed(
     data: Dataset, train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int, epochs: int
 ) -> dict[str, Any]:
-    """Return the sequences per second of both, one epoch each in turn; ours with its settings, RecTools' with the named loss."""
+    """Return the sequences per second of both, one epoch each in turn; ours with its settings, RecTools' with the named
+    loss."""
     from taiji.models.retrieval.sasrec import epochs_of
 
     with peer(train, settings, loss, negatives) as theirs:
@@ -189,7 +191,8 @@ def speed(
 
 
 def taught(theirs: Peer, requests: Requests, targets: Targets, budget: float) -> Iterator[dict[str, float]]:
-    """Train the peer for a budget of seconds and yield its quality with epochs and seconds so far, every second epoch."""
+    """Train the peer for a budget of seconds and yield its quality with epochs and seconds so far, every second
+    epoch."""
     seconds, epoch = 0.0, 0
     while seconds < budget:
         seconds, epoch = seconds + theirs.epoch(), epoch + 1

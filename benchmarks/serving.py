@@ -29,7 +29,8 @@ from taiji.serving.traffic import Kind, LoadReport
 USERS = [f"user-{number}" for number in range(2000)]
 ITEMS = [f"item-{number}" for number in range(500)]
 TARGET_RATE, TARGET_P99_MS = 1000.0, 15.0
-"""Targets for reads from Redis. They are only reported next to the results, because an absolute time depends on the machine."""
+"""Targets for reads from Redis. They are only reported next to the results, because an absolute time depends on the
+machine."""
 
 
 class Bench:

@@ -166,7 +166,8 @@ class Served:
 def ask(
     served: Served, users: list[str], seconds: float, connections: int, rate: float | None, **load: Any
 ) -> dict[str, Any]:
-    """Put load on the service from a separate process, and return the measurements with the service's CPU time per request.
+    """Put load on the service from a separate process, and return the measurements with the service's CPU time per
+    request.
 
     Args:
         load: further arguments of :func:`taiji.serving.load`; by default it requests lists.

@@ -1,15 +1,19 @@
 """Answers that are sets, after fine-tuning: are they well formed, how much do they repeat, and what do they cover?
 
-    python -m benchmarks.set_answers [--data NAME_OR_PATH] [--prompts 200] [--rows 210] [--seed 0]... [--penalty 1.0] [--quick] [--json FILE]
+    python -m benchmarks.set_answers [--data NAME_OR_PATH] [--prompts 200] [--rows 210] [--seed 0]... [--penalty 1.0]
+    [--quick] [--json FILE]
 
-The default model is fine-tuned for one epoch on rationales of the rule-based writer, one for each of ``--rows`` prompts of the
-language model's period without any selection, and answers ``--prompts`` prompts of the test period. Reported by seed, with intervals over users: the share of
-well-formed answers, intents per answer, those left after merging near-duplicates, redundancy, and coverage of the user's next items (a malformed answer
-covers nothing). Coverage is compared, with paired differences, with the user's last item, the last three, the three most popular items, and another user's answer as
-negative control; the true next items are the upper bound. The check, in the full run: at least 90 % are well formed.
+The default model is fine-tuned for one epoch on rationales of the rule-based writer, one for each of ``--rows`` prompts
+of the language model's period without any selection, and answers ``--prompts`` prompts of the test period. Reported by
+seed, with intervals over users: the share of well-formed answers, intents per answer, those left after merging
+near-duplicates, redundancy, and coverage of the user's next items (a malformed answer covers nothing). Coverage is
+compared, with paired differences, with the user's last item, the last three, the three most popular items, and another
+user's answer as negative control; the true next items are the upper bound. The check, in the full run: at least 90 %
+are well formed.
 
-The fine-tuned model and every dozen answers are stored in ``TAIJI_BENCHMARK_WORK``, from which a killed run resumes. A seed determines
-the prompts, the order of training and the samples. Without ``--data``: amazon-office of ``TAIJI_TEST_DATA``.
+The fine-tuned model and every dozen answers are stored in ``TAIJI_BENCHMARK_WORK``, from which a killed run resumes. A
+seed determines the prompts, the order of training and the samples. Without ``--data``: amazon-office of
+``TAIJI_TEST_DATA``.
 """
 
 from __future__ import annotations

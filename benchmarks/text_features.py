@@ -1,18 +1,21 @@
 """What could text features be worth to a ranker, and which way of using them is best? No language model is needed.
 
-*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items (the answer of
-a language model that is always right), once and four times per period, with each half of the features, for all users and
-for as few as the demo covers, and a negative control. If the truth does not improve the ranker, no answer can. If it does
-and a model's answers do not, the model is the bottleneck.
+*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items (the answer
+of a language model that is always right), once and four times per period, with each half of the features, for all users
+and for as few as the demo covers, and a negative control. If the truth does not improve the ranker, no answer can. If
+it does and a model's answers do not, the model is the bottleneck.
 
 *Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
-through KAR-style experts, and through KSER's weighed and aligned chunks (`model: knowledge`), trained with the ranker or alone
-(extractor-only). Results before 27 November 2026 have the module before it (`text: select_align`, no null chunk).
+through KAR-style experts, and through KSER's weighed and aligned chunks (`model: knowledge`), trained with the ranker
+or alone (extractor-only). Results before 27 November 2026 have the module before it (`text: select_align`, no null
+chunk).
 
-Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose text
-carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK.
+Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose
+text carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in
+$TAIJI_BENCHMARK_WORK.
 
-    [TEXT_DATA="completejourney ml-latest-small shop"] [TAIJI_BENCHMARK_PARTS=ladder,ways] python -m benchmarks.text_features [--quick] [--json FILE]
+    [TEXT_DATA="completejourney ml-latest-small shop"] [TAIJI_BENCHMARK_PARTS=ladder,ways] python -m
+    benchmarks.text_features [--quick] [--json FILE]
 """
 
 from __future__ import annotations

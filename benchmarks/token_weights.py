@@ -1,10 +1,10 @@
 """Do PEPO's token weights help, beyond what any weights of the same sizes would do?
 
 Two 8x8 digits (scikit-learn's bundled images) are read as 8 patches; a two-layer decoder of width 64 writes the chain
-"a+b=cc", rewarded when the sum is right. The same warm-started model is trained by plain GRPO, by PEPO, and by a control whose
-weights are PEPO's shuffled over the tokens of each completion. Equal rollouts, paired seeds; the figure is the area
-under the reward curve. PEPO is claimed to help only if it beats the shuffled control, and the result is reported whichever way it
-comes out. Checks: the weights' identities, and that every arm learns.
+"a+b=cc", rewarded when the sum is right. The same warm-started model is trained by plain GRPO, by PEPO, and by a
+control whose weights are PEPO's shuffled over the tokens of each completion. Equal rollouts, paired seeds; the figure
+is the area under the reward curve. PEPO is claimed to help only if it beats the shuffled control, and the result is
+reported whichever way it comes out. Checks: the weights' identities, and that every arm learns.
 
     python -m benchmarks.token_weights [--quick] [--json benchmarks/results/token_weights.json]
 """

@@ -2,13 +2,13 @@
 before it.
 
 Protocol: the positives are first (user, item) events, with four negatives each, drawn from the items of other users in
-the same window; training on the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is refreshed four times in each
-period; events of one instant never see each other. Our ranker and LightGBM side by side, two configurations each at
-every rung, chosen on the latest part of training. Text must pay: ``gain`` is the gain with text in all seeds. ``kept_gain``
-is that of the built-in rule, which drops text in the seeds in which it does not lower the loss on the latest part of
-training (``kept`` is the share of the other seeds). The checks concern ``kept_gain``. Intervals: paired bootstrap over
-users and seeds. Controls: permuted texts, random vectors of the same geometry, titles of noise words, another user's
-history.
+the same window; training on the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is
+refreshed four times in each period; events of one instant never see each other. Our ranker and LightGBM side by side,
+two configurations each at every rung, chosen on the latest part of training. Text must pay: ``gain`` is the gain with
+text in all seeds. ``kept_gain`` is that of the built-in rule, which drops text in the seeds in which it does not lower
+the loss on the latest part of training (``kept`` is the share of the other seeds). The checks concern ``kept_gain``.
+Intervals: paired bootstrap over users and seeds. Controls: permuted texts, random vectors of the same geometry, titles
+of noise words, another user's history.
 
     python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
         [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
@@ -16,8 +16,8 @@ history.
 The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
 ``item_knowledge``; a missing one is written by ``--model``, part by part, and resumed after a kill); 4 from
 rows of intents (a run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the
-arm ``student``. Each is compared with text match, and reported with its negative control and its tokens; rows whose user
-had intents at the time are the stratum ``covered``. For the student, the share of the gain of 4 that it keeps is
+arm ``student``. Each is compared with text match, and reported with its negative control and its tokens; rows whose
+user had intents at the time are the stratum ``covered``. For the student, the share of the gain of 4 that it keeps is
 reported as well.
 
 Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and

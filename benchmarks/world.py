@@ -2,10 +2,10 @@
 
 Speed: user-item responses per second of CPU time (expectations and draws of every mechanism) in each shipped scenario,
 and a log of a million impressions, made by a separate process, with its seconds of CPU time and peak memory. The limits
-are on CPU time, so that other work on the machine does not count. Truth: in each scenario the largest distance of a mean of
-simulated responses from its expectation, in standard errors. Twins: a policy that reads titles beats
-chance, and by much less in the twin with uninformative titles (there it can still recognise an item by its title, and
-shows clicked items again); popularity has the same gain in both, and the oracle is best.
+are on CPU time, so that other work on the machine does not count. Truth: in each scenario the largest distance of a
+mean of simulated responses from its expectation, in standard errors. Twins: a policy that reads titles beats chance,
+and by much less in the twin with uninformative titles (there it can still recognise an item by its title, and shows
+clicked items again); popularity has the same gain in both, and the oracle is best.
 
     python -m benchmarks.world [--quick] [--json FILE]
 """

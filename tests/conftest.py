@@ -44,7 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
-    """Collect tests without garbage collection, and exempt what is there afterwards: each training collects garbage by itself.
+    """Collect tests without garbage collection, and exempt what is there afterwards: each training collects garbage by
+    itself.
 
     Otherwise it would walk through all modules and collected tests hundreds of times.
     """

@@ -1,6 +1,7 @@
 """The `taiji` of shell blocks in the documentation: the real command on tiny sizes.
 
-`taiji run` stops after the stages `data` and `examples`, unless TAIJI_DOCUMENTED=whole. The model is TAIJI_DOCUMENTED_MODEL.
+`taiji run` stops after the stages `data` and `examples`, unless TAIJI_DOCUMENTED=whole. The model is
+TAIJI_DOCUMENTED_MODEL.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Blocks of the documentation, and how each is run.
 
-Every fenced block names its language. `text` is for reading. ``csv``, ``yaml`` and ``json`` are parsed; with a name (```yaml mapping.yaml)
-they are written to that file, and so is ``python`` with a name. ``python`` runs in one namespace a page, ``bash`` with
-``bash -euo pipefail`` in one folder a page. Two comments on the line before a block change that, for every reader of the source to see:
+Every fenced block names its language. `text` is for reading. ``csv``, ``yaml`` and ``json`` are parsed; with a name
+(```yaml mapping.yaml) they are written to that file, and so is ``python`` with a name. ``python`` runs in one namespace
+a page, ``bash`` with ``bash -euo pipefail`` in one folder a page. Two comments on the line before a block change that,
+for every reader of the source to see:
 
     <!-- not run: the reason -->            the block is not run
     <!-- run first: x = 1; y = 2 -->        Python that gives the block the names it takes for granted
 
-In shell blocks ``taiji`` is the real command with tiny sizes and a tiny model (:mod:`tests.documented`), ``make`` and ``pip`` only check
-that what they are asked for exists.
+In shell blocks ``taiji`` is the real command with tiny sizes and a tiny model (:mod:`tests.documented`), ``make`` and
+``pip`` only check that what they are asked for exists.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ def _one(target: Callable[..., None], rank: int, world: int, port: int, argument
 
 
 def shard_on_cpu(on: bool) -> None:
-    """Let accelerate shard by FSDP2, or copy by DDP, the models of trainers made from now on; by itself it shards on accelerators only."""
+    """Let accelerate shard by FSDP2, or copy by DDP, the models of trainers made from now on; by itself it shards on
+    accelerators only."""
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 

@@ -1,4 +1,5 @@
-"""Every benchmark still imports and says what it takes, also those whose quick form takes minutes (`make test-slow`)."""
+"""Every benchmark still imports and says what it takes, also those whose quick form takes minutes
+(`make test-slow`)."""
 
 from __future__ import annotations
 

@@ -262,7 +262,8 @@ def write_films(folder: Path) -> None:
 
 @pytest.mark.parametrize("page", RUN, ids=lambda p: p.stem)
 def test_every_block_runs(page, bench, monkeypatch):
-    """Tutorials about one's own data run the whole loop, and serving goes on from there; elsewhere `taiji run` stops after two stages."""
+    """Tutorials about one's own data run the whole loop, and serving goes on from there; elsewhere `taiji run` stops
+    after two stages."""
     folder, environment = bench
     whole = page.parent.name == "tutorials"
     cwd = folder("tutorials" if whole else page.stem)

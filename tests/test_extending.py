@@ -1,4 +1,5 @@
-"""The guide's parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a study."""
+"""The guide's parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a
+study."""
 
 from __future__ import annotations
 

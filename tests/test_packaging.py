@@ -73,7 +73,8 @@ def test_wheel_and_sdist_hold_every_source_and_data_file(built):
 
 
 def test_the_wheel_runs_the_loop_outside_the_repository_without_calling_out(built, tmp_path):
-    """`make try-dist` does the same with everything installed anew; here the dependencies are those of this environment."""
+    """`make try-dist` does the same with everything installed anew; here the dependencies are those of this
+    environment."""
     prefix, guard, called = tmp_path / "installed", tmp_path / "guard", tmp_path / "called"
     zipfile.ZipFile(next(built.glob("*.whl"))).extractall(prefix)
     guard.mkdir()

@@ -1,4 +1,5 @@
-"""No regular expression of the package may take time that grows with the square of a text: texts come from logs, models and requests."""
+"""No regular expression of the package may take time that grows with the square of a text: texts come from logs, models
+and requests."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ UNITS = (
 )
 LENGTH = 64_000
 LIMIT_S = 0.25
-"""Processor time of this process; what grows with the length takes a hundredth of it, what grows with its square four times as much and more."""
+"""Processor time of this process; what grows with the length takes a hundredth of it, what grows with its square four
+times as much and more."""
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:

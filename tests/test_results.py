@@ -23,7 +23,8 @@ PAGES = (
     "text-features",
     "worlds",
 )
-"""Pages all of whose intervals are of files in the repository; others tell of runs without one, or of earlier runs, too."""
+"""Pages all of whose intervals are of files in the repository; others tell of runs without one, or of earlier runs,
+too."""
 NUMBER = r"[+−]?\d*\.?\d+"
 INTERVAL = re.compile(rf"({NUMBER})( %)? \[({NUMBER})(?: %)?, ({NUMBER})(?: %)?\]")
 

@@ -89,7 +89,8 @@ def configured(page: Path, folder: Path) -> list[Config]:
 
 
 def known_keys(configs: list[Config]) -> set[str]:
-    """Return all keys of these configurations, those of the components that they name under the component's own names."""
+    """Return all keys of these configurations, those of the components that they name under the component's own
+    names."""
     keys = set(setting_keys())
     for config in configs:
         settings = config.recommend

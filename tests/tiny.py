@@ -105,7 +105,8 @@ def configuration(shop: Path, model: Path) -> dict:
 
 
 def end_often(model: PreTrainedModel) -> None:
-    """Let every eighth token end a text: one with random weights never says its own, and what a limit cuts is not taught."""
+    """Let every eighth token end a text: one with random weights never says its own, and what a limit cuts is not
+    taught."""
     model.generation_config.eos_token_id = [2, *range(7, model.config.vocab_size, 8)]
 
 
@@ -127,10 +128,12 @@ def write_config(path: Path, shop: Path, model: Path) -> Path:
 
 
 def write_features_run(folder: Path, dataset: Dataset, rows: pl.DataFrame, test: int, quantizer: str = "q-one") -> Path:
-    """The parts of a run with features that another run reads; its users and items are numbered the other way round, and one more each.
+    """The parts of a run with features that another run reads; its users and items are numbered the other way round,
+    and one more each.
 
     Args:
-        dataset: of the reader. rows: user_id, as_of, ids, neighbour_items (their ids as text). test: microseconds, the start of its test period.
+        dataset: of the reader. rows: user_id, as_of, ids, neighbour_items (their ids as text). test: microseconds, the
+            start of its test period.
     """
     from taiji.features.feature_table import SCHEMA
 

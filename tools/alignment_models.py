@@ -1,8 +1,9 @@
-"""Make docs/alignment-models.md: for every causal LM class of transformers, whether its shared prompts are computed once.
+"""Make docs/alignment-models.md: for every causal LM class of transformers, whether its shared prompts are computed
+once.
 
-Each class is built from a tiny configuration, in float32 and in bfloat16. What :func:`supports_sharing` serves is compared with
-the model's own unshared forward: log-probabilities, gradients, decoding. Takes minutes: ``python -m tools.alignment_models``
-writes the page to standard output and progress to standard error.
+Each class is built from a tiny configuration, in float32 and in bfloat16. What :func:`supports_sharing` serves is
+compared with the model's own unshared forward: log-probabilities, gradients, decoding. Takes minutes: ``python -m
+tools.alignment_models`` writes the page to standard output and progress to standard error.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 0.02}
 
 @dataclass(frozen=True)
 class Row:
-    """A class in one precision: ``served``, or ``reason``; errors relative to float32, of the unshared and of the shared way."""
+    """A class in one precision: ``served``, or ``reason``; errors relative to float32, of the unshared and of the
+    shared way."""
 
     kind: str
     dtype: str
@@ -86,7 +88,8 @@ def kinds() -> list[tuple[str, str]]:
 
 
 def build(name: str, model_type: str) -> Any:
-    """A tiny model of the class in evaluation mode, its weights drawn from one seed; settings that are None stay so where that works."""
+    """A tiny model of the class in evaluation mode, its weights drawn from one seed; settings that are None stay so
+    where that works."""
     errors: list[Exception] = []
     for heads, fill, layers in itertools.product((True, False), (False, True), (2, 4)):
         try:
@@ -98,8 +101,8 @@ def build(name: str, model_type: str) -> Any:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way to make a configuration tiny: its number of layers, whether to fill settings that are None, whether to set the
-    size of heads and to share keys and values among them."""
+    """One way to make a configuration tiny: its number of layers, whether to fill settings that are None, whether to
+    set the size of heads and to share keys and values among them."""
 
     layers: int
     fill: bool
@@ -177,7 +180,8 @@ def _tried(model: Any, name: str, dtype: Any, label: str) -> Row:
 
 
 def _errors(exact: Any, model: Any) -> tuple[tuple[str, float, float], ...]:
-    """Errors of the unshared and of the shared way against the float32 model: log-probabilities, gradients, decoding."""
+    """Errors of the unshared and of the shared way against the float32 model: log-probabilities, gradients,
+    decoding."""
     import torch
 
     from taiji.language.prefix_decode import SharedDecoder

@@ -1,6 +1,7 @@
 """Extension of Griffe (`make docs`): reads our docstrings as mkdocstrings wants them.
 
-Arguments that are described together (``first, second: …``) become one entry each, with their own types, and Sphinx's roles plain code.
+Arguments that are described together (``first, second: …``) become one entry each, with their own types, and Sphinx's
+roles plain code.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python -m tools.licences
 
-prints it. A package that is not installed in the environment it runs in keeps the licence that the page has, so `make pages` runs it in each.
+prints it. A package that is not installed in the environment it runs in keeps the licence that the page has, so
+`make pages` runs it in each.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def licence(name: str, pin: str) -> str:
 
 
 def kept(name: str) -> str:
-    """The licence that the page has for a distribution; environments of their own (`make docs`) do not hold everything."""
+    """The licence that the page has for a distribution; environments of their own (`make docs`) do not hold
+    everything."""
     row = re.search(rf"^\| {re.escape(name)} \|.*\| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     return row[1] if row else UNKNOWN
 

@@ -2,7 +2,8 @@
 
     python -m tools.reference_page > docs/reference.md
 
-Reads the sources without importing them. The site (`make docs`) has the whole docstrings, from the same list of modules.
+Reads the sources without importing them. The site (`make docs`) has the whole docstrings, from the same list of
+modules.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def described(path: Path) -> Module:
 
 @cache
 def packages() -> dict[str, list[Module]]:
-    """Return each package's modules with public names, packages in the order data walks through them, modules by name."""
+    """Return each package's modules with public names, packages in the order data walks through them, modules by
+    name."""
     rest = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in ORDER)
     paths: Iterable[Path] = [
         *sorted(PACKAGE.glob("*.py")),

@@ -1,8 +1,9 @@
 """Hook of MkDocs (`make docs`): pages and files of the site that do not lie in docs/ as they stand.
 
-The README, CONTRIBUTING and CHANGELOG become pages; files of the repository that a page links to come along under `files/`; each package
-gets a page of reference, in which mkdocstrings puts arguments, returns and raises; links and blocks are rewritten from what GitHub reads
-to what MkDocs reads. Functions up to :func:`rewritten` need no MkDocs, so that the tests can use them anywhere.
+The README, CONTRIBUTING and CHANGELOG become pages; files of the repository that a page links to come along under
+`files/`; each package gets a page of reference, in which mkdocstrings puts arguments, returns and raises; links and
+blocks are rewritten from what GitHub reads to what MkDocs reads. Functions up to :func:`rewritten` need no MkDocs, so
+that the tests can use them anywhere.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite links and blocks; names of modules become links to their reference, in the list of modules and where pages link to it."""
+    """Rewrite links and blocks; names of modules become links to their reference, in the list of modules and where
+    pages link to it."""
     path = page.file.src_uri
     if path.startswith("reference/"):
         return markdown

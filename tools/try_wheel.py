@@ -1,4 +1,5 @@
-"""Installs a wheel with the tested versions into an empty environment outside the repository and runs the loop from there.
+"""Installs a wheel with the tested versions into an empty environment outside the repository and runs the loop from
+there.
 
     python -m tools.try_wheel dist/taiji-0.1.0-py3-none-any.whl
 

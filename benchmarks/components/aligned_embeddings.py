@@ -1,4 +1,5 @@
-"""Text vectors aligned with pairs of items that occur together, on amazon-office (if TAIJI_TEST_DATA names the public data).
+"""Text vectors aligned with pairs of items that occur together, on amazon-office (if TAIJI_TEST_DATA names the public
+data).
 
 Metric: the share of users whose last item is nearer to their item before it than an equally popular item is (chance:
 one half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a

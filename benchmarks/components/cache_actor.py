@@ -1,18 +1,19 @@
-"""Choice of the users who get a computed list at a peak, and of those who get the kept one, by a policy trained with critics of cache-aware requests.
+"""Choice of the users who get a computed list at a peak, and of those who get the kept one, by a policy trained with
+critics of cache-aware requests.
 
 The world asks for more lists than can be computed: :data:`CAPACITY` per request of an average hour. A log is written in
-which every user gets a computed list with probability one half, as far as the capacity permits. For three more days with
-the same users, each arm gives priorities to the requests, in the order in which they arrive; a list is computed if the
-priority reaches a bar, which follows from the capacity that is left and from the demand of this hour in the log. A state
-describes the user, and the kept list by its age, by what it is worth to the user's present profile, and by what is left
-of it. Load levels are below and above the capacity; chain, critics and actor are learnt from the log alone.
+which every user gets a computed list with probability one half, as far as the capacity permits. For three more days
+with the same users, each arm gives priorities to the requests, in the order in which they arrive; a list is computed if
+the priority reaches a bar, which follows from the capacity that is left and from the demand of this hour in the log. A
+state describes the user, and the kept list by its age, by what it is worth to the user's present profile, and by what
+is left of it. Load levels are below and above the capacity; chain, critics and actor are learnt from the log alone.
 
-Metric: expected clicks per user in the three days, by the world's law for the lists that were shown. The deciding baseline
-draws priorities by lot and has the same bar. Also reported: order of arrival, without a bar; always the kept list; first the
-users without a list and then those with the oldest one; critics that look ahead level by level (``expected``,
-``coupled``); no look-ahead; an actor learnt from a log in which the keen users got the computed lists; and, as an upper
-bound, the true value of the current request. In the twin, kept lists are as good as computed ones. Stated beforehand: a
-gain in the world, and none in the twin.
+Metric: expected clicks per user in the three days, by the world's law for the lists that were shown. The deciding
+baseline draws priorities by lot and has the same bar. Also reported: order of arrival, without a bar; always the kept
+list; first the users without a list and then those with the oldest one; critics that look ahead level by level
+(``expected``, ``coupled``); no look-ahead; an actor learnt from a log in which the keen users got the computed lists;
+and, as an upper bound, the true value of the current request. In the twin, kept lists are as good as computed ones.
+Stated beforehand: a gain in the world, and none in the twin.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ LATEST = 1000
 STRONGEST = 3.0
 """Largest length of a user's profile that states distinguish."""
 First = Callable[["Service", Array, Array], Array]
-"""Function from the service, the requesting users, and their states to priorities (B,); the lists with the highest are computed."""
+"""Function from the service, the requesting users, and their states to priorities (B,); the lists with the highest are
+computed."""
 
 
 class Service:
@@ -74,8 +76,8 @@ class Service:
         return np.stack(columns, axis=1).astype(np.float64)
 
     def summary(self, user: Array) -> tuple[Array, Array, Array]:
-        """Return (B,) each: the length of a user's profile, at most :data:`STRONGEST`; the mean product of the profile with
-        the titles of the kept list; and the share of the kept list that is still available.
+        """Return (B,) each: the length of a user's profile, at most :data:`STRONGEST`; the mean product of the profile
+        with the titles of the kept list; and the share of the kept list that is still available.
         """
         public, items = self.env.world.public, self.load.cached(user)
         here = (items != NO_ITEM) & self.env.world.observation.available[np.maximum(items, 0)]
@@ -86,7 +88,8 @@ class Service:
         return np.minimum(known, STRONGEST), worth, here.mean(axis=1)
 
     def values(self, user: Array) -> Array:
-        """Return the true numbers of clicks (B, 2) that are expected of a computed list and of what is shown without one."""
+        """Return the true numbers of clicks (B, 2) that are expected of a computed list and of what is shown without
+        one."""
         world, observation, length = self.env.world, self.env.world.observation, self.env.world.scenario.slate
         computed = ContentPolicy(world).choose(observation, length).items
         plain = observation.candidates.items[:, :length]
@@ -168,8 +171,9 @@ def logged(
 def played(given: Logged, first: First, parameters: int) -> Outcome:
     """Return the result of an order of requests, for the users of the log in the days after it.
 
-    Requests arrive one group after the other, while the capacity is that of the hour. A list is therefore computed if the
-    request's priority reaches the bar that as many of the latest requests reach as can still be served in this hour.
+    Requests arrive one group after the other, while the capacity is that of the hour. A list is therefore computed if
+    the request's priority reaches the bar that as many of the latest requests reach as can still be served in this
+    hour.
     """
     service = copy.deepcopy(given.service)
     random = np.random.default_rng([service.env.world.seed, 10])

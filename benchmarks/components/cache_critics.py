@@ -1,4 +1,5 @@
-"""Values of requests in a world whose evening has more requests than lists can be computed, and in the twin, where cached lists are as good as fresh ones.
+"""Values of requests in a world whose evening has more requests than lists can be computed, and in the twin, where
+cached lists are as good as fresh ones.
 
 In the log, lists were computed as far as the load allowed. Critics are fitted on half of the users. For requests of
 the other half, they predict the clicks of the rest of the user's history, discounted per request; the truth is the

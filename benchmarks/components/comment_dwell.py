@@ -1,4 +1,5 @@
-"""The stay in the comments, in a world where readers stay for comments on their topics, and in the twin where the topics of comments attract nobody.
+"""The stay in the comments, in a world where readers stay for comments on their topics, and in the twin where the
+topics of comments attract nobody.
 
 Metric: XAUC of the predicted seconds on test rows, over all pairs of different stays; XAUC within requests and the
 mean absolute error are also reported. All arms have the same number of weights: without the comments' texts, without

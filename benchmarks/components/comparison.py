@@ -1,4 +1,5 @@
-"""The framework that compares one component with its baselines, in the world that it is made for and in that world's twin.
+"""The framework that compares one component with its baselines, in the world that it is made for and in that world's
+twin.
 
 A module of this package defines ``COMPONENT``, a :class:`Component`, and is found by its file name. Everything that
 decides the comparison is stated there before anything runs: arms, the configurations of each, the metric with its

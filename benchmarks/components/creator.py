@@ -1,4 +1,5 @@
-"""New items in a world whose creators upload more when their items are shown, and in the twin where exposure makes no difference.
+"""New items in a world whose creators upload more when their items are shown, and in the twin where exposure makes no
+difference.
 
 The towers use public information: titles, and the titles that a user clicked. Every midnight the items of the last
 two days are matched with users who are likely to come; items that were shown, or are no longer new, are removed from

@@ -88,7 +88,8 @@ class Random(DeviceGate):
 
 
 def closed_loop(world: World, server: Callable[[Array], Array], gate: DeviceGate, until: float) -> dict[str, float]:
-    """Serve until a day, and return totals: reward, watch seconds, views, stalls, positions, positions from the device."""
+    """Serve until a day, and return totals: reward, watch seconds, views, stalls, positions, positions from the
+    device."""
     length, users = world.scenario.slate, world.scenario.users
     pool, loaded = np.full((users, POOL), NO_ITEM), np.zeros(users)
     total = dict.fromkeys(("reward", "watch", "views", "stalls", "places", "from the device"), 0.0)

@@ -32,7 +32,8 @@ from taiji.world.environment import WorldEnv
 Array = NDArray[Any]
 CONFOUNDED, ACTIVE = "confounded", "active users"
 OWN_ACTIVITY = 0.5
-"""Spread, in the place ``active users``, of the part of the logarithm of a user's visits that does not depend on lists."""
+"""Spread, in the place ``active users``, of the part of the logarithm of a user's visits that does not depend on
+lists."""
 TIERS = 3
 CLOCK_AND_SESSION = (1, 2, 3)
 """Columns of an observation that do not depend on the user's past: hour and position in the session."""
@@ -52,7 +53,8 @@ SALT = 1_000_003
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """Observations (n, F) and weights (n, K) of requests, their users (n,) and days (n,), days with a request (users,), and the reward per user."""
+    """Observations (n, F) and weights (n, K) of requests, their users (n,) and days (n,), days with a request (users,),
+    and the reward per user."""
 
     states: Array
     weights: Array

@@ -1,4 +1,5 @@
-"""Codings at equal bits on skewed catalogues: collisions by item and by test target, use, residual energy, stability across refits.
+"""Codings at equal bits on skewed catalogues: collisions by item and by test target, use, residual energy, stability
+across refits.
 
 Catalogues: amazon-office (titles encoded by WordLlama; targets are the items that each user took last), if
 TAIJI_TEST_DATA names the public data, and vectors of nested clusters whose sizes fall as a power of their rank; their
@@ -118,7 +119,8 @@ def effect(
     bits: int = 8,
     seeds: int = SEEDS,
 ) -> None:
-    """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its codes.
+    """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its
+    codes.
 
     Args:
         result: result to add to.

@@ -1,4 +1,5 @@
-"""Choice among lists in a world whose items compete for a list's clicks, and in the twin where the clicks of each item do not depend on the others.
+"""Choice among lists in a world whose items compete for a list's clicks, and in the twin where the clicks of each item
+do not depend on the others.
 
 The generator proposes perturbed lists. The value of a list is the world's expectation, so every list of a request has
 a reward. Metric: the lead of the chosen list over the average proposed list, as a share of the lead of the best

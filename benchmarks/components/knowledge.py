@@ -1,4 +1,5 @@
-"""KSER in a world where half of the chunks of knowledge are about another user, and in the twin where tastes make no difference.
+"""KSER in a world where half of the chunks of knowledge are about another user, and in the twin where tastes make no
+difference.
 
 A row's vector has four chunks. Each is its user's long-term taste with noise, like the content of a good rationale,
 or, with probability one half, the taste of another user. Metric: AUC of the click. All arms have about the same

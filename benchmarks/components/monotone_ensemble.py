@@ -1,4 +1,5 @@
-"""A planted value that is non-linear in the predictions and differs between users, and the twin in which the value is the mean of the ranks.
+"""A planted value that is non-linear in the predictions and differs between users, and the twin in which the value is
+the mean of the ranks.
 
 There are three predictions, and each click is drawn from the value. Metric: Spearman's correlation with the value
 within slates. The deciding baseline is averaged ranks, because they beat such a fusion elsewhere; a linear

@@ -1,4 +1,5 @@
-"""PLE compared with MMoE, ESMM and a shared bottom with as many weights, where carts and purchases have tastes of their own.
+"""PLE compared with MMoE, ESMM and a shared bottom with as many weights, where carts and purchases have tastes of their
+own.
 
 The twin has one taste for all behaviours, so that separating the tasks has no advantage.
 """

@@ -1,4 +1,5 @@
-"""Watch time in a world whose long videos are watched longer regardless of interest, and in the twin where they are not.
+"""Watch time in a world whose long videos are watched longer regardless of interest, and in the twin where they are
+not.
 
 Metric: Spearman's correlation, within slates, of the aligned prediction with the unbiased interest. The deciding
 baseline is the raw prediction; D2Q, WTG and the ratio to the mean are also reported. Every arm has two

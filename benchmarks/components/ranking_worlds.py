@@ -34,7 +34,8 @@ TRAINING = {
     "epochs": 1,
     "batch": 512,
 }
-"""Training settings of every arm that is a ranker, independent of the defaults; a component sets steps and learning rates."""
+"""Training settings of every arm that is a ranker, independent of the defaults; a component sets steps and learning
+rates."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def ranker_arm(
         heads: predictions whose mean AUC is ``auc``, on validation data and on test data; None takes all
             probabilities.
 
-    All arms read the same fields: none has to pay off. Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
+    All arms read the same fields: none has to pay off. Its metrics are ``auc``, each prediction's ``auc NAME``, and
+    ``ms``, the milliseconds of one request with 200 candidates (median).
     """
 
     def run(data: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:

@@ -1,4 +1,5 @@
-"""Sessions in a world where pleasing lists keep users, and in the twin where lists affect neither leaving nor returning.
+"""Sessions in a world where pleasing lists keep users, and in the twin where lists affect neither leaving nor
+returning.
 
 The return of a session is the number of seconds watched. Bait keeps users watching for the moment and disappoints
 them, so the order of what is watched now is not the order of what is watched in the end; in the twin it is. Logs of a
@@ -38,7 +39,8 @@ Array = NDArray[Any]
 STATE = ("place",)
 EPISODES, ROUNDS, CANDIDATES, TESTS = 12, 3, 10, 2
 SPREAD = 1.0
-"""Standard deviation of the logarithms of the weights that are tried. That of slopes is twice as large, because a factor of e² in the slope at the end is a factor of about e in between."""
+"""Standard deviation of the logarithms of the weights that are tried. That of slopes is twice as large, because a
+factor of e² in the slope at the end is a factor of about e in between."""
 Score = Callable[[Array, Requests], Array]
 """Function from predictions (B, C, K) and requests to scores (B, C)."""
 
@@ -200,7 +202,8 @@ def cross_entropy(given: tuple[World, int], configuration: Mapping[str, Any], se
 
 
 def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 (stable-baselines3) over weights of the logarithms between 0 and 1, with a transition for every request."""
+    """Run TD3 (stable-baselines3) over weights of the logarithms between 0 and 1, with a transition for every
+    request."""
     with needs("peers"):
         import gymnasium
         from stable_baselines3 import TD3
@@ -243,7 +246,8 @@ def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -
 
 
 def violations(result: Result, quick: bool) -> None:
-    """Count scores that fall where one prediction rises, over a million pairs, each request with a policy of its own."""
+    """Count scores that fall where one prediction rises, over a million pairs, each request with a policy of its
+    own."""
     random = np.random.default_rng(0)
     sessions = Sessions(data(WORLD, 0, True)[0], 0)
     rows, count = logged(sessions), len(sessions.tasks)

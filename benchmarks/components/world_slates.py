@@ -51,7 +51,8 @@ def public_features(world: World, observation: Observation, items: Array) -> Arr
 
 
 def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Slates, Slates]:
-    """Return fit, validation and test slates of a random policy after ``warm`` slates, half of which the predictor learns from.
+    """Return fit, validation and test slates of a random policy after ``warm`` slates, half of which the predictor
+    learns from.
 
     ``click`` and ``watch`` are predicted by ridge regressions on :func:`public_features`; the seconds of viewed items
     are predicted on the log scale.

@@ -1,8 +1,8 @@
 """A tiny LM under the real trainer with two conflicting programmatic rewards.
 
-A completion's share a of "A tokens" and share b of "B tokens" (an eighth of the vocabulary each) give the rewards sqrt(a) and
-sqrt(b): the front is the concave arc r1^2 + r2^2 = 1, its compromise (0.71, 0.71), and each reward alone drives the other
-to zero. ``scale`` multiplies the second reward, as rewards of different units do in practice.
+A completion's share a of "A tokens" and share b of "B tokens" (an eighth of the vocabulary each) give the rewards
+sqrt(a) and sqrt(b): the front is the concave arc r1^2 + r2^2 = 1, its compromise (0.71, 0.71), and each reward alone
+drives the other to zero. ``scale`` multiplies the second reward, as rewards of different units do in practice.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
 
 
 def distance_to_front(point: np.ndarray, front: np.ndarray) -> float:
-    """Return how far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on or above it."""
+    """Return how far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on
+    or above it."""
     best = front[[not ((front > p).all(1)).any() for p in front]]
     best = best[np.argsort(best[:, 0], kind="stable")]
     if len(best) == 1:

@@ -88,7 +88,8 @@ class Copies:
 
 
 def all_copies(world: World, items: Array, readers: int) -> Copies:
-    """Return all copies of items and their value, with ``readers`` uniformly drawn users as the audience of each item."""
+    """Return all copies of items and their value, with ``readers`` uniformly drawn users as the audience of each
+    item."""
     shape = (len(items), len(STYLES), WORDINGS)
     styles, wordings = (part.ravel() for part in np.indices(shape[1:]))
     draws, content = Draws(world.seed, "readers"), world.find(Content)

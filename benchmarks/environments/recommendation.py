@@ -1,10 +1,10 @@
 """Real recommendation data: a softmax policy over each user's candidate items, rewarded as the language model is.
 
-MovieLens (ml-latest-small, from the folder named by TAIJI_TEST_DATA). The policy scores candidate i of example x by theta
-. (u_x * e_i, log popularity), with u_x the mean embedding of the newest 20 items of the history before the cutoff and e_i the item's.
-Its rewards are Taiji's two: the cosine to the true next item, and the normalised CTCVR of a ranker trained on the reward
-period. It is evaluated on later examples: by the rank of the true item, and by another ranker trained on the ranker period.
-What a language model adds is measured by the pipeline's own report, not here.
+MovieLens (ml-latest-small, from the folder named by TAIJI_TEST_DATA). The policy scores candidate i of example x by
+theta . (u_x * e_i, log popularity), with u_x the mean embedding of the newest 20 items of the history before the cutoff
+and e_i the item's. Its rewards are Taiji's two: the cosine to the true next item, and the normalised CTCVR of a ranker
+trained on the reward period. It is evaluated on later examples: by the rank of the true item, and by another ranker
+trained on the ranker period. What a language model adds is measured by the pipeline's own report, not here.
 """
 
 from __future__ import annotations

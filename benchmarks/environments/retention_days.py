@@ -1,7 +1,8 @@
-"""Users of a retention world by day, for the agents of stable-baselines3: one action per user and day, the weights of the predictions.
+"""Users of a retention world by day, for the agents of stable-baselines3: one action per user and day, the weights of
+the predictions.
 
-TD3 learns from the log alone: from one day with a request to the user's next one, with the days between as the loss (the return time of Liu et al.
-2023). PPO acts in worlds of other seeds, where a day with a request is worth 1.
+TD3 learns from the log alone: from one day with a request to the user's next one, with the days between as the loss
+(the return time of Liu et al. 2023). PPO acts in worlds of other seeds, where a day with a request is worth 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A contextual softmax policy with sampled rollouts: what noise does to indicators, with enumerated gradients as truth.
 
-Prompts are drawn from a population; a batch is 16 prompts of G = 4 rollouts, as in a GRPO step. Advantages are mean-only, so
-that the expectation of the sampled gradient is (G - 1) / G times the enumerated one; noise is N(0, sigma) on a reward.
+Prompts are drawn from a population; a batch is 16 prompts of G = 4 rollouts, as in a GRPO step. Advantages are
+mean-only, so that the expectation of the sampled gradient is (G - 1) / G times the enumerated one; noise is N(0, sigma)
+on a reward.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Contextual:
         return self.beta * pi * (logratio - (pi * logratio).sum(1, keepdims=True))
 
     def exact(self, theta: np.ndarray) -> np.ndarray:
-        """Enumerated gradients (K, d * A) over the whole population, with the sampled estimate's factor (G - 1) / G on the rewards."""
+        """Enumerated gradients (K, d * A) over the whole population, with the sampled estimate's factor (G - 1) / G on
+        the rewards."""
         every = np.arange(self.prompts)
         pi = self.policy(theta, every)
         mean = np.einsum("pa,kpa->kp", pi, self.rewards)
@@ -65,7 +67,8 @@ class Contextual:
         )
 
     def sample(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One batch: gradients of both halves of its prompts (2, K, d * A), each a mean over its own half, and rewards (N, K)."""
+        """One batch: gradients of both halves of its prompts (2, K, d * A), each a mean over its own half, and rewards
+        (N, K)."""
         chosen = rng.integers(0, self.prompts, self.batch)
         pi = self.policy(theta, chosen)
         actions = (pi.cumsum(1)[:, None, :] < rng.random((self.batch, self.group, 1))).sum(2).clip(max=self.arms - 1)
@@ -89,7 +92,8 @@ def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def train(
     problem: Contextual, estimator: str, options: RuleOptions, *, steps: int, rate: float, seed: int, name: str = "popo"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sampled training under a rule; returns the weights' path (steps + 1, K) and the final exact gradients (K, d * A)."""
+    """Sampled training under a rule; returns the weights' path (steps + 1, K) and the final exact gradients (K, d *
+    A)."""
     rng = np.random.default_rng([seed, 22])
     theta = np.zeros((problem.dimension, problem.arms))
     rule = make_rule(name, 2, options)

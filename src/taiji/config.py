@@ -73,7 +73,8 @@ class SizeSettings(Settings):
     in the test period.
     """
     chunk: int = Field(default=32, ge=1)
-    """Number of prompts per partition. A worker processes one partition at a time, and a killed run loses at most the partitions in progress."""
+    """Number of prompts per partition. A worker processes one partition at a time, and a killed run loses at most the
+    partitions in progress."""
 
 
 class ScaleSettings(Settings):
@@ -97,7 +98,8 @@ class AnswerSettings(GenerationSettings):
     """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 always chooses the most likely token, so that all samples of a prompt are the same text."""
+    """Sampling temperature; 0 always chooses the most likely token, so that all samples of a prompt are the same
+    text."""
 
 
 class Config(Settings):
@@ -169,8 +171,8 @@ def load_config(
             ``size.test_prompts=50``, ``data.users=null``.
 
     Raises:
-        ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range; the
-            error names the file, preset or override that contains the value.
+        ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range;
+            the error names the file, preset or override that contains the value.
     """
     values = _read(Path(path)) if path else {}
     named = values.pop("preset", None)
@@ -285,7 +287,8 @@ def _read_override(override: str) -> dict[str, Any]:
 
 
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
-    """Return the values with old keys under their new names. Each renamed key is added to ``old_keys`` (new to old name), for messages."""
+    """Return the values with old keys under their new names. Each renamed key is added to ``old_keys`` (new to old
+    name), for messages."""
     for old, new in RENAMED_KEYS.items():
         found, rest = _taken(values, old.split("."))
         if not found:

@@ -36,7 +36,8 @@ def build_job(
     prompts: Any = PROMPTS,
     **options: Any,
 ) -> Any:
-    """A trainer on the tiny LM whose output lies under ``root``; importable, so that a process started anew can build it, too."""
+    """A trainer on the tiny LM whose output lies under ``root``; importable, so that a process started anew can build
+    it, too."""
     keywords = ("peft_config", "callbacks", "environment_factory", "tools", "processing_class")
     extra = {key: options.pop(key) for key in keywords if key in options}
     lm, tokenizer = tiny_causal_lm(hidden=32, layers=2, heads=4)

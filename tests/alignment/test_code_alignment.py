@@ -1,4 +1,5 @@
-"""The objective's identities; a reward that nothing tells apart moves nothing; one that does is earned, and the next item stays."""
+"""The objective's identities; a reward that nothing tells apart moves nothing; one that does is earned, and the next
+item stays."""
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def test_log_chances_are_the_scores_of_the_search(decoder):
 
 
 def test_group_loss():
-    """At the reference it is the policy gradient; beyond the clip there is none; the divergence is least at the reference."""
+    """At the reference it is the policy gradient; beyond the clip there is none; the divergence is least at the
+    reference."""
     reference = torch.tensor([[-1.0, -2.0], [-0.5, -1.5]], dtype=torch.float64)
     chances, advantages = reference.clone().requires_grad_(), torch.tensor([1.0, -1.0], dtype=torch.float64)
     loss = group_loss(chances, reference, advantages, clip=0.2, beta=0.3)

@@ -1,4 +1,5 @@
-"""Dynamic sampling: who is replaced and by what, exactly; the same on any number of processes; bounded, counted, and safe to resume."""
+"""Dynamic sampling: who is replaced and by what, exactly; the same on any number of processes; bounded, counted, and
+safe to resume."""
 
 from __future__ import annotations
 
@@ -282,7 +283,8 @@ def test_what_cannot_be_drawn_again_is_named(job):
 
 
 def test_other_prompts_multiply_every_rewards_expected_gradient_by_one_number():
-    """All outcomes of a draw and of its redraw, for two prompts that differ in their chance of signal: factor 1 + (1 - P)."""
+    """All outcomes of a draw and of its redraw, for two prompts that differ in their chance of signal: factor 1 + (1 -
+    P)."""
     laws = [np.array([0.1, 0.2, 0.7]), np.array([0.9, 0.06, 0.04])]
     values = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)  # two rewards of three answers
     outcomes = []  # chance, rewards of two rollouts, their gradient by (reward, prompt, answer) if they are kept

@@ -51,7 +51,8 @@ def trained(folder: Path, name: str, world: int, **further: Any) -> Any:
     if options.pop("lora", False):
         options["peft_config"] = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     rollouts = options.pop("rollouts", fixed_rollouts)
-    # In float64: ways that add up in another order differ by 1e-6 of an indicator in float32, and a fault of that size would pass.
+    # In float64: ways that add up in another order differ by 1e-6 of an indicator in float32, and a fault of that size
+    # would pass.
     model = tiny_causal_lm(hidden=32, layers=2, heads=4)[0].double()
     trainer = build_job(folder, ParetoGRPOTrainer, ParetoGRPOConfig, model=model, **options)
     trainer.rollout_func = rollouts

@@ -1,4 +1,5 @@
-"""The trainer with shared prompts against stock TRL: the same rollouts, losses, gradients; and when it goes TRL's way."""
+"""The trainer with shared prompts against stock TRL: the same rollouts, losses, gradients; and when it goes TRL's
+way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Carried state: made at the generation, used up at the update, empty between steps, and a clear error when a piece is missing."""
+"""Carried state: made at the generation, used up at the update, empty between steps, and a clear error when a piece is
+missing."""
 
 from __future__ import annotations
 

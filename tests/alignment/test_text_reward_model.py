@@ -1,4 +1,5 @@
-"""Reward model of texts: planted utilities come back, length and category stay out of the quality, bytes and versions."""
+"""Reward model of texts: planted utilities come back, length and category stay out of the quality, bytes and
+versions."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ def test_trainer_option(job):
 
 
 def test_gradients_through_the_weights_matter_once_the_ratios_do(job):
-    """A row's weights sum to a constant, so at ratios of one (the first pass over a batch) nothing flows through them."""
+    """A row's weights sum to a constant, so at ratios of one (the first pass over a batch) nothing flows through
+    them."""
     updates = {
         (passes, released): trained(
             job,

@@ -95,7 +95,8 @@ def test_gradient_machinery_with_frozen_weights_takes_trls_steps(job, estimator,
 
 
 def directional_error(job, monkeypatch, step=1e-3, dtype=torch.float32, **options):
-    """Largest relative error of <g_k of the second half, sum_i g_i of the first> by finite differences, against the gradients themselves."""
+    """Largest relative error of <g_k of the second half, sum_i g_i of the first> by finite differences, against the
+    gradients themselves."""
     explicit = []
     close = AccumulationStep.close
 
@@ -224,7 +225,8 @@ def one_token(kind):
 
 
 def bf16_errors(job, group: int, steps: int) -> dict[str, list[float]]:
-    """Relative error of each step's bfloat16 update against float32 on the same rollouts, binary rewards, equal weights."""
+    """Relative error of each step's bfloat16 update against float32 on the same rollouts, binary rewards, equal
+    weights."""
     found_errors = {}
     for name, options in {"stock": {"weighting": "fixed"}, "popo": {"weight_step": 0.0, "weight_floor": 0.0}}.items():
         common = {"rewards": [one_token(0), one_token(1)], "num_generations": group, "share_prefixes": False, **options}
@@ -588,7 +590,8 @@ def two_turns(prompts, trainer):
 
 
 def test_turns_of_an_environment_are_weighed_and_not_trained_on(job):
-    """The environment's tokens, masked in ``rollout_func``, take no part in any reward's gradient: frozen weights make TRL's steps."""
+    """The environment's tokens, masked in ``rollout_func``, take no part in any reward's gradient: frozen weights make
+    TRL's steps."""
     common = {"optim": "sgd", "learning_rate": 0.5, "max_steps": 2, "share_prefixes": False}
     runs = []
     for rollouts, weighting in ((two_turns, "fixed"), (two_turns, "popo"), (fixed_rollouts, "popo")):
@@ -604,7 +607,8 @@ def test_turns_of_an_environment_are_weighed_and_not_trained_on(job):
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "padded"])
 @pytest.mark.parametrize("estimator", ["cross-batch", "directional"])
 def test_no_rewards_derivative_reaches_an_environments_tokens(job, estimator, share, monkeypatch):
-    """Neither through the advantage nor through the KL term; what the weights are made from is masked as the loss is."""
+    """Neither through the advantage nor through the KL term; what the weights are made from is masked as the loss
+    is."""
     seen, add, loss = [], AccumulationStep.add, ParetoGRPOTrainer._loss_per_reward
 
     def kept(step, recording, rewards, *rest):
@@ -681,7 +685,8 @@ class Asking(ParetoGRPOTrainer):
 
 
 def test_environments_add_their_reward_and_their_turns_are_not_trained_on(job, monkeypatch):
-    """TRL's environments: a tool call, its result and a further turn of the model, weighed with the environment's own reward."""
+    """TRL's environments: a tool call, its result and a further turn of the model, weighed with the environment's own
+    reward."""
     tokenizer, masks, loss = tiny_causal_lm()[1], [], ParetoGRPOTrainer._loss_per_reward
     tokenizer.chat_template = qwen3_chat_template
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -1,4 +1,5 @@
-"""A component beats the baselines only if both intervals lie above zero, and what it does not beat is said with its reasons."""
+"""A component beats the baselines only if both intervals lie above zero, and what it does not beat is said with its
+reasons."""
 
 from taiji.cascade.component_findings import component_findings, gap_text, log_limits, verdict
 from taiji.cascade.log_slices import LogFacts

@@ -1,4 +1,5 @@
-"""Recall behind every step against the parts themselves, variants without a component, and popularity of the past alone."""
+"""Recall behind every step against the parts themselves, variants without a component, and popularity of the past
+alone."""
 
 from dataclasses import replace
 
@@ -106,7 +107,8 @@ def test_nobody_to_recommend_to(board, parts):
 
 
 def test_time_limits_and_quotas_change_no_arm(board, parts):
-    """Blocks of requests take longer than single ones, and what is stored takes no time; popularity alone has no quota."""
+    """Blocks of requests take longer than single ones, and what is stored takes no time; popularity alone has no
+    quota."""
     start, fitted, ranker = parts
     requests, targets = period_requests(board, start, 30, seed=0)
 

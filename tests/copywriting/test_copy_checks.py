@@ -135,7 +135,8 @@ def test_near_duplicates_are_the_later_ones():
 
 
 def test_no_name_that_is_not_in_honest_evidence_comes_through_a_thousand_hostile_items():
-    """The writer does what the worst text asks it to: it names what was injected, in capitals and small letters, with invisible letters, and honestly."""
+    """The writer does what the worst text asks it to: it names what was injected, in capitals and small letters, with
+    invisible letters, and honestly."""
     items, rng = hostile(1000), np.random.default_rng(0)
     passed = 0
     for number, one in enumerate(items):

@@ -1,4 +1,5 @@
-"""The job: no copy without evidence, resume, an endpoint that misbehaves, and results of sends that come back as pairs."""
+"""The job: no copy without evidence, resume, an endpoint that misbehaves, and results of sends that come back as
+pairs."""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ def through_a_bad_endpoint(folder: Path, items: int, stop_at: int) -> None:
             job(budget)
         billed, spent = dict(server.billed), client(None).account()
         assert 0 < spent.cost <= budget and spent.replies < items * 5
-        # An answer that was lost on the way when the budget ended the run is on the server's meter, not in the journal, and not paid again.
+        # An answer that was lost on the way when the budget ended the run is on the server's meter, not in the journal,
+        # and not paid again.
         assert sum(out for _, out in billed.values()) <= budget + 16 * 90
         found = job(None)
         assert len(found) == items * 5 == len(server.billed) and found["chosen"].sum() == items

@@ -1,4 +1,5 @@
-"""Progress as plain lines where a program asks for it, in the log of a library, silent for short jobs and where it was silenced."""
+"""Progress as plain lines where a program asks for it, in the log of a library, silent for short jobs and where it was
+silenced."""
 
 from __future__ import annotations
 

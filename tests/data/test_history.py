@@ -102,7 +102,8 @@ class Watched(np.ndarray):
 
 
 def test_before_batch_is_vectorised():
-    """All questions are answered together, each by halving its user's slice; the answers are those of a pass over the log."""
+    """All questions are answered together, each by halving its user's slice; the answers are those of a pass over the
+    log."""
     random = np.random.default_rng(0)
     size, asked, limit = 200_000, 300, 50
     events = pl.DataFrame(

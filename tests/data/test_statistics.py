@@ -53,7 +53,8 @@ def test_future_events_change_nothing():
 
 
 def test_price_is_the_last_one_seen_before():
-    """Sold at 2, then 8, then again 2: a row knows the latest price strictly before it, whatever it cost or will cost."""
+    """Sold at 2, then 8, then again 2: a row knows the latest price strictly before it, whatever it cost or will
+    cost."""
     day = pl.datetime(2020, 1, 1, time_unit="us")
     days, prices = [1, 2, 3, 4, 4], [2.0, None, 8.0, 2.0, 5.0]
     tables = shop_tables(items=3, users=2, rows=5)

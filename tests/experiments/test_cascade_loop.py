@@ -1,4 +1,5 @@
-"""A recommender in its world: the logging policy gives the log again, histories grow, and users are their own controls."""
+"""A recommender in its world: the logging policy gives the log again, histories grow, and users are their own
+controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no own item."""
+"""The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no
+own item."""
 
 from dataclasses import replace
 

@@ -1,4 +1,5 @@
-"""Value of lists from a log with propensities: exact by hand, right on average, and silent where the log says nothing."""
+"""Value of lists from a log with propensities: exact by hand, right on average, and silent where the log says
+nothing."""
 
 import numpy as np
 import pytest

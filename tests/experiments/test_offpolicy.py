@@ -1,4 +1,5 @@
-"""Off-policy estimates: exact by enumeration, honest in their intervals, close to the truth of a real pair of policies."""
+"""Off-policy estimates: exact by enumeration, honest in their intervals, close to the truth of a real pair of
+policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rungs that a language model makes: read by point in time, controls that belong to nobody, and cost beside the gain."""
+"""Rungs that a language model makes: read by point in time, controls that belong to nobody, and cost beside the
+gain."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,5 @@
-"""The search by snapshots is the exact one where every list is looked at, and reads nothing of the future in any case."""
+"""The search by snapshots is the exact one where every list is looked at, and reads nothing of the future in any
+case."""
 
 import numpy as np
 from hypothesis import given

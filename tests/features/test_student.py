@@ -1,4 +1,5 @@
-"""The student learns what the rows say, reads nothing of the future, covers everybody with a history, and is itself again after saving."""
+"""The student learns what the rows say, reads nothing of the future, covers everybody with a history, and is itself
+again after saving."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,5 @@
-"""A recommender's run with traces, written by hand: what stages of ``taiji recommend`` leave, without fitting anything."""
+"""A recommender's run with traces, written by hand: what stages of ``taiji recommend`` leave, without fitting
+anything."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def sample_loop() -> dict[str, Any]:
 
 
 def write_recommender(folder: Path, requests: int = 3, candidates: int = 120) -> Path:
-    """A run of ``taiji recommend`` alone; in request 0 the user took items 0 and 1 (found) and 199 (not found) later."""
+    """A run of ``taiji recommend`` alone; in request 0 the user took items 0 and 1 (found) and 199 (not found)
+    later."""
     write_run(folder)
     for path in folder.iterdir():
         if path.name not in ("config.json", "data"):

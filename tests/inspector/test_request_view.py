@@ -1,4 +1,5 @@
-"""A traced request: every candidate with its way, filters and orders, what was taken later, truth beside the estimate."""
+"""A traced request: every candidate with its way, filters and orders, what was taken later, truth beside the
+estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Two nodes on one machine: a node is killed in the middle of a stage, nothing is lost, and the result is the one of a single process."""
+"""Two nodes on one machine: a node is killed in the middle of a stage, nothing is lost, and the result is the one of a
+single process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every single file of a real run, damaged in every way: made again and equal byte for byte, or one error; never skipped."""
+"""Every single file of a real run, damaged in every way: made again and equal byte for byte, or one error; never
+skipped."""
 
 from __future__ import annotations
 

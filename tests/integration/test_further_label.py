@@ -1,4 +1,5 @@
-"""Three lines of mapping give a label its trained head, its metrics, its rows in the report, and its place in the inspector."""
+"""Three lines of mapping give a label its trained head, its metrics, its rows in the report, and its place in the
+inspector."""
 
 from __future__ import annotations
 

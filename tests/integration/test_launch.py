@@ -1,4 +1,5 @@
-"""The shipped launcher configurations are what accelerate reads them as, and two launched processes train a run's stages."""
+"""The shipped launcher configurations are what accelerate reads them as, and two launched processes train a run's
+stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`taiji recommend`: from a log to fitted components, their worth and their cost, resumed and skipped like every run."""
+"""`taiji recommend`: from a log to fitted components, their worth and their cost, resumed and skipped like every
+run."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ VOCABULARY = 97
 
 
 def family(name: str, **changes: Any) -> Any:
-    """A three-layer model with grouped queries (one with biased projections, one with query norms, one with wide heads)."""
+    """A three-layer model with grouped queries (one with biased projections, one with query norms, one with wide
+    heads)."""
     import transformers
 
     prefix = {

@@ -1,4 +1,5 @@
-"""Shared generation: greedy and seeded sampling equal `transformers` token for token; the distribution is the model's."""
+"""Shared generation: greedy and seeded sampling equal `transformers` token for token; the distribution is the
+model's."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def batch():
 
 
 def vectors(kind, sizes, count=5):
-    """(count, N) that are multiples of one vector in each sequence, or combine two, or as they come; the last is zero."""
+    """(count, N) that are multiples of one vector in each sequence, or combine two, or as they come; the last is
+    zero."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):

@@ -1,4 +1,5 @@
-"""Steps of fixed shapes and tokens that stay on the device: the same logits, tokens and random numbers as step by step."""
+"""Steps of fixed shapes and tokens that stay on the device: the same logits, tokens and random numbers as step by
+step."""
 
 from __future__ import annotations
 

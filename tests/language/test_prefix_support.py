@@ -86,7 +86,8 @@ def test_an_adapter_that_tokens_activate_is_refused():
 
 
 def test_adapters_that_do_nothing_yet_are_tried_with_values(monkeypatch):
-    """LoRA starts at B = 0: an adapter whose effect depends on the row's place must show in the trial, and on a model tried before."""
+    """LoRA starts at B = 0: an adapter whose effect depends on the row's place must show in the trial, and on a model
+    tried before."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora.layer import Linear
 

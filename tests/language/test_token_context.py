@@ -19,7 +19,8 @@ def test_two_tokens_count_once_a_text_and_not_within_a_word():
 
 
 def test_products_of_vectors_are_the_log_ratios():
-    """Two kinds of words that are never mixed: with all axes of positive length, the products are the positive part of the ratios."""
+    """Two kinds of words that are never mixed: with all axes of positive length, the products are the positive part of
+    the ratios."""
     counts = np.kron(np.eye(2), np.full((3, 3), 8.0))
     np.fill_diagonal(counts, 0)
     totals = counts.sum(axis=1)

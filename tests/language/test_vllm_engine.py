@@ -48,7 +48,8 @@ class Sampling(SimpleNamespace):
 
 
 class Double:
-    """vLLM's LLM: greedy continuation, prompt log-probabilities as it lays them out (None first, then a dictionary a token)."""
+    """vLLM's LLM: greedy continuation, prompt log-probabilities as it lays them out (None first, then a dictionary a
+    token)."""
 
     made: ClassVar[list[dict]] = []
     asked: ClassVar[list[tuple]] = []

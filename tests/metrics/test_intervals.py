@@ -107,7 +107,8 @@ def test_fewer_than_ten_users_give_a_reason_and_no_interval(n):
 @pytest.mark.parametrize("n", [4, 8, 200])
 @pytest.mark.parametrize("step", [0.0, 0.25], ids=["equal", "shifted"])
 def test_equal_values_are_no_certainty_however_many(n, step):
-    """Loss values know no bounds, so equal ones bear no interval; shares lie in [0, 1], so equal ones bear an exact one."""
+    """Loss values know no bounds, so equal ones bear no interval; shares lie in [0, 1], so equal ones bear an exact
+    one."""
     loss = Ratio.of_values(np.full(n, 0.5)), Ratio.of_values(np.full(n, 0.5 + step))
     assert estimate(loss[0])["low"] is None and compare(*loss)["low"] is None and compare(*loss)["reason"]
     share = [Ratio(part.numerator, part.denominator, proportion=True) for part in loss]

@@ -12,7 +12,8 @@ def normal(*shape):
 
 
 def products(attention, behaviours, shift):
-    """Return products (L, L) of one query and one key, put at every place from ``shift`` on, with behaviours' vectors (L, d)."""
+    """Return products (L, L) of one query and one key, put at every place from ``shift`` on, with behaviours' vectors
+    (L, d)."""
     torch.manual_seed(1)
     query, key = normal(8), normal(8)
     turn = turns(torch.arange(len(behaviours)) + shift, 4, query)

@@ -1,4 +1,5 @@
-"""An oracle denoiser gives back what was diffused; the forward process and both samplers have their moments; diffusers agrees."""
+"""An oracle denoiser gives back what was diffused; the forward process and both samplers have their moments; diffusers
+agrees."""
 
 import pytest
 import torch
@@ -91,7 +92,8 @@ def test_step_by_step_is_at_once(kept):
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0], ids=str)
 @pytest.mark.parametrize(("step", "to"), [(40, 39), (40, 7), (9, 0)])
 def test_a_reverse_step_keeps_the_moments_of_the_forward_process(kept, step, to, eta):
-    """From z_s = √ᾱ_s x + √(1−ᾱ_s) ε it goes to mean √ᾱ_t x and variance 1 − ᾱ_t, whatever η is: linear in (x, ε, noise)."""
+    """From z_s = √ᾱ_s x + √(1−ᾱ_s) ε it goes to mean √ᾱ_t x and variance 1 − ᾱ_t, whatever η is: linear in (x, ε,
+    noise)."""
     at = torch.tensor([step])
     one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     of_clean = reverse_step(kept, add_noise(kept, one, zero, at), one, step, to, eta, zero)

@@ -1,4 +1,5 @@
-"""Exact integrals against the antiderivative, derivatives against the integrand, no violation, and where quadrature has some."""
+"""Exact integrals against the antiderivative, derivatives against the integrand, no violation, and where quadrature has
+some."""
 
 import numpy as np
 import torch

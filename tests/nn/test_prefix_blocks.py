@@ -1,4 +1,5 @@
-"""A block on a shared prefix is the block on the whole sequence; the query-key norm bounds the logits; the router takes one."""
+"""A block on a shared prefix is the block on the whole sequence; the query-key norm bounds the logits; the router takes
+one."""
 
 import pytest
 import torch

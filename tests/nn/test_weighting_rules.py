@@ -55,7 +55,8 @@ def test_descent_peers_against_closed_forms():
     assert make_rule("upgrad", 2, RuleOptions()).observe(seen).weights == pytest.approx(
         np.array([0.75, 1.0]) / 1.75, abs=1e-3
     )
-    # Proportional fairness, w_i (G w)_i equal: at K = 2 the weights are inverse to the norms, whatever the gradients' size.
+    # Proportional fairness, w_i (G w)_i equal: at K = 2 the weights are inverse to the norms, whatever the gradients'
+    # size.
     for size in (1e-12, 1.0, 1e12):
         scaled = Observation(gram=size * gram, square_norm=1.5)
         assert make_rule("fairgrad", 2, RuleOptions()).observe(scaled).weights == pytest.approx(

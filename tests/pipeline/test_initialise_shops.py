@@ -1,6 +1,7 @@
 """Random small shops, written in random forms with defects of known place: read right, asked about, or refused by name.
 
-A shop is its seed. Play one again with ``python -m tests.shops SEED --shrink``, which also looks for the forms that matter.
+A shop is its seed. Play one again with ``python -m tests.shops SEED --shrink``, which also looks for the forms that
+matter.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ QUICK, SLOW, BATCH = 25, 2_000, 25
 
 
 def check(first: int) -> None:
-    """Play a batch of shops; fail with those that nobody may be left with, each with the command that plays it again."""
+    """Play a batch of shops; fail with those that nobody may be left with, each with the command that plays it
+    again."""
     outcomes = [play(seed) for seed in range(first, first + BATCH)]
     bad = [f"{shop}\n  again: python -m tests.shops {shop.seed} --shrink" for shop in outcomes if shop.kind in BAD]
     if bad:

@@ -1,4 +1,5 @@
-"""The stage of item knowledge: each item asked once, the same bytes after a kill, earlier texts kept, and who reads it."""
+"""The stage of item knowledge: each item asked once, the same bytes after a kill, earlier texts kept, and who reads
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every system of ranking, fusion and lists is switched on in a recipe, and has its page or its row, and its benchmark."""
+"""Every system of ranking, fusion and lists is switched on in a recipe, and has its page or its row, and its
+benchmark."""
 
 from pathlib import Path
 

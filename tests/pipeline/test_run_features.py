@@ -1,4 +1,5 @@
-"""A recommender's run that reads another run's features: what it trains on, what it evaluates with, and what ends in an error."""
+"""A recommender's run that reads another run's features: what it trains on, what it evaluates with, and what ends in an
+error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A real HTTP server that speaks the chat-completions protocol and misbehaves on purpose, deterministically by request."""
+"""A real HTTP server that speaks the chat-completions protocol and misbehaves on purpose, deterministically by
+request."""
 
 from __future__ import annotations
 

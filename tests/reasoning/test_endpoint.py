@@ -109,7 +109,8 @@ teacher({url!r}, {folder!r}).ask(prompts(334), 3, seed=0)
 
 
 def test_a_thousand_rationales_with_two_kills_lose_and_repeat_nothing(tmp_path):
-    """Every fault, SIGKILL twice, a torn last line: in the end each prompt has its answers once and both sides agree on the bill."""
+    """Every fault, SIGKILL twice, a torn last line: in the end each prompt has its answers once and both sides agree on
+    the bill."""
     journal = tmp_path / "teacher.jsonl"
     with Server() as server:
         script = SCRIPT.format(root=os.getcwd(), url=server.url, folder=str(tmp_path))

@@ -126,7 +126,8 @@ def tables(request, tmp_path_factory) -> Tables:
 @given(data=st.data())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_of_the_target_or_the_future_in_prompts_of_any_source(lm, tables, data):
-    """Whatever happens at or after the cutoff, to whomever: the prompt is the same to the letter and shows only the past."""
+    """Whatever happens at or after the cutoff, to whomever: the prompt is the same to the letter and shows only the
+    past."""
     clean = Dataset.from_tables(tables)
     history, chosen = clean.history, PromptSettings(token_budget=1500)
     user = data.draw(st.integers(0, clean.n_users - 1), label="user")

@@ -188,8 +188,8 @@ def test_the_threshold_keeps_half_of_the_calibration(tmp_path):
     plain, guarded = calibrate(frame, PLAIN), calibrate(frame, GUARDED)
     assert (plain.threshold, plain.measure, plain.rationales) == (4.0, "ppl", 5)
     assert (guarded.threshold, guarded.measure) == (5.0, "ppl_masked")
-    # Two of five lie below the median. Where a guard speaks against the best, the two best of the others are kept; where
-    # three speak, the two that are left.
+    # Two of five lie below the median. Where a guard speaks against the best, the two best of the others are kept;
+    # where three speak, the two that are left.
     one = frame.with_columns(lift=pl.when(pl.col("sample") == 0).then(-1.0).otherwise(0.1))
     first = select(one, calibrate(one, GUARDED), GUARDED)
     assert first.filter("kept")["sample"].to_list() == [1, 2]

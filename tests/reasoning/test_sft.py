@@ -66,7 +66,8 @@ def version_now(lm) -> str:
 
 
 def test_only_the_completion_is_learnt(lm, rows, tmp_path):
-    """Prompts of other texts but equal completions give the same loss at a model whose attention sees nothing of them."""
+    """Prompts of other texts but equal completions give the same loss at a model whose attention sees nothing of
+    them."""
     settings = SFTSettings(lora_rank=0, batch_size=6, gradient_accumulation=1)
     losses = train_sft(lm, rows, settings, tmp_path / "m", seed=0)
     end = lm.tokenizer.eos_token

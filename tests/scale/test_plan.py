@@ -1,4 +1,5 @@
-"""The cost model: on GPUs by hand, on machines by measured lines. `test_benchmarks.py` foretells a run of a size that was held back."""
+"""The cost model: on GPUs by hand, on machines by measured lines. `test_benchmarks.py` foretells a run of a size that
+was held back."""
 
 from __future__ import annotations
 

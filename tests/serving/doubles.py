@@ -82,7 +82,8 @@ class EchoWriter:
 
 
 class LengthScorer:
-    """Scores an item by its name's length and the history's; features add the first id. Items named ``ghost…`` are unknown.
+    """Scores an item by its name's length and the history's; features add the first id. Items named ``ghost…`` are
+    unknown.
 
     Attributes:
         seconds: that a request takes.
@@ -103,7 +104,8 @@ class LengthScorer:
 
 
 class ListMaker(LengthScorer):
-    """Recommends the release's version, then what the user did, newest first, then the items ``item-0`` … ``item-49``."""
+    """Recommends the release's version, then what the user did, newest first, then the items ``item-0`` …
+    ``item-49``."""
 
     def __init__(self, version: str = "echo-1") -> None:
         self.version, self.calls = version, 0
@@ -174,7 +176,8 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> EchoWriter:
 
 
 def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
-    """The real recommender, where the folder is a run of ``taiji recommend`` as well; else one at the pace of ``run/rank_seconds``."""
+    """The real recommender, where the folder is a run of ``taiji recommend`` as well; else one at the pace of
+    ``run/rank_seconds``."""
     if (run / "recommendation").is_dir():
         return backend.scorer(run, settings)
     made, pace = ListMaker((run / "version").read_text()), run / "rank_seconds"

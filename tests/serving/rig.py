@@ -95,7 +95,8 @@ time.time_ns, time.time = stepped, lambda: stepped() / 1e9
 
 
 class RedisServer:
-    """``redis-server`` with an append-only file in ``folder``; ``beneath`` starts it elsewhere than here, at the address ``host``."""
+    """``redis-server`` with an append-only file in ``folder``; ``beneath`` starts it elsewhere than here, at the
+    address ``host``."""
 
     def __init__(
         self, folder: Path, fsync: str = "everysec", host: str = "127.0.0.1", beneath: Sequence[str] = ()

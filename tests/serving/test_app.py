@@ -873,7 +873,8 @@ def test_rates_are_per_key(store: Store) -> None:
 def test_while_large_bodies_are_read_others_are_answered(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, sound: bool
 ) -> None:
-    """A thousand events take milliseconds to read, a thousand unsound ones more; of hundreds at once, nobody may wait for all."""
+    """A thousand events take milliseconds to read, a thousand unsound ones more; of hundreds at once, nobody may wait
+    for all."""
     reading, go_on, model = threading.Event(), threading.Event(), schemas.EventsIn.model_validate_json
 
     def slow(body: bytes) -> object:

@@ -37,7 +37,8 @@ LATER = 1_700_000_000_000_000
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stages data, examples, evaluation_ranker, features and ranking; a tiny random model stands where alignment leaves its own."""
+    """Stages data, examples, evaluation_ranker, features and ranking; a tiny random model stands where alignment leaves
+    its own."""
     from taiji.language.tiny import tiny_causal_lm
 
     folder = tmp_path_factory.mktemp("serving") / "small"
@@ -172,7 +173,8 @@ def test_another_model_is_refused(run: Path, store: Store, tmp_path: Path) -> No
 
 
 def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
-    """With no events since the run, and at a later moment, the scorer answers what the ranker answers on the run's data."""
+    """With no events since the run, and at a later moment, the scorer answers what the ranker answers on the run's
+    data."""
     from taiji.models.ranking import Ranker
 
     world, scorer = World(run), backend.scorer(run, ServingSettings())
@@ -196,7 +198,8 @@ def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
 def test_a_scorer_that_was_loaded_builds_nothing_more_at_its_first_question(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process is ready when its models are loaded: what is built at the first question would have its asker wait for seconds."""
+    """A process is ready when its models are loaded: what is built at the first question would have its asker wait for
+    seconds."""
     scorer = backend.scorer(run, ServingSettings())
     for place in ("stored_counts.mapped", "event_counts.LogCounts.count", "event_counts.LogCounts.mean"):
         monkeypatch.setattr(f"taiji.data.{place}", lambda *rest: pytest.fail("it is built now"))

@@ -11,7 +11,8 @@ from taiji.serving.body_turns import INSIDE, REFUSED, BodyTurns
 
 
 class Flood:
-    """Requests that wait for turns; ``done`` has their keys in the order in which they had one, ``refused`` those without."""
+    """Requests that wait for turns; ``done`` has their keys in the order in which they had one, ``refused`` those
+    without."""
 
     def __init__(self, patience_s: float = 60.0) -> None:
         self.turns, self.go_on = BodyTurns(patience_s), asyncio.Event()
@@ -72,7 +73,8 @@ def test_a_key_does_not_wait_for_the_flood_of_another_one() -> None:
 
 
 def test_those_that_wait_for_too_long_are_refused_a_few_in_a_round() -> None:
-    """Hundreds of clients that were sent away in one round would keep a probe waiting meanwhile, and come back together."""
+    """Hundreds of clients that were sent away in one round would keep a probe waiting meanwhile, and come back
+    together."""
 
     async def work() -> None:
         flood = Flood(patience_s=0.05)

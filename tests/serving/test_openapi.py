@@ -83,7 +83,8 @@ def test_every_operation_is_tried(page: schemathesis.BaseSchema) -> None:
 def test_every_answer_is_documented(
     page: schemathesis.BaseSchema, method: str, path: str, mode: GenerationMode
 ) -> None:
-    """All of schemathesis's checks: no server error, documented status, media type and body, no way around the key, …"""
+    """All of schemathesis's checks: no server error, documented status, media type and body, no way around the key,
+    …"""
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(page[path][method].as_strategy(generation_mode=mode))

@@ -1,4 +1,5 @@
-"""A run of ``taiji recommend`` as it is served: lists online equal those of its cascade offline, whatever came since."""
+"""A run of ``taiji recommend`` as it is served: lists online equal those of its cascade offline, whatever came
+since."""
 
 from __future__ import annotations
 

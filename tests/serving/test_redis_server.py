@@ -1,4 +1,5 @@
-"""What a Redis with each way of syncing keeps of the events that it has acknowledged, and what the service says of it."""
+"""What a Redis with each way of syncing keeps of the events that it has acknowledged, and what the service says of
+it."""
 
 from __future__ import annotations
 

@@ -219,7 +219,8 @@ def test_the_student_says_the_intents_that_the_ranker_is_given(trained, reading)
 
 
 def test_the_service_answers_with_the_student_between_two_rows_of_the_language_model(trained, reading, tmp_path):
-    """Events make a new history; until the worker has written a row from it, the features route says the student's intents of it."""
+    """Events make a new history; until the worker has written a row from it, the features route says the student's
+    intents of it."""
     world, plain, _ = trained
     _, ranker, student = reading
     settings = ServingSettings.model_validate({"trigger": {"window_s": 0.0}})
@@ -335,7 +336,8 @@ def served(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Worl
 
 
 def drawn(names: list[str], seed: int, count: int) -> list[RankRequest]:
-    """Random requests: known users, strangers and erased ones, with and without new events, features and context, within the log and after it."""
+    """Random requests: known users, strangers and erased ones, with and without new events, features and context,
+    within the log and after it."""
     random = np.random.default_rng([seed, 3])
     made = []
     for _ in range(count):
@@ -373,7 +375,8 @@ def scores(results: list[RankResult]) -> list[Any]:
 
 
 def plain_path(patch: pytest.MonkeyPatch, world: World, scorer: RunScorer) -> None:
-    """Score as without any shortcut: tables of users, events and rows are made, and nothing is shared, settled or overwritten."""
+    """Score as without any shortcut: tables of users, events and rows are made, and nothing is shared, settled or
+    overwritten."""
 
     def of(self: World, histories: list[UserHistory]) -> Dataset:
         found = subset(self, histories)

@@ -411,7 +411,8 @@ def test_what_was_acknowledged_is_there_after_reopening(store: Store, make_store
     )
 )
 def test_any_order_of_steps_keeps_the_books(store: Store, steps: list[tuple[str, int]]) -> None:
-    """Model: per user, what was taken in since the last erasure; every row must have seen a number of events that once was true."""
+    """Model: per user, what was taken in since the last erasure; every row must have seen a number of events that once
+    was true."""
     for user in range(4):
         store.erase(f"u{user}", NOW)
     now, counter, held = NOW, 0, []

@@ -1,4 +1,5 @@
-"""Whose features are written next: known users before invented ones, one key's flood behind the others; on both stores."""
+"""Whose features are written next: known users before invented ones, one key's flood behind the others; on both
+stores."""
 
 from __future__ import annotations
 

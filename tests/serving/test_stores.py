@@ -56,7 +56,8 @@ def test_a_store_that_came_back_empty_is_refused(
 
 
 def test_no_step_works_on_a_redis_that_was_emptied_under_a_running_service(redis_server: RedisServer) -> None:
-    """A service that went on would answer that nobody is erased, and take new releases and users into a store of nobody's."""
+    """A service that went on would answer that nobody is erased, and take new releases and users into a store of
+    nobody's."""
     settings = ServingSettings(store=redis_server.url)
     store = open_store(settings)
     assert isinstance(store, RedisStore)
@@ -123,7 +124,8 @@ def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
 def test_a_file_that_is_taken_from_a_running_service_gets_no_more_events(
     make_store: Callable[..., Store], tmp_path: Path, how: str
 ) -> None:
-    """A connection would go on writing into the file that has no name any more, and acknowledge what nobody can read again."""
+    """A connection would go on writing into the file that has no name any more, and acknowledge what nobody can read
+    again."""
     store = make_store()
     if not isinstance(store, SQLiteStore):
         pytest.skip("it is a file's fault")

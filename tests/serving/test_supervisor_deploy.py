@@ -37,7 +37,8 @@ def settings_of(arguments: list[str]) -> ServingSettings:
 
 
 def ends_in_s(settings: ServingSettings) -> float:
-    """Longest time from SIGTERM to the end of the supervisor, which ends releases' workers after the HTTP processes' drain."""
+    """Longest time from SIGTERM to the end of the supervisor, which ends releases' workers after the HTTP processes'
+    drain."""
     return settings.worker.grace_s + settings.drain_s + 5
 
 

@@ -1,4 +1,5 @@
-"""Two hosts that share a Redis, each in a network namespace of its own; one is cut off and comes back while events flow."""
+"""Two hosts that share a Redis, each in a network namespace of its own; one is cut off and comes back while events
+flow."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ class Net:
         ip("link", "set", self.port(name), state)
 
     def answers(self, name: str, verb: str) -> None:
-        """Lose what the store answers to a host (``add``), or no longer (``del``): it obeys, and nobody learns of it."""
+        """Lose what the store answers to a host (``add``), or no longer (``del``): it obeys, and nobody learns of
+        it."""
         ip("-n", f"{self._start}store", "route", verb, "blackhole", f"{self.address(name)}/32")
 
     def close(self) -> None:
@@ -190,7 +192,8 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def fresh(store: redis.Redis) -> bool:
-    """Return True if the queue is empty and every user's row is that of exactly the user's events, by the store's raw keys."""
+    """Return True if the queue is empty and every user's row is that of exactly the user's events, by the store's raw
+    keys."""
     if store.xlen("taiji:queue"):
         return False
     for user in USERS:

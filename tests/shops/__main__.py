@@ -1,6 +1,7 @@
 """Play random shops again: ``python -m tests.shops 17`` one of them, ``python -m tests.shops --shops 2000`` many.
 
-``--set axis=form`` changes a choice, ``--keep FOLDER`` keeps the files, ``--shrink`` looks for the fewest unusual forms.
+``--set axis=form`` changes a choice, ``--keep FOLDER`` keeps the files, ``--shrink`` looks for the fewest unusual
+forms.
 """
 
 from __future__ import annotations

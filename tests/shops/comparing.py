@@ -60,7 +60,8 @@ def _names(sentences: Iterable[str], patterns: Iterable[str]) -> bool:
 
 
 def _nameless(shop: Shop) -> bool:
-    """Tell whether the columns have no names: what values alone do not tell is listed as not used, and more cannot be done."""
+    """Tell whether the columns have no names: what values alone do not tell is listed as not used, and more cannot be
+    done."""
     return shop.choices["names"] == "nameless" or shop.choices["header"] == "none"
 
 

@@ -238,7 +238,8 @@ def broken_line(kind: str) -> Defect:
 
 
 def header_again(shop: Shop) -> bool:
-    """Repeat the header in the middle of the log, as files do that were put one behind the other: no row, and that is said."""
+    """Repeat the header in the middle of the log, as files do that were put one behind the other: no row, and that is
+    said."""
     kind, header = shop.choices["file"], shop.choices["header"]
     if (
         kind.startswith(("parquet", "json"))

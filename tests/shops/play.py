@@ -131,7 +131,8 @@ def _assumed(shop: Shop, made: Initialised) -> str:
 
 
 def _error(shop: Shop, written: Written, error: TaijiError, seed: int) -> str:
-    """Return the kind of an error: about the planted defect and its place, about a form, or about nothing one can find."""
+    """Return the kind of an error: about the planted defect and its place, about a form, or about nothing one can
+    find."""
     text = str(error)
     files = {Path(name).name for name in written.all} | set(shop.beside)
     several = f"{shop.log.name}_*" if shop.choices["layout"] == "parts beside" else Path(written.log).name

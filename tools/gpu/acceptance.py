@@ -4,10 +4,11 @@
     tar xf packages.tar.xz -C /tmp/site                               # on the GPU machine
     PYTHONPATH=src:/tmp/site python3 -m tools.gpu.acceptance --json gpu.json
 
-Parts: `tests` (the test suite's folders whose components compute on a device), `attention` (FlexAttention along the tree against the
-masked reference), `agreement` (a GRPO step with shared prompts against stock TRL's), `popo` (steps with several rewards), `looks` (host synchronisations), `rankers`,
-`retrievers`, `steps` (seconds, memory and utilisation on 1.7B and 8B shapes, stock TRL beside). What does not fit into the time is
-left out and told. `--quick` runs tiny shapes, on a processor too.
+Parts: `tests` (the test suite's folders whose components compute on a device), `attention` (FlexAttention along the
+tree against the masked reference), `agreement` (a GRPO step with shared prompts against stock TRL's), `popo` (steps
+with several rewards), `looks` (host synchronisations), `rankers`, `retrievers`, `steps` (seconds, memory and
+utilisation on 1.7B and 8B shapes, stock TRL beside). What does not fit into the time is left out and told. `--quick`
+runs tiny shapes, on a processor too.
 """
 
 from __future__ import annotations

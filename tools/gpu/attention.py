@@ -76,7 +76,8 @@ def _run(inputs: list[torch.Tensor], upstream: torch.Tensor, tree: PackedTree, b
 
 
 def twice(inputs: list[torch.Tensor], upstream: torch.Tensor, tree: PackedTree, backend: str) -> float:
-    """Return the error of a second backward pass through the same graph beside the first one; rewards have a pass each."""
+    """Return the error of a second backward pass through the same graph beside the first one; rewards have a pass
+    each."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     out = tree_attention(*leaves, tree, backend=backend)  # type: ignore[arg-type]
     first = [t.clone() for t in torch.autograd.grad(out, leaves, upstream.to(out.dtype), retain_graph=True)]

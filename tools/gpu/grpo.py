@@ -1,6 +1,8 @@
-"""A GRPO step with shared prompts beside stock TRL's: the same mathematics, then seconds and memory on shapes that people train.
+"""A GRPO step with shared prompts beside stock TRL's: the same mathematics, then seconds and memory on shapes that
+people train.
 
-A rollout's seconds hold rewards and advantages; a step is rollout and update. TRL's update takes as many rows at once as fit.
+A rollout's seconds hold rewards and advantages; a step is rollout and update. TRL's update takes as many rows at once
+as fit.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def case(
     group: int,
     new: int,
 ) -> None:
-    """Add one case: rollouts of either side (twice TRL's, three times ours), then updates (three each), on the same prompt."""
+    """Add one case: rollouts of either side (twice TRL's, three times ours), then updates (three each), on the same
+    prompt."""
     text = models.prompt_of(stock.trainer.processing_class, prompt)
     known: dict[str, Any] = {"part": "step", "shape": shape, "prompt": prompt, "group": group, "new": new}
     floors = {"rollout": models.rollout_bytes(ours.trainer.model, new) / ceilings.bandwidth}

@@ -55,7 +55,8 @@ def prompt_of(tokenizer: Any, length: int, seed: int = 0) -> str:
 
 
 def update_flops(model: Any, prompt: int, group: int, new: int, shared: bool) -> float:
-    """Return the operations of a forward and an equally large backward pass (LoRA), the prompt read once or in every row."""
+    """Return the operations of a forward and an equally large backward pass (LoRA), the prompt read once or in every
+    row."""
     sizes, rows = Sizes.of(model), group * new
     tokens = rows + prompt * (1 if shared else group)
     pairs = (1 if shared else group) * prompt * prompt / 2 + rows * (prompt + new / 2)

@@ -5,8 +5,8 @@
     PYTHONPATH=src:/tmp/site python3 -m tools.gpu.acceptance
 
 The machine is expected to have CUDA builds of torch and what `PROVIDED` names. Versions are those of `constraints.txt`,
-wheels are those of Python 3.12 on x86-64 Linux. Together with the repository the archive stays under 64 MiB, which is why
-it is compressed with xz: as wheels, polars and faiss alone take 73 MB.
+wheels are those of Python 3.12 on x86-64 Linux. Together with the repository the archive stays under 64 MiB, which is
+why it is compressed with xz: as wheels, polars and faiss alone take 73 MB.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_
 
 
 def missing(packed: frozenset[str] = frozenset(PACKED)) -> dict[str, str]:
-    """Return the requirements that neither the machine nor the archive has, with who asks for each; empty when complete.
+    """Return the requirements that neither the machine nor the archive has, with who asks for each; empty when
+    complete.
 
     Follows the metadata of the packages installed here, from taiji's own with `EXTRAS`.
     """

@@ -1,7 +1,7 @@
 """Alignment: GRPO with adaptive reward weights (POPO and its peers), the reward table, and token weights.
 
-``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements for TRL's classes; ``align`` runs one job from prompts to
-a merged model folder. Names are imported on first use, so reading settings does not import torch.
+``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements for TRL's classes; ``align`` runs one job from
+prompts to a merged model folder. Names are imported on first use, so reading settings does not import torch.
 """
 
 from __future__ import annotations

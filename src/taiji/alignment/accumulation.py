@@ -43,19 +43,22 @@ class Held:
 class AccumulationStep:
     """Gradients g_k of the K rewards' losses over one accumulation step.
 
-    With half-precision parameters, a gradient is accurate to about three digits. In the update sum_k w_k g_k, the gradients of
-    conflicting rewards cancel, so summing the rounded g_k would lose most of these digits. Therefore, if the weights are known
-    before the step, the update has its own backward pass. This pass replaces that of the reward with the largest weight, whose
-    gradient is computed from the other passes (``docs/explanation/reward-weights.md``).
+    With half-precision parameters, a gradient is accurate to about three digits. In the update sum_k w_k g_k, the
+    gradients of conflicting rewards cancel, so summing the rounded g_k would lose most of these digits. Therefore, if
+    the weights are known before the step, the update has its own backward pass. This pass replaces that of the reward
+    with the largest weight, whose gradient is computed from the other passes (``docs/explanation/reward-weights.md``).
 
     Args:
         parameters: trainable parameters.
         count: number of rewards K.
         estimator: "same-batch", "cross-batch" or "directional".
-        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators (⟨g_k, v⟩, where v is the reference direction) and accumulated as a separate direction.
-        reference: (K,) coefficients K * p of the reference direction, where p is the preference (ones for equal weights).
+        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators
+            (⟨g_k, v⟩, where v is the reference direction) and accumulated as a separate direction.
+        reference: (K,) coefficients K * p of the reference direction, where p is the preference (ones for equal
+            weights).
         weights: (K,) current weights.
-        fresh: True if the rule computes the weights to apply from the gradients of this step; ``weights`` are then unused.
+        fresh: True if the rule computes the weights to apply from the gradients of this step; ``weights`` are then
+            unused.
         given: True if the update minimises TRL's own loss instead of the weighted sum of the per-reward losses.
         placement: distribution of parameters and gradients over processes.
 
@@ -156,7 +159,8 @@ class AccumulationStep:
         return matrix
 
     def close(self, step: float) -> Observation | None:
-        """Reduce the sums over processes, and return the observation of the step; None if one half of the prompts is empty.
+        """Reduce the sums over processes, and return the observation of the step; None if one half of the prompts is
+        empty.
 
         Args:
             step: size of the finite difference, relative to the norm of the parameters (directional estimator).
@@ -190,10 +194,11 @@ class AccumulationStep:
         )
 
     def _products(self) -> Tensor:
-        """Return the flattened inner products over the parts on this process: (D, D) between the sums of the whole step, then (D, D) between the two halves.
+        """Return the flattened inner products over the parts on this process: (D, D) between the sums of the whole
+        step, then (D, D) between the two halves.
 
-        With the directional estimator, ||theta||^2 and the squared length of the first half's reference direction replace the
-        second block.
+        With the directional estimator, ||theta||^2 and the squared length of the first half's reference direction
+        replace the second block.
         """
         products = [gram(self.sums.totals()).flatten()]
         if self.estimator == "directional":
@@ -203,7 +208,8 @@ class AccumulationStep:
         return torch.cat(products)
 
     def _directional(self, share: list[float], step: float, square: float, present: tuple[bool, ...]) -> Observation:
-        """Return the observation with the indicators <g_k, v> of all rewards, from two forward passes over the second half.
+        """Return the observation with the indicators <g_k, v> of all rewards, from two forward passes over the second
+        half.
 
         g_k is the gradient of reward k on the second half, and v is the reference direction on the first half.
 
@@ -247,5 +253,6 @@ class AccumulationStep:
 
 
 def _difference(first: OutputGradient, second: OutputGradient) -> OutputGradient:
-    """Return the part of a derivative that depends on the advantage. Terms that all rewards share (entropy, auxiliary loss) cancel."""
+    """Return the part of a derivative that depends on the advantage. Terms that all rewards share (entropy, auxiliary
+    loss) cancel."""
     return first[0] - second[0], None, None

@@ -1,12 +1,14 @@
 """Group advantages of several rewards: one column per reward, independent of the reward weights.
 
-Rewards are (N, K) with N = prompts * group. The rollouts of a prompt are consecutive rows, and NaN means that the reward does not apply. Two functions
-return columns A (N, K) that do not depend on the weights w, so that sum_k w_k A[:, k] is linear in w and its gradient is exactly sum_k w_k g_k:
+Rewards are (N, K) with N = prompts * group. The rollouts of a prompt are consecutive rows, and NaN means that the
+reward does not apply. Two functions return columns A (N, K) that do not depend on the weights w, so that sum_k w_k
+A[:, k] is linear in w and its gradient is exactly sum_k w_k g_k:
 
 * :func:`common`: the rewards of a group are centred and divided by one common scalar;
 * :func:`linear`: each reward is divided by its own standard deviation.
 
-``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and the disadvantage of the common scale.
+``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and the
+disadvantage of the common scale.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from torch import Tensor
 EPSILON = 1e-4
 """Number added to the standard deviation, as in TRL."""
 RESIDUE = 1e-6
-"""Relative tolerance for equal rewards. A standard deviation of at most this share of the group's largest absolute reward counts as zero."""
+"""Relative tolerance for equal rewards. A standard deviation of at most this share of the group's largest absolute
+reward counts as zero."""
 LEAVE_ONE_OUT = "leave-one-out"
-"""Value of ``scale_rewards``: no scaling, and the mean of the prompt's other rollouts as baseline, as in RLOO (arXiv 2402.14740)."""
+"""Value of ``scale_rewards``: no scaling, and the mean of the prompt's other rollouts as baseline, as in RLOO (arXiv
+2402.14740)."""
 
 
 def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return per-group mean, standard deviation (n - 1) and number of finite values, each (N, K), repeated over the group.
+    """Return per-group mean, standard deviation (n - 1) and number of finite values, each (N, K), repeated over the
+    group.
 
     The standard deviation is exactly zero if the values differ by no more than float32 rounding.
     """
@@ -52,7 +57,8 @@ def without_itself(count: Tensor) -> Tensor:
 
 
 def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str = "sum_then_normalize") -> Tensor:
-    """Return the scalar reward (N, 1) from which TRL computes group advantages: sum_k w_k r_k, NaN where no reward applies.
+    """Return the scalar reward (N, 1) from which TRL computes group advantages: sum_k w_k r_k, NaN where no reward
+    applies.
 
     With ``normalize_then_sum``, each reward is first normalised within its group.
 
@@ -70,7 +76,8 @@ def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str 
 
 
 def groups_with_signal(columns: Tensor, group: int) -> Tensor:
-    """Return a mask (prompts,): True for groups in which some entry of the advantage columns (N, D) differs from zero."""
+    """Return a mask (prompts,): True for groups in which some entry of the advantage columns (N, D) differs from
+    zero."""
     return (columns != 0).view(-1, group * columns.size(1)).any(1)
 
 
@@ -103,13 +110,15 @@ def common(
 ) -> Tensor:
     """Return columns (N, K) of rewards on one scale per group (or batch): ``total`` * (r_k - mean_k) / (S + 1e-4).
 
-    S = ``total`` / K * sqrt(sum_k std_k^2) is the standard deviation that the equally weighted sum would have if the rewards were uncorrelated. With
-    equal weights, a group in which only one reward varies therefore has exactly TRL's advantage. In a group of G rollouts, no
-    entry is larger than K (G - 1) / sqrt(G). The columns stay finite where the weighted sum happens to be constant.
+    S = ``total`` / K * sqrt(sum_k std_k^2) is the standard deviation that the equally weighted sum would have if the
+    rewards were uncorrelated. With equal weights, a group in which only one reward varies therefore has exactly TRL's
+    advantage. In a group of G rollouts, no entry is larger than K (G - 1) / sqrt(G). The columns stay finite where the
+    weighted sum happens to be constant.
 
-    ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum``, each reward is first normalised within its group, and S is
-    computed over the batch. As in TRL, a NaN reward counts as zero in the sum of a completion (as the mean of its group with ``normalize_then_sum``), and a
-    completion without any reward has advantage zero.
+    ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum``, each reward is first
+    normalised within its group, and S is computed over the batch. As in TRL, a NaN reward counts as zero in the sum of
+    a completion (as the mean of its group with ``normalize_then_sum``), and a completion without any reward has
+    advantage zero.
 
     Args:
         rewards: (N, K).

@@ -1,8 +1,10 @@
-"""Alignment of a generative decoder with rankers: GRPO over item codes with several rewards, plus the next-item loss (OneLive, OneMall).
+"""Alignment of a generative decoder with rankers: GRPO over item codes with several rewards, plus the next-item loss
+(OneLive, OneMall).
 
-A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of permitted items. A ranker scores the
-items, each reward's advantage is computed within the group, a rule sets the weights of the rewards, and the clipped objective updates the decoder. The
-ranker may have errors that the decoder learns to exploit, so evaluate with a different ranker (:func:`mean_reward`).
+A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of
+permitted items. A ranker scores the items, each reward's advantage is computed within the group, a rule sets the
+weights of the rewards, and the clipped objective updates the decoder. The ranker may have errors that the decoder
+learns to exploit, so evaluate with a different ranker (:func:`mean_reward`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from taiji.nn.weighting_rules import Observation, Rule, RuleOptions, make_rule
 
 Array = NDArray[Any]
 Reward = Callable[[Requests, Array], Array]
-"""Function from requests (B,) and items (B, G) of the dataset, padded with −1, to rewards (B, G, K). Higher is better; NaN where a reward does not apply."""
+"""Function from requests (B,) and items (B, G) of the dataset, padded with −1, to rewards (B, G, K). Higher is better;
+NaN where a reward does not apply."""
 
 
 class CodeAlignmentSettings(Settings):
@@ -85,8 +88,8 @@ def align_decoder(
         seed: random seed of sampling and dropout.
 
     Returns:
-        the aligned decoder. Its ``facts["alignment"]`` has one entry per step: mean ``rewards`` (K,), ``weights`` (K,), ``loss``
-        of the alignment, and ``next``, the next-item loss.
+        the aligned decoder. Its ``facts["alignment"]`` has one entry per step: mean ``rewards`` (K,), ``weights`` (K,),
+        ``loss`` of the alignment, and ``next``, the next-item loss.
 
     Raises:
         InputError: there are no requests, or the rewards have the wrong shape.
@@ -104,7 +107,8 @@ def align_decoder(
 
 
 def mean_reward(decoder: CodeDecoder, requests: Requests, reward: Reward, k: int) -> Array:
-    """Return the mean of each reward (K,) over the first ``k`` items of each request's list. Use a ranker that was not used for alignment."""
+    """Return the mean of each reward (K,) over the first ``k`` items of each request's list. Use a ranker that was not
+    used for alignment."""
     values = reward(requests, decoder.retrieve(requests, k).items)
     return np.asarray(np.nanmean(values, axis=(0, 1)))
 
@@ -118,8 +122,9 @@ def group_loss(
         log_chance, reference: (N, L) log-probabilities of the codes under the decoder and under the reference.
         advantages: (N,).
         clip: clipping range of the ratio.
-        beta: weight of ``exp(r − p) − (r − p) − 1``, where p and r are the log-probabilities under the decoder and under the reference.
-            It estimates the KL divergence between the two, and would be unbiased for codes sampled from the decoder.
+        beta: weight of ``exp(r − p) − (r − p) − 1``, where p and r are the log-probabilities under the decoder and
+            under the reference. It estimates the KL divergence between the two, and would be unbiased for codes sampled
+            from the decoder.
     """
     ratio = torch.exp(log_chance - reference)
     gain = advantages[:, None]
@@ -129,7 +134,8 @@ def group_loss(
 
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
-    """Return the log-probability (B, G, L) of each code of items (B, G), given as rows of ``decoder.item_codes``. Each history is encoded only once."""
+    """Return the log-probability (B, G, L) of each code of items (B, G), given as rows of ``decoder.item_codes``. Each
+    history is encoded only once."""
     past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])

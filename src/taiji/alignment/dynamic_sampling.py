@@ -1,9 +1,11 @@
-"""Dynamic sampling: groups without signal are replaced by groups of other prompts before TRL converts the rollouts to tensors.
+"""Dynamic sampling: groups without signal are replaced by groups of other prompts before TRL converts the rollouts to
+tensors.
 
-Source: DAPO (arXiv 2503.14476). A group is the rollouts of one prompt. It has no signal if all its advantages are zero, so it adds nothing to the gradient
-g_k of any reward k. Replacing such groups multiplies the expectation of every g_k by the same factor. This changes neither the direction of the update
-nor the comparison of the rewards by a rule. ``docs/explanation/reward-weights.md`` has the proof. It also explains why the advantage of the
-weighted sum is the wrong test of signal if a rule compares the rewards.
+Source: DAPO (arXiv 2503.14476). A group is the rollouts of one prompt. It has no signal if all its advantages are zero,
+so it adds nothing to the gradient g_k of any reward k. Replacing such groups multiplies the expectation of every g_k by
+the same factor. This changes neither the direction of the update nor the comparison of the rewards by a rule.
+``docs/explanation/reward-weights.md`` has the proof. It also explains why the advantage of the weighted sum is the
+wrong test of signal if a rule compares the rewards.
 """
 
 from __future__ import annotations
@@ -112,7 +114,8 @@ def generation_of(rows: Sequence[Rollout]) -> Generation:
 
 
 def evenly(groups: int, size: int, processes: int) -> int:
-    """Return the smallest number of groups, at least ``groups``, whose rollouts (``size`` each) divide evenly among the processes."""
+    """Return the smallest number of groups, at least ``groups``, whose rollouts (``size`` each) divide evenly among the
+    processes."""
     step = processes // gcd(processes, size)
     return -(-groups // step) * step
 
@@ -148,7 +151,8 @@ def fill(
 ) -> Drawn:
     """Replace groups without signal in at most ``rounds`` draws.
 
-    Groups that still have no signal after the last round are kept. All processes make the same decisions because they see the same rewards.
+    Groups that still have no signal after the last round are kept. All processes make the same decisions because they
+    see the same rewards.
 
     Args:
         rows: rollouts of this process, which are consecutive rows of the whole batch; the same number on each process.
@@ -157,7 +161,8 @@ def fill(
         rank: rank of this process.
         rounds: largest number of draws.
         signal: function from rewards (n * group, K) to bool (n,).
-        draw: function that draws at least the given number of groups and returns their rollouts and rewards, over all processes.
+        draw: function that draws at least the given number of groups and returns their rollouts and rewards, over all
+            processes.
     """
     kept, rewards, first = list(rows), rewards.clone(), rank * len(rows)
     dead = torch.nonzero(~signal(rewards)).flatten().tolist()
@@ -179,7 +184,8 @@ def fill(
 
 
 class DynamicSampling(Base):
-    """Mixin for TRL's ``GRPOTrainer`` that replaces groups without signal before TRL converts the rollouts to tensors."""
+    """Mixin for TRL's ``GRPOTrainer`` that replaces groups without signal before TRL converts the rollouts to
+    tensors."""
 
     args: ParetoGRPOConfig
     accelerator: Accelerator
@@ -189,7 +195,8 @@ class DynamicSampling(Base):
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def _check_dynamic_sampling(self) -> None:
-        """Raise :class:`ConfigError` if the dataset has no index, or if rollouts have several turns (tools, environments)."""
+        """Raise :class:`ConfigError` if the dataset has no index, or if rollouts have several turns (tools,
+        environments)."""
         if not self.args.dynamic_sampling:
             return
         several_turns = bool(self.tools) or self.environment_factories is not None
@@ -239,7 +246,8 @@ class DynamicSampling(Base):
         group, processes, rank = self.num_generations, self.accelerator.num_processes, self.accelerator.process_index
         rows, rewards = self._scored(inputs)
         observe(rewards)
-        # A resumed run draws the same prompts, because they depend only on the seed and on the step number, which is in the checkpoint.
+        # A resumed run draws the same prompts, because they depend only on the seed and on the step number, which is in
+        # the checkpoint.
         order = np.random.default_rng([self.args.seed, self._step]).permutation(len(self.train_dataset)).tolist()
         taken = 0
 
@@ -274,7 +282,8 @@ class DynamicSampling(Base):
         return [row.example for row in drawn.rows]
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[list[Rollout], Tensor]:
-        """Draw and score one rollout per input. Return the rollouts of this process and the rewards (n, K) of all processes."""
+        """Draw and score one rollout per input. Return the rollouts of this process and the rewards (n, K) of all
+        processes."""
         rows = rollouts_of(inputs, self._generate([example["prompt"] for example in inputs]))
         examples, completions = [row.example for row in rows], [row.completion for row in rows]
         prompts, ids = [example["prompt"] for example in examples], [row.completion_ids for row in rows]

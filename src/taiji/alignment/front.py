@@ -1,7 +1,8 @@
-"""The Pareto front of a training run: the mean rewards of each batch are one point, and the volume that the points so far dominate is logged.
+"""The Pareto front of a training run: the mean rewards of each batch are one point, and the volume that the points so
+far dominate is logged.
 
-The means of a batch are noisy, and the best of many noisy points lies beyond the policy's true front. Use the volume to monitor a run, and to compare
-runs of equal length and batch size.
+The means of a batch are noisy, and the best of many noisy points lies beyond the policy's true front. Use the volume to
+monitor a run, and to compare runs of equal length and batch size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ LARGEST = 3
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
     """Return the volume that points (N, K) dominate above ``reference`` (K,), if all coordinates are maximised.
 
-    The result is exact, computed in slices along the last coordinate: N log N steps for two rewards, N^2 log N for three.
+    The result is exact, computed in slices along the last coordinate: N log N steps for two rewards, N^2 log N for
+    three.
     """
     low = np.asarray(reference, dtype=np.float64)
     return _volume(points[(points > low).all(1)] - low)
@@ -44,7 +46,8 @@ class Front:
     """Points (mean rewards of a batch) that no other point of the run dominates.
 
     Args:
-        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and a negative weight marks a penalty.
+        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and a negative weight marks a
+            penalty.
         reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of
             the first batch in which every reward has values.
 
@@ -70,7 +73,8 @@ class Front:
     def add(self, means: np.ndarray) -> dict[str, float]:
         """Add the mean rewards (K,) of a batch, and return the values to log: ``hypervolume`` and ``points``.
 
-        A batch in which a reward has no values (NaN) adds no point. With fewer than two weighted rewards, the result is empty.
+        A batch in which a reward has no values (NaN) adds no point. With fewer than two weighted rewards, the result is
+        empty.
         """
         point = self._signs * means[self.numbers]
         if len(self.numbers) < 2:

@@ -1,8 +1,8 @@
 """Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without this matrix.
 
-Invariant: gradients are first summed over micro-batches and processes, and then inner products of the sums are computed, because the Gram matrix of a sum
-is not the sum of Gram matrices. Gradients are rows of one flat buffer. Inner products accumulate in float64 on the buffer's device, and only the K x K
-result is copied to the host.
+Invariant: gradients are first summed over micro-batches and processes, and then inner products of the sums are
+computed, because the Gram matrix of a sum is not the sum of Gram matrices. Gradients are rows of one flat buffer. Inner
+products accumulate in float64 on the buffer's device, and only the K x K result is copied to the host.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def inner_products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def gram(gradients: Tensor) -> Tensor:
-    """Return the Gram matrix (K, K) of K gradients (K, P) on one batch. It is biased: its expectation includes the covariance of the
-    gradients' noise."""
+    """Return the Gram matrix (K, K) of K gradients (K, P) on one batch. It is biased: its expectation includes the
+    covariance of the gradients' noise."""
     return inner_products(gradients, gradients)
 
 
@@ -36,8 +36,8 @@ def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tens
 
     Args:
         product: A B' (K, K), where the rows of A and B are the gradients of the first and the second half.
-        share: fraction of the batch in each half. The gradients of both halves are normalised by the whole batch, so each is divided
-            by its share.
+        share: fraction of the batch in each half. The gradients of both halves are normalised by the whole batch, so
+            each is divided by its share.
     """
     scaled = product / (share[0] * share[1])
     return (scaled + scaled.T) / 2
@@ -69,7 +69,8 @@ class GradientSums:
         self.used = [False] * len(like)
 
     def add(self, half: int, number: int, gradient: Sequence[Tensor | None]) -> None:
-        """Add one micro-batch's gradient of direction ``number``: one tensor per parameter, None if the graph does not reach it."""
+        """Add one micro-batch's gradient of direction ``number``: one tensor per parameter, None if the graph does not
+        reach it."""
         totals: list[Tensor] = []
         found: list[Tensor] = []
         for position, (total, part) in enumerate(zip(self.parts[half][number], gradient)):
@@ -81,7 +82,8 @@ class GradientSums:
             torch._foreach_add_(totals, found)
 
     def reduce(self, reduction: Callable[[Tensor], Tensor], counts: Tensor) -> Tensor:
-        """Reduce over processes in one collective, together with ``counts`` (n,). Call this once, at the end of the step."""
+        """Reduce over processes in one collective, together with ``counts`` (n,). Call this once, at the end of the
+        step."""
         tail = self._storage[self.flat.numel() :]
         tail.copy_(counts)
         self._storage.copy_(reduction(self._storage))
@@ -106,7 +108,8 @@ class GradientSums:
 def perturbed_change(
     parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float, outputs: Callable[[], list[Tensor]]
 ) -> list[Tensor]:
-    """Return the directional derivative of ``outputs()`` along ``direction``, by central differences of two forward passes at theta +- step * v.
+    """Return the directional derivative of ``outputs()`` along ``direction``, by central differences of two forward
+    passes at theta +- step * v.
 
     Args:
         parameters: parameters, which are changed in place and then restored bit for bit.
@@ -136,7 +139,8 @@ def square_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def directional_step(size: float, length: float, relative: float) -> float:
-    """Return the step in units of v for which ||step * v|| = relative * max(||theta||, 1), which balances truncation and rounding errors.
+    """Return the step in units of v for which ||step * v|| = relative * max(||theta||, 1), which balances truncation
+    and rounding errors.
 
     Args:
         size: ||theta||^2.

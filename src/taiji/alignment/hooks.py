@@ -2,8 +2,8 @@
 
 The existence of methods and attributes is checked at construction. Their behaviour is checked during use:
 :class:`~taiji.alignment.recording.Recording` checks that TRL requests the forward pass,
-:class:`~taiji.alignment.step_state.StepState` that it calls the hooks in order, and this module that it reads the advantages and
-applies the weights.
+:class:`~taiji.alignment.step_state.StepState` that it calls the hooks in order, and this module that it reads the
+advantages and applies the weights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ TESTED = "trl>=1.16,<1.17"
 
 
 def check_hooks(base: type, instance: Any = None) -> None:
-    """Raise a :class:`TaijiError` that names the missing hooks if ``base`` (TRL's trainer) or its instance lacks any."""
+    """Raise a :class:`TaijiError` that names the missing hooks if ``base`` (TRL's trainer) or its instance lacks
+    any."""
     moved = []
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
@@ -112,7 +113,8 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
 
 
 class Unread:
-    """Replacement for a tensor that is used only for metrics: every operation returns the object itself, and its value is NaN.
+    """Replacement for a tensor that is used only for metrics: every operation returns the object itself, and its value
+    is NaN.
 
     Metrics computed from it launch no kernel on the device and copy nothing from it.
     """
@@ -146,7 +148,8 @@ class Unread:
 
 
 class Silent:
-    """Replacement for the accelerator in a loss whose metrics are not used: no collectives, no synchronisation with the device.
+    """Replacement for the accelerator in a loss whose metrics are not used: no collectives, no synchronisation with the
+    device.
 
     Everything else is delegated to the real accelerator.
     """

@@ -50,13 +50,15 @@ def align(
 ) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
-    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a bounded sample of each step's
-    completions with their rewards) and ``folder/metrics.jsonl``, one line per step: ``step``, then per reward name ``rewards`` (means), ``rewards_std``,
-    ``weights``, ``indicator``, then ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length
-    limit).
+    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
+    bounded sample of each step's completions with their rewards) and ``folder/metrics.jsonl``, one line per step:
+    ``step``, then per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
+    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the
+    length limit).
 
-    ``scratch`` holds the checkpoints until the job is finished, and ``timings.jsonl`` with the seconds of each step. On a CPU the same call gives the same
-    bytes, even if the job was interrupted and called again with the same ``scratch``.
+    ``scratch`` holds the checkpoints until the job is finished, and ``timings.jsonl`` with the seconds of each step. On
+    a CPU the same call gives the same bytes, even if the job was interrupted and called again with the same
+    ``scratch``.
 
     Args:
         lm: model to start from; it is not changed.
@@ -67,8 +69,8 @@ def align(
         seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints. Without it, an interrupted job starts again from the beginning.
 
-    If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use one
-    ``scratch``; only the first process writes the results.
+    If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use
+    one ``scratch``; only the first process writes the results.
 
     Returns:
         ``folder/model``.
@@ -136,7 +138,8 @@ def _trained(
     work: Path,
     seed: int,
 ) -> tuple[ParetoGRPOTrainer, list[dict[str, Any]], Rollouts]:
-    """Train from the last complete checkpoint in ``work``. Return the trainer, the log lines of all steps, and their rollouts."""
+    """Train from the last complete checkpoint in ``work``. Return the trainer, the log lines of all steps, and their
+    rollouts."""
     import torch
 
     with needs("llm"):

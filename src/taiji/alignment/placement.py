@@ -1,8 +1,9 @@
 """Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
-Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers the parts for each forward and backward pass, and a backward
-pass leaves the local part of the gradient, averaged over processes, in ``parameter.grad``. A gradient therefore consists of local parts, an inner
-product is the sum over processes of local inner products, and all processes must run the same number of forward and backward passes.
+Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers the parts for each
+forward and backward pass, and a backward pass leaves the local part of the gradient, averaged over processes, in
+``parameter.grad``. A gradient therefore consists of local parts, an inner product is the sum over processes of local
+inner products, and all processes must run the same number of forward and backward passes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Placement:
     Args:
         processes: number of processes.
         mean: function that averages a tensor over processes.
-        sharded: True if each process has a part of the averaged gradients; False if it has the whole gradients of its own rows.
+        sharded: True if each process has a part of the averaged gradients; False if it has the whole gradients of its
+            own rows.
         copies: number of processes with the same part (more than one if the shards are replicated).
         modules: modules that gather their parameters; empty unless the model is sharded.
     """
@@ -76,7 +78,8 @@ class Placement:
         return bool(self.modules)
 
     def total(self, counts: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``counts`` averaged over processes, and local inner products summed over the parts, in one collective."""
+        """Return ``counts`` averaged over processes, and local inner products summed over the parts, in one
+        collective."""
         both = self.mean(torch.cat([counts, products])) if self.processes > 1 else torch.cat([counts, products])
         return both[: len(counts)], both[len(counts) :] * (self.processes / self.copies)
 
@@ -100,7 +103,8 @@ WHOLE = Placement()
 
 
 def trainable(model: torch.nn.Module) -> list[Tensor]:
-    """Return the trainable parameters in the optimiser's sharded form. FSDP2 modules that are gathered are resharded first."""
+    """Return the trainable parameters in the optimiser's sharded form. FSDP2 modules that are gathered are resharded
+    first."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -131,9 +135,11 @@ def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
 def vector_jacobian_product(
     outputs: Sequence[Tensor], values: Sequence[Tensor], parameters: Sequence[Tensor], keep: bool
 ) -> list[Tensor | None]:
-    """Return the gradient of sum <output, value> with respect to this process's part of each parameter; None where the graph does not reach it.
+    """Return the gradient of sum <output, value> with respect to this process's part of each parameter; None where the
+    graph does not reach it.
 
-    ``keep`` retains the graph. FSDP2 does not support ``torch.autograd.grad``, so a backward pass fills ``grad``, whose previous contents are then restored.
+    ``keep`` retains the graph. FSDP2 does not support ``torch.autograd.grad``, so a backward pass fills ``grad``, whose
+    previous contents are then restored.
     """
     if not isinstance(parameters[0], DTensor):
         return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))

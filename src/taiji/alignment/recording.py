@@ -1,8 +1,9 @@
 """One forward pass for many losses: each loss is computed on detached copies of the policy's outputs.
 
-TRL's ``_compute_loss`` only passes its model on to the forward pass, so a :class:`Recording` can replace the model. The first loss runs the forward
-pass, and all losses receive *leaves*: detached tensors with the values of its outputs. Autograd then gives d loss / d log-probability for any advantage,
-loss type, clipping and KL without copying a formula. The product of this derivative and the Jacobian of the forward pass is the gradient of the loss.
+TRL's ``_compute_loss`` only passes its model on to the forward pass, so a :class:`Recording` can replace the model. The
+first loss runs the forward pass, and all losses receive *leaves*: detached tensors with the values of its outputs.
+Autograd then gives d loss / d log-probability for any advantage, loss type, clipping and KL without copying a formula.
+The product of this derivative and the Jacobian of the forward pass is the gradient of the loss.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class JointGradients(Protocol):
     """Graph of a forward pass that gives the gradients of many losses at once."""
 
     def products(self, vectors: Tensor, parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
-        """Yield the gradients of <vector, log-probabilities> for each of D vectors (D, b, T). Can be called only once."""
+        """Yield the gradients of <vector, log-probabilities> for each of D vectors (D, b, T). Can be called only
+        once."""
 
 
 RESIDUE = 4
@@ -40,7 +42,8 @@ MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
 
 @dataclass(frozen=True)
 class Forward:
-    """Forward pass of the policy on a micro-batch, with TRL's arguments. It can run on any subset of the rows at any time.
+    """Forward pass of the policy on a micro-batch, with TRL's arguments. It can run on any subset of the rows at any
+    time.
 
     Args:
         function: function for the log-probabilities of completions, like ``_get_per_token_logps_and_entropies``.
@@ -66,9 +69,10 @@ class Forward:
     def __call__(self, rows: Tensor, *, padded: bool = False, joint: list[JointGradients] | None = None) -> Outputs:
         """Run the forward pass on the given rows.
 
-        If ``padded``, the model runs on TRL's padded batch, and prompts are not shared. If a list ``joint`` is given, the forward pass may append its graph
-        to the list and return outputs without a graph, for the gradients of many losses at once. If there are no rows, the model still runs, because other
-        processes may wait for it, and the outputs have no rows.
+        If ``padded``, the model runs on TRL's padded batch, and prompts are not shared. If a list ``joint`` is given,
+        the forward pass may append its graph to the list and return outputs without a graph, for the gradients of many
+        losses at once. If there are no rows, the model still runs, because other processes may wait for it, and the
+        outputs have no rows.
         """
         some = rows if len(rows) else rows.new_zeros(1)
         ids, mask = self.input_ids[some], self.attention_mask[some]
@@ -154,10 +158,11 @@ class Recording:
 
     Args:
         model: the policy.
-        halves: (B,) 0 or 1, the half of the prompts to which each row belongs. Each half gets its own forward pass, which costs no more arithmetic and
-            allows a backward pass over one half only.
+        halves: (B,) 0 or 1, the half of the prompts to which each row belongs. Each half gets its own forward pass,
+            which costs no more arithmetic and allows a backward pass over one half only.
         evidence: prompt tokens with which PEPO compares the completions.
-        attached: replay the attached outputs of the forward pass instead of leaves, for a loss that runs its own backward pass.
+        attached: replay the attached outputs of the forward pass instead of leaves, for a loss that runs its own
+            backward pass.
         together: run a forward pass even for a half without rows, because other processes wait for it.
         jointly: let the forward pass keep a graph for the products of many losses at once (:class:`JointGradients`).
     """
@@ -232,7 +237,8 @@ class Recording:
         return similarity, entropies if self.evidence.attached else entropies.detach()
 
     def in_half(self, half: int) -> Tensor:
-        """Return a mask (B,): True for rows that belong to the given half of the prompts. Without halves, all rows are in the first."""
+        """Return a mask (B,): True for rows that belong to the given half of the prompts. Without halves, all rows are
+        in the first."""
         if self.halves is None:
             return torch.full_like(self.recorded.outputs[0][:, 0], half == 0, dtype=torch.bool)
         return self.halves == half
@@ -311,7 +317,8 @@ class Recording:
     def _product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
-        """Return the vector-Jacobian product over the rows of ``half`` (all rows if ``halves`` is one) for the local parts of the parameters.
+        """Return the vector-Jacobian product over the rows of ``half`` (all rows if ``halves`` is one) for the local
+        parts of the parameters.
 
         This takes one backward pass over these rows.
         """

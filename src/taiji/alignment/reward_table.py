@@ -1,9 +1,10 @@
 """Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores, frozen.
 
-Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks up the rewards. Since an answer is open text,
-it is grounded in an item (our definition): the candidate of the prompt with the largest cosine similarity, by exact search. Candidates are the items that
-the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (all
-true targets, for a set answer). Apart from the targets, nothing after the cutoff is read.
+Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks up the
+rewards. Since an answer is open text, it is grounded in an item (our definition): the candidate of the prompt with the
+largest cosine similarity, by exact search. Candidates are the items that the user was shown in the LLM period up to the
+cutoff, the most popular items before that period, seeded random items, and the true target (all true targets, for a set
+answer). Apart from the targets, nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward"
 
 @dataclass(frozen=True)
 class Grounded:
-    """Grounded answers, one entry per answer: item id, cosine similarity, CTCVR (the ranker's score), and min-max normalised CTCVR."""
+    """Grounded answers, one entry per answer: item id, cosine similarity, CTCVR (the ranker's score), and min-max
+    normalised CTCVR."""
 
     items: np.ndarray
     similarity: np.ndarray
@@ -48,12 +50,13 @@ class RewardTable:
     """Candidates and rewards of all examples.
 
     Attributes:
-        rows: ``example, item, ctcvr, reward``; ``reward`` is the ranker's score ``ctcvr`` after min-max normalisation within the
-            example. The candidates of an example are consecutive rows, ascending by item.
+        rows: ``example, item, ctcvr, reward``; ``reward`` is the ranker's score ``ctcvr`` after min-max normalisation
+            within the example. The candidates of an example are consecutive rows, ascending by item.
         targets: ``example, item``, in the order of the examples.
         item_ids: (V,) items that occur anywhere in the table, ascending; ``vectors`` (V, d) are their embeddings.
         embedder: version of the embedder.
-        sets: ``example, items`` (lists): the next items of examples with set answers, in the order of the examples; None for single answers.
+        sets: ``example, items`` (lists): the next items of examples with set answers, in the order of the examples;
+            None for single answers.
     """
 
     rows: pl.DataFrame
@@ -126,12 +129,14 @@ class RewardTable:
         return out
 
     def candidate_vectors(self, examples: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; the rewards of padding are NaN."""
+        """Return embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; the rewards of
+        padding are NaN."""
         candidates, _, reward = (table[self.places(examples)] for table in self._padded)
         return self.vectors[np.maximum(candidates, 0)], reward
 
     def ground(self, examples: Sequence[str], embeddings: np.ndarray) -> Grounded:
-        """Return the candidate of the example that is nearest to each answer embedding (B, d); ties go to the lowest item id."""
+        """Return the candidate of the example that is nearest to each answer embedding (B, d); ties go to the lowest
+        item id."""
         places = self.places(examples)
         candidates, ctcvr, reward = (table[places] for table in self._padded)
         cosine = np.einsum("bd,bcd->bc", np.asarray(embeddings, dtype=np.float32), self.vectors[candidates])
@@ -177,7 +182,8 @@ class RewardTable:
 
 
 def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Scale each segment of (N,) to [0, 1]. A constant segment becomes zero. ``offsets`` are the starts of the segments."""
+    """Scale each segment of (N,) to [0, 1]. A constant segment becomes zero. ``offsets`` are the starts of the
+    segments."""
     low, high = np.minimum.reduceat(values, offsets), np.maximum.reduceat(values, offsets)
     lengths = np.diff(np.append(offsets, len(values)))
     low, width = np.repeat(low, lengths), np.repeat(high - low, lengths)
@@ -195,12 +201,14 @@ def build_reward_table(
     batch: int = 200_000,
     title_characters: int = 80,
 ) -> RewardTable:
-    """Choose candidates, score them with the ranker at each example's cutoff, normalise the scores, and embed the items.
+    """Choose candidates, score them with the ranker at each example's cutoff, normalise the scores, and embed the
+    items.
 
     Args:
         dataset: the log.
         split: periods of the dataset; only exposures in the LLM period are used.
-        examples: ``example``, ``user``, ``as_of``, ``target`` and, for set answers, ``targets``, which are candidates as well.
+        examples: ``example``, ``user``, ``as_of``, ``target`` and, for set answers, ``targets``, which are candidates
+            as well.
         ranker: ranker trained on data before the LLM period.
         embedder: embedder of item texts.
         settings: numbers of candidates.
@@ -258,7 +266,8 @@ def build_reward_table(
 
 
 def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
-    """Return the last ``count`` items that each example's user was shown from ``start`` up to and including the cutoff."""
+    """Return the last ``count`` items that each example's user was shown from ``start`` up to and including the
+    cutoff."""
     if not count:
         return {}
     events = (

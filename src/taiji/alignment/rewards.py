@@ -1,7 +1,8 @@
 """Taiji's two rewards (§5 of the paper): semantic similarity of the answer, and the ranker's score of the answer.
 
 A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. A malformed
-answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not summed here.
+answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not
+summed here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Answers:
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return a mask of well-formed completions (B,) and the unit vector of each answer (B, d), zero for a malformed one."""
+        """Return a mask of well-formed completions (B,) and the unit vector of each answer (B, d), zero for a malformed
+        one."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text) for text in completions]
@@ -40,7 +42,8 @@ class Answers:
 
 
 def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
-    """Return the reward cos(answer, text of the true item), with negative values set to 0, in [0, 1]; 0 for a malformed answer."""
+    """Return the reward cos(answer, text of the true item), with negative values set to 0, in [0, 1]; 0 for a malformed
+    answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
@@ -52,7 +55,8 @@ def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
 
 
 def preference_reward(table: RewardTable, answers: Answers) -> Reward:
-    """Return the preference reward: the grounded item's CTCVR, min-max normalised over the candidates of the example; 0 for a malformed answer."""
+    """Return the preference reward: the grounded item's CTCVR, min-max normalised over the candidates of the example; 0
+    for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
@@ -71,7 +75,8 @@ def ground_rollouts(
 
 
 def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
-    """Wrap a reward for TRL: it reads the column ``example`` of the dataset, returns None for NaN, and is logged under its name."""
+    """Wrap a reward for TRL: it reads the column ``example`` of the dataset, returns None for NaN, and is logged under
+    its name."""
 
     def function(prompts: Any, completions: Sequence[Any], example: Sequence[str], **_: Any) -> list[float | None]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]

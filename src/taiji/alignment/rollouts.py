@@ -24,7 +24,8 @@ class Rollouts:
     """Recorder that keeps the first groups of the batch scored in each step.
 
     Args:
-        folder: folder of the log, to which lines are appended at the end of each step, so that an interrupted job keeps them.
+        folder: folder of the log, to which lines are appended at the end of each step, so that an interrupted job keeps
+            them.
         names: names of the rewards.
         generations: number of rollouts per prompt, which are consecutive in a batch.
         lines: log lines of the steps before the checkpoint from which the run resumes.
@@ -63,7 +64,8 @@ class Rollouts:
             stream.write("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
     def save(self, folder: Path) -> None:
-        """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (one field per reward; null if it does not apply)."""
+        """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (one field per reward; null if
+        it does not apply)."""
         schema: dict[str, Any] = {
             "step": pl.UInt32,
             "example": pl.String,

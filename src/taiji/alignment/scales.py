@@ -1,7 +1,8 @@
 """Interpretation of ``reward_weights`` under a rule that changes weights: total, signs and zeros.
 
-A rule handles only weights on the simplex, while TRL multiplies rewards by arbitrary numbers (ones by default). This module converts between the two:
-the total of the numbers is preserved, a zero excludes a reward (it is logged but not weighted), and a negative number makes the reward a penalty.
+A rule handles only weights on the simplex, while TRL multiplies rewards by arbitrary numbers (ones by default). This
+module converts between the two: the total of the numbers is preserved, a zero excludes a reward (it is logged but not
+weighted), and a negative number makes the reward a penalty.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ class RewardScale:
     """Total, signs and zeros of K reward weights.
 
     Args:
-        active: indices of the rewards that have a weight: under an adaptive rule, those whose weight is not 0; otherwise
-            all.
+        active: indices of the rewards that have a weight: under an adaptive rule, those whose weight is not 0;
+            otherwise all.
         signs: (K,) 1 or -1.
-        given: (active,) initial shares. With an adaptive rule they are non-negative, and :meth:`rewards` applies the signs.
+        given: (active,) initial shares. With an adaptive rule they are non-negative, and :meth:`rewards` applies the
+            signs.
         total: sum of the weights' absolute values.
     """
 

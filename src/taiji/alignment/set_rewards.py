@@ -1,7 +1,9 @@
-"""The two rewards of a set answer, which lists several intents (our definitions). :mod:`taiji.alignment.rewards` has the rewards of single answers.
+"""The two rewards of a set answer, which lists several intents (our definitions). :mod:`taiji.alignment.rewards` has
+the rewards of single answers.
 
-Semantic reward: coverage of the next items by the intents, minus redundancy. Preference reward: the reward ranker's value of the slate that the intents
-retrieve from the candidates of the example. Both lie in [0, 1], and their scaling is frozen with the reward table.
+Semantic reward: coverage of the next items by the intents, minus redundancy. Preference reward: the reward ranker's
+value of the slate that the intents retrieve from the candidates of the example. Both lie in [0, 1], and their scaling
+is frozen with the reward table.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ SLATE = 10
 
 
 class SetAnswers:
-    """Parser and embedder of completions with up to ``most`` intents. Both rewards read the same batch, so the last batch is cached."""
+    """Parser and embedder of completions with up to ``most`` intents. Both rewards read the same batch, so the last
+    batch is cached."""
 
     def __init__(self, embedder: Embedder, most: int) -> None:
         self.embedder, self.most = embedder, most
         self._last: tuple[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return a mask of well-formed completions (B,) and the unit vectors of their intents (B, m, d), zero for missing intents."""
+        """Return a mask of well-formed completions (B,) and the unit vectors of their intents (B, m, d), zero for
+        missing intents."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text, DEEPEST, self.most) for text in completions]
@@ -46,7 +50,8 @@ class SetAnswers:
 
 
 def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Return the semantic reward: the coverage of the next items minus :data:`REPEATED` times the redundancy, clipped to [0, 1]; 0 for a malformed answer."""
+    """Return the semantic reward: the coverage of the next items minus :data:`REPEATED` times the redundancy, clipped
+    to [0, 1]; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> NDArray[Any]:
@@ -75,8 +80,8 @@ def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 def ground_sets(
     table: RewardTable, answers: SetAnswers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[NDArray[Any], Grounded, list[list[int]]]:
-    """Return, for reports, a mask of the well-formed answers (B,), the grounding of each answer's first intent, and the candidate item nearest to each
-    intent (one list per answer)."""
+    """Return, for reports, a mask of the well-formed answers (B,), the grounding of each answer's first intent, and the
+    candidate item nearest to each intent (one list per answer)."""
     well, vectors = answers.read(completions)
     there = np.abs(vectors).sum(axis=2) > 0
     places = [table.ground(examples, vectors[:, place]).items for place in range(answers.most)]

@@ -29,7 +29,8 @@ STEERED = ("popo", "popo-covariance")
 
 
 class RewardTableSettings(Settings):
-    """Candidates of the reward table: the items that are scored for each prompt, and to which an answer can be matched."""
+    """Candidates of the reward table: the items that are scored for each prompt, and to which an answer can be
+    matched."""
 
     exposed_candidates: int = Field(default=64, ge=0)
     """Largest number of candidates that the user was shown in the LLM period."""
@@ -45,15 +46,18 @@ class AlignmentSettings(Settings):
     weighting: Weighting = "popo"
     """Rule that sets the weights of the rewards; ``fixed`` is plain TRL."""
     mode: Literal["robust", "paper"] = "robust"
-    """POPO's update: `robust` (ours: clipped, averaged, with a minimum weight) or `paper` (the paper's raw exponentiated gradient)."""
+    """POPO's update: `robust` (ours: clipped, averaged, with a minimum weight) or `paper` (the paper's raw
+    exponentiated gradient)."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
     """Estimator of POPO's indicators. The cost of ``directional`` does not depend on the number of rewards."""
     preference: tuple[float, ...] | None = None
-    """Target of ``popo`` and ``popo-covariance``: the weights of the desired trade-off (normalised to sum 1); ``null`` for equal weights."""
+    """Target of ``popo`` and ``popo-covariance``: the weights of the desired trade-off (normalised to sum 1); ``null``
+    for equal weights."""
     weights: tuple[float, ...] | None = None
     """Initial weights (which stay constant under ``fixed``); ``null`` for equal weights."""
     light_statistics: Literal["batch", "group"] = "batch"
-    """Means and standard deviations for POPO-light: over the whole batch, or within the rollouts of each prompt and then averaged."""
+    """Means and standard deviations for POPO-light: over the whole batch, or within the rollouts of each prompt and
+    then averaged."""
     generations: int = Field(default=4, ge=2)
     """Number of rollouts per prompt (G)."""
     prompts_per_step: int = Field(default=4, ge=1)
@@ -73,11 +77,13 @@ class AlignmentSettings(Settings):
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where inner products carry little information)."""
+    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where inner products carry
+    little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """Token weights of PEPO, in addition to reward weights (evidence: the history tokens of the prompt)."""
     rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
-    """Generator of rollouts: the model in training, or vLLM through TRL (inside each training process, or on a separate `trl vllm-serve`). With vLLM, shared prefixes are not used."""
+    """Generator of rollouts: the model in training, or vLLM through TRL (inside each training process, or on a separate
+    `trl vllm-serve`). With vLLM, shared prefixes are not used."""
     rollout_server: str = "http://127.0.0.1:8000"
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)

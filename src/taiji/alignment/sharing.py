@@ -1,8 +1,9 @@
-"""Prompt sharing for a GRPO trainer: each shared prompt is computed once in its rollouts, in its loss, and in its old and reference log-probabilities.
+"""Prompt sharing for a GRPO trainer: each shared prompt is computed once in its rollouts, in its loss, and in its old
+and reference log-probabilities.
 
-Rows of a batch with a common prefix (the rollouts of a prompt) are computed by `taiji.language.prefix_*`, with the same log-probabilities, gradients and
-sampled tokens as TRL's own forward pass, up to float rounding. Unsupported cases (images, vLLM, MoE auxiliary losses, wrapped or windowed models, unusual
-generation settings) are left to TRL.
+Rows of a batch with a common prefix (the rollouts of a prompt) are computed by `taiji.language.prefix_*`, with the same
+log-probabilities, gradients and sampled tokens as TRL's own forward pass, up to float rounding. Unsupported cases
+(images, vLLM, MoE auxiliary losses, wrapped or windowed models, unusual generation settings) are left to TRL.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 
 @dataclass(frozen=True)
 class ScoredGradients:
-    """Graph of a shared forward pass, in the layout of TRL's batch: ``scored`` (B, T) is the mask of the completions' tokens."""
+    """Graph of a shared forward pass, in the layout of TRL's batch: ``scored`` (B, T) is the mask of the completions'
+    tokens."""
 
     graphs: SharedGradients
     scored: Tensor
@@ -57,7 +59,8 @@ class SharedPrefixes(Base):
     _told: str = ""
 
     def shares(self, model: Any) -> bool:
-        """Return True if shared prompts are computed once for this model, and prepare its LoRA layers on the first call."""
+        """Return True if shared prompts are computed once for this model, and prepare its LoRA layers on the first
+        call."""
         if not self.args.share_prefixes or not supports_sharing(model)[0]:
             return False
         fuse_adapters(model)
@@ -106,13 +109,15 @@ class SharedPrefixes(Base):
         compute_entropy: bool,
         joint: list[JointGradients] | None = None,
     ) -> Outputs:
-        """Return log-probabilities and entropies of the completions, with rows that share a prefix computed together."""
+        """Return log-probabilities and entropies of the completions, with rows that share a prefix computed
+        together."""
         inside = attention_mask.bool()
         rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), inside.cpu())]
         scored = inside[:, -logits_to_keep:]
         starts = [len(row) - int(count) for row, count in zip(rows, scored.sum(1))]
         bonus = torch.is_grad_enabled() and self._entropy_bonus_enabled
-        # TRL's batch size bounds the memory of passes without gradient: pack at most as many tokens as a padded batch of this size has.
+        # TRL's batch size bounds the memory of passes without gradient: pack at most as many tokens as a padded batch
+        # of this size has.
         room = (batch_size or len(rows)) * input_ids.size(1)
         found: list[Any] = [None] * len(rows)
         spread: list[Any] = [None] * len(rows)
@@ -155,7 +160,8 @@ class SharedPrefixes(Base):
             return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids, draw=draw), None
 
     def _law(self) -> Sampling | None:
-        """Return the sampling distribution of TRL's rollouts, including the generation settings of the checkpoint; None if sharing does not support it."""
+        """Return the sampling distribution of TRL's rollouts, including the generation settings of the checkpoint; None
+        if sharing does not support it."""
         config = bare_model(self.model)._prepare_generation_config(self.generation_config)[0]
         sampling, reason = sampling_of(config)
         ends = config.eos_token_id
@@ -181,7 +187,8 @@ class SharedPrefixes(Base):
     def _regroupable(self) -> bool:
         return (
             len(self._buffered_inputs) > 1
-            # Otherwise an optimiser step may span two generations, or start in the middle of one, and rows would move between steps.
+            # Otherwise an optimiser step may span two generations, or start in the middle of one, and rows would move
+            # between steps.
             and len(self._buffered_inputs) % self.args.gradient_accumulation_steps == 0
             and self.loss_type in ROW_WISE
             and not self._entropy_bonus_enabled
@@ -192,7 +199,8 @@ class SharedPrefixes(Base):
 
 
 def in_place_of_forward(wrapper: DistributedDataParallel, forward: Callable[..., Outputs], argument: Tensor) -> Outputs:
-    """Return ``forward(argument)``, run by the wrapper instead of its module's forward method, so that the wrapper reduces the gradients."""
+    """Return ``forward(argument)``, run by the wrapper instead of its module's forward method, so that the wrapper
+    reduces the gradients."""
     module = wrapper.module
     own = module.__dict__.get("forward")  # set by accelerate for mixed precision
 
@@ -217,7 +225,8 @@ def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sort the rows of an accumulation step so that the rollouts of a prompt are in the same micro-batch.
 
     Args:
-        batches: dictionaries with equal keys; tensors (B, …) are split by row, other values (scalars, None) belong to all rows.
+        batches: dictionaries with equal keys; tensors (B, …) are split by row, other values (scalars, None) belong to
+            all rows.
     """
     if len(batches) < 2:
         return batches

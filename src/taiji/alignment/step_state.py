@@ -1,7 +1,7 @@
 """Data passed between TRL's callbacks.
 
-From the generation to the loss, data are part of TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and buffers. All other data are
-in one object on the trainer (:class:`StepState`), which is empty between two steps.
+From the generation to the loss, data are part of TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits
+and buffers. All other data are in one object on the trainer (:class:`StepState`), which is empty between two steps.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ Batch = dict[str, Any]
 """TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
 
 Generation = tuple[Any, ...]
-"""Return value of TRL's ``_generate``: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images, images of tools."""
+"""Return value of TRL's ``_generate``: prompt ids, completion ids, masks, completions, log-probabilities, further
+fields, images, images of tools."""
 
 ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "reward_signal", "reward_applies"
 
 
 @dataclass(frozen=True)
 class RewardColumns:
-    """Advantages of one batch, one column per reward. They are computed after the generation, and each loss reads the entries of its rows.
+    """Advantages of one batch, one column per reward. They are computed after the generation, and each loss reads the
+    entries of its rows.
 
     Args:
         advantages: (B, K).
@@ -71,7 +73,8 @@ class RewardColumns:
 class StepState:
     """Data that the trainer's callbacks pass to one another outside TRL's batch.
 
-    ``_generate_and_score_completions`` calls ``_generate`` and ``_calculate_rewards``. The first two pieces are used only by dynamic sampling.
+    ``_generate_and_score_completions`` calls ``_generate`` and ``_calculate_rewards``. The first two pieces are used
+    only by dynamic sampling.
 
     ============  =====================================  ========================================
     piece         put by                                 taken by

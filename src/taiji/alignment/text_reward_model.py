@@ -1,8 +1,9 @@
 """Bradley–Terry reward model: scores texts, trained on pairs of texts of which one was preferred.
 
-A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The features of the text are
-residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality part cannot learn category or length: over the training texts
-it has mean zero in every category and no correlation with length.
+A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The
+features of the text are residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality
+part cannot learn category or length: over the training texts it has mean zero in every category and no correlation with
+length.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ NUISANCE_RIDGE = 1.0
 
 @dataclass(frozen=True)
 class TextScores:
-    """Parts of the scores of N texts, each (N,). A difference of total scores is the log-odds that the first text is preferred.
+    """Parts of the scores of N texts, each (N,). A difference of total scores is the log-odds that the first text is
+    preferred.
 
     Attributes:
         quality: score of the text, relative to its category and length.
@@ -55,7 +57,8 @@ class TextScores:
 
 
 class TextRewardModel:
-    """Bradley–Terry model over features of texts: an embedding, style features, and phrases that occur in the texts of many groups.
+    """Bradley–Terry model over features of texts: an embedding, style features, and phrases that occur in the texts of
+    many groups.
 
     Args:
         embedder: embedder of the texts.
@@ -217,7 +220,8 @@ class TextRewardModel:
 
 
 def _nuisance(raw: Array, lengths: Array, places: Array, count: int) -> dict[str, Array]:
-    """Return the values that :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (last row: overall), slopes on length, scales."""
+    """Return the values that :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (last row:
+    overall), slopes on length, scales."""
     sizes = np.bincount(places, minlength=count)[:, None]
 
     def means(values: Array) -> Array:

@@ -1,10 +1,11 @@
 """PEPO token weights: tokens that are similar to the evidence, and uncertain, receive more of the advantage.
 
-Source: PEPO's published formulas. VS_t is the mean cosine between the hidden states of token t and those of the evidence, over layers (including the
-embedding layer) and evidence tokens; H_t is the entropy of the distribution of token t. The hidden state is taken at the position of the token, while
-the entropy belongs to the position before it: this offset is part of the method. Deviation: weights are detached, while the published code (and
-``pepo_as_released``) lets gradients flow through them. In the first pass over a batch, all probability ratios are one, and these gradients cancel, because
-the weights of a row sum to a constant. So the two versions differ only in later passes.
+Source: PEPO's published formulas. VS_t is the mean cosine between the hidden states of token t and those of the
+evidence, over layers (including the embedding layer) and evidence tokens; H_t is the entropy of the distribution of
+token t. The hidden state is taken at the position of the token, while the entropy belongs to the position before it:
+this offset is part of the method. Deviation: weights are detached, while the published code (and ``pepo_as_released``)
+lets gradients flow through them. In the first pass over a batch, all probability ratios are one, and these gradients
+cancel, because the weights of a row sum to a constant. So the two versions differ only in later passes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Prompt tokens (B, P) with which PEPO compares completions. If ``attached``, gradients flow through the comparison."""
+    """Prompt tokens (B, P) with which PEPO compares completions. If ``attached``, gradients flow through the
+    comparison."""
 
     mask: Tensor
     attached: bool
@@ -59,8 +61,9 @@ def token_weights(
 ) -> Tensor:
     """Return weights (B, T) > 0 whose mean over the valid tokens of each row is one; zero on padding.
 
-    w_t = n softmax_t(VS_t (1 + alpha tanh g_t) / temperature), where n is the number of valid tokens. g is the sum of VS and H, each scaled to [0, 1]
-    within the row, minus the row's mean of this sum. A row without valid tokens is all zero; VS or H that is constant over a row is scaled to zero.
+    w_t = n softmax_t(VS_t (1 + alpha tanh g_t) / temperature), where n is the number of valid tokens. g is the sum of
+    VS and H, each scaled to [0, 1] within the row, minus the row's mean of this sum. A row without valid tokens is all
+    zero; VS or H that is constant over a row is scaled to zero.
     """
     mask = mask.bool()
     count = mask.sum(1, keepdim=True)
@@ -85,7 +88,8 @@ def blended(weights: Tensor, progress: float) -> Tensor:
 
 
 def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt_mask: Tensor, pattern: str) -> Tensor:
-    """Return a mask (B, P): True for prompt tokens that overlap a match of ``pattern``; in a row without a match, True for all real prompt tokens."""
+    """Return a mask (B, P): True for prompt tokens that overlap a match of ``pattern``; in a row without a match, True
+    for all real prompt tokens."""
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []
@@ -119,7 +123,8 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator[
 
 @contextmanager
 def hidden_states(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Collect the hidden states that the model's backbone computes inside the block, one tuple of layers per forward pass."""
+    """Collect the hidden states that the model's backbone computes inside the block, one tuple of layers per forward
+    pass."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     store: list[tuple[Tensor, ...]] = []
 

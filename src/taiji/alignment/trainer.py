@@ -1,10 +1,11 @@
 """GRPO with adaptive reward weights: TRL's trainer with a few methods overridden and none copied.
 
-``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short, ``_calculate_rewards`` passes the rewards to
-a reward rule; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded
-forward pass, backpropagates the loss of each reward k through it (gradient g_k) and, at the last micro-batch of a step, sets the gradients of the
-parameters to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default settings, the run is
-the same as with plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
+``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short,
+``_calculate_rewards`` passes the rewards to a reward rule; ``_generate_and_score_completions`` adds one advantage
+column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded forward pass, backpropagates the loss
+of each reward k through it (gradient g_k) and, at the last micro-batch of a step, sets the gradients of the parameters
+to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default
+settings, the run is the same as with plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
 
 Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
 """
@@ -49,12 +50,13 @@ from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     """Drop-in replacement for TRL's ``GRPOTrainer``, with the same arguments and a :class:`ParetoGRPOConfig`.
 
-    In addition to TRL's metrics, it logs per reward name ``weight/<name>`` (applied in this step), ``indicator/<name>`` (if the rule has indicators) and
-    ``front/mean/<name>``; also ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``.
-    ``docs/alignment.md`` explains them.
+    In addition to TRL's metrics, it logs per reward name ``weight/<name>`` (applied in this step), ``indicator/<name>``
+    (if the rule has indicators) and ``front/mean/<name>``; also ``max_delta_log_weight``, ``front/hypervolume``,
+    ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md`` explains them.
 
-    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules keep K gradients (2K for cross-batch) in
-    float32 on each process, for its part of the trainable parameters. Under FSDP1 or DeepSpeed, use a reward rule.
+    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules keep K
+    gradients (2K for cross-batch) in float32 on each process, for its part of the trainable parameters. Under FSDP1 or
+    DeepSpeed, use a reward rule.
 
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.
@@ -122,7 +124,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
 
     def _log_weights(self, shares: np.ndarray, reading: Reading | None) -> None:
-        """Log the weights (K,) of a step and, if the rule made an observation, its reading: indicators and largest change of log w."""
+        """Log the weights (K,) of a step and, if the rule made an observation, its reading: indicators and largest
+        change of log w."""
         metrics, names = self._metrics["train"], self._reward_names
         for name, weight in zip(names, shares):
             metrics[f"weight/{name}"].append(float(weight))
@@ -138,7 +141,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
-        """Score the batch of all processes (N, K). A reward rule updates the weights before TRL applies them to this batch."""
+        """Score the batch of all processes (N, K). A reward rule updates the weights before TRL applies them to this
+        batch."""
         rewards: Tensor
         if (drawn := self.step_state.take_scores()) is not None:
             rewards = drawn
@@ -297,7 +301,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         step.add(recording, rewards, common_part, update, batch.applies)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
-        # The gradients are set manually, so the caller's backward pass gets a loss that does not depend on the parameters.
+        # The gradients are set manually, so the caller's backward pass gets a loss that does not depend on the
+        # parameters.
         return loss.detach().requires_grad_()
 
     def _start_accumulation(self, model: torch.nn.Module) -> AccumulationStep:
@@ -321,7 +326,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     def _update(self, step: AccumulationStep, signal: bool) -> None:
         """Close the step: let the rule observe it, and set the gradients of the parameters.
 
-        The rule does not observe a step with infinite or NaN gradients, with advantages that are all zero, or with prompts in only one half.
+        The rule does not observe a step with infinite or NaN gradients, with advantages that are all zero, or with
+        prompts in only one half.
         """
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
@@ -341,7 +347,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Keep TRL's metrics and entropy controller unchanged while its loss runs in the block, without synchronising processes."""
+        """Keep TRL's metrics and entropy controller unchanged while its loss runs in the block, without synchronising
+        processes."""
         coefficient, accelerator = self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
         self.accelerator = cast(Accelerator, Silent(accelerator))
@@ -383,7 +390,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     # ---- start of a run, checkpoints ------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
-        """Start a run with an empty step state. Transformers requests the loader at the beginning of each run and of each retry."""
+        """Start a run with an empty step state. Transformers requests the loader at the beginning of each run and of
+        each retry."""
         self.step_state = StepState()
         loader: DataLoader = super().get_train_dataloader()
         return loader
@@ -405,7 +413,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        # TRL's sampler draws the order of each epoch from one generator, so a resumed run has to draw the orders of past epochs, too.
+        # TRL's sampler draws the order of each epoch from one generator, so a resumed run has to draw the orders of
+        # past epochs, too.
         sampler = self._train_sampler
         if isinstance(sampler, RepeatSampler) and sampler.shuffle:
             for _ in range(int(read_json(Path(checkpoint) / "trainer_state.json")["epoch"] + 1e-9)):

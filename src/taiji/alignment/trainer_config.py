@@ -20,11 +20,13 @@ ESTIMATORS = ("same-batch", "cross-batch", "directional")
 class ParetoGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with adaptive reward weights; every TRL option keeps its meaning.
 
-    ``scale_rewards`` has one additional value, ``"leave-one-out"``: advantages as in RLOO, r minus the mean of the prompt's other rollouts.
+    ``scale_rewards`` has one additional value, ``"leave-one-out"``: advantages as in RLOO, r minus the mean of the
+    prompt's other rollouts.
 
-    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules. Rules change the shares of the
-    weights but keep their total, so that a run begins with exactly the step that TRL would take with these weights (ones, if none are given). A reward of
-    weight zero is only logged; a negative weight makes the reward a penalty.
+    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules.
+    Rules change the shares of the weights but keep their total, so that a run begins with exactly the step that TRL
+    would take with these weights (ones, if none are given). A reward of weight zero is only logged; a negative weight
+    makes the reward a penalty.
     """
 
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
@@ -209,7 +211,8 @@ class ParetoGRPOConfig(GRPOConfig):
 
     @property
     def leave_one_out(self) -> bool:
-        """Return True if the baseline of a rollout is the mean of the prompt's other rollouts, without scaling (RLOO)."""
+        """Return True if the baseline of a rollout is the mean of the prompt's other rollouts, without scaling
+        (RLOO)."""
         return self.scale_rewards == LEAVE_ONE_OUT
 
     @property
@@ -218,7 +221,8 @@ class ParetoGRPOConfig(GRPOConfig):
         return RULES[self.weighting].source
 
     def rule_options(self, scale: RewardScale | None = None) -> RuleOptions:
-        """Return the options of the weighting rule. ``scale`` restricts initial weights and preference to the weighted rewards."""
+        """Return the options of the weighting rule. ``scale`` restricts initial weights and preference to the weighted
+        rewards."""
         preference = tuple(self.preference) if self.preference else None
         return RuleOptions(
             mode=self.popo_mode,

@@ -1,4 +1,5 @@
-"""Comparison of each trained component with the baselines popularity and co-occurrence, and possible reasons why it does not beat them."""
+"""Comparison of each trained component with the baselines popularity and co-occurrence, and possible reasons why it
+does not beat them."""
 
 from __future__ import annotations
 

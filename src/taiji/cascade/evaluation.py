@@ -1,4 +1,5 @@
-"""Evaluation of a recommender on a log: recall after every step, the final list, ablation of each component, and latency."""
+"""Evaluation of a recommender on a log: recall after every step, the final list, ablation of each component, and
+latency."""
 
 from __future__ import annotations
 
@@ -84,8 +85,8 @@ def evaluate_recommender(
         dataset: the log.
         retrievers, ranker: fitted components.
         requests, targets: requests and targets of the test period.
-        before: start of the test period (microseconds). Popularity (in novelty, slices and facts), and whether an item is
-            new, are determined from earlier interactions only.
+        before: start of the test period (microseconds). Popularity (in novelty, slices and facts), and whether an item
+            is new, are determined from earlier interactions only.
         vectors: (N, d) item vectors, for re-rankers.
         further: function from final lists (B, K) to additional metrics: values per request (B,), by name.
         fuser: the fitted fusion, if the settings name one.
@@ -192,7 +193,8 @@ def variants(
         without_fields: field to the predictions of a ranker that was trained without it.
     """
 
-    # A block of requests takes longer than one request, and stored predictions take no time, so no arm has a time limit.
+    # A block of requests takes longer than one request, and stored predictions take no time, so no arm has a time
+    # limit.
     unhurried = settings.budget.unhurried()
 
     def composed(

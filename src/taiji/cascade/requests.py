@@ -38,7 +38,8 @@ def period_requests(
         new_only: exclude items that the user had interacted with before the request.
 
     Returns:
-        requests of users with at least one target, ascending by user, with the context of the drawn event; and their targets.
+        requests of users with at least one target, ascending by user, with the context of the drawn event; and their
+        targets.
     """
     random = np.random.default_rng(seed)
     later = dataset.events.filter(pl.col("time") >= start)
@@ -69,7 +70,8 @@ def period_requests(
 
 
 def _had_before(dataset: Dataset, users: Array, items: Array, begin: Array) -> Array:
-    """Return a mask (n,): True if the user (n,) had interacted with the item (n,) strictly before the user's ``begin`` (n_users,)."""
+    """Return a mask (n,): True if the user (n,) had interacted with the item (n,) strictly before the user's ``begin``
+    (n_users,)."""
     history = dataset.history
     owner = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     past = history.times < begin[owner]

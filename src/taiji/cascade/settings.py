@@ -76,7 +76,8 @@ class RecommendSettings(Settings):
     request_at: Literal["random", "first"] = "random"
     """Time of a user's request: a random one of the user's events in the test period, or the first."""
     horizon_days: float | None = Field(default=None, gt=0)
-    """Days after a request within which the user's interactions are targets; `null` for all until the end of the log."""
+    """Days after a request within which the user's interactions are targets; `null` for all until the end of the
+    log."""
     new_items_only: bool | None = None
     """Count only items new to the user; `null` does so if the retrievers drop seen items."""
     traced: int = Field(default=100, ge=0)

@@ -1,4 +1,5 @@
-"""Command line of the pipeline. The commands parse options, call the library, and print results; a user's error becomes one message and exit code 2.
+"""Command line of the pipeline. The commands parse options, call the library, and print results; a user's error becomes
+one message and exit code 2.
 
 Heavy modules are imported inside the commands, so that ``taiji --help`` starts quickly.
 """

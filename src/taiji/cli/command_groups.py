@@ -11,7 +11,8 @@ WHOLE = 500
 
 
 class TaskGroup(TyperGroup):
-    """Group that lists each command under the task with which it was registered (`rich_help_panel`), in the order of registration."""
+    """Group that lists each command under the task with which it was registered (`rich_help_panel`), in the order of
+    registration."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: the types depend on the version of typer
         """Write one section per task."""

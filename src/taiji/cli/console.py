@@ -1,4 +1,5 @@
-"""Output and exit codes of every command: JSON results, one message for a user's error, and after Ctrl-C the command with which to resume."""
+"""Output and exit codes of every command: JSON results, one message for a user's error, and after Ctrl-C the command
+with which to resume."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def can_go_on(command: str) -> None:
 
 
 def emit_json(path: Path, value: object) -> bool:
-    """Write a result as JSON, to standard output if the path is ``-``. Return True if it was written to standard output."""
+    """Write a result as JSON, to standard output if the path is ``-``. Return True if it was written to standard
+    output."""
     import json
 
     if str(path) == "-":
@@ -40,7 +42,8 @@ def emit_json(path: Path, value: object) -> bool:
 def guarded(command: Callable[[], None]) -> None:
     """Run a command line, and turn errors, interruptions and full disks into one message and an exit code.
 
-    The exit code is 2 for a user's error, 130 for an interruption, and 1 for a failed check or an internal error (with its traceback).
+    The exit code is 2 for a user's error, 130 for an interruption, and 1 for a failed check or an internal error (with
+    its traceback).
     """
     can_go_on("")  # one process may run several commands
     try:
@@ -85,8 +88,9 @@ def _interrupted() -> None:
         else "\nInterrupted.",
         file=sys.stderr,
     )
-    # Dataclasses are created by exec of a string, for example while a library is imported. If Ctrl-C interrupts such an exec, Python sets a
-    # flag and ends with SIGINT instead of the exit code, even if the interruption is handled. The next exec of a string clears this flag.
+    # Dataclasses are created by exec of a string, for example while a library is imported. If Ctrl-C interrupts such an
+    # exec, Python sets a flag and ends with SIGINT instead of the exit code, even if the interruption is handled. The
+    # next exec of a string clears this flag.
     exec("")
     sys.exit(INTERRUPTED)
 

@@ -45,9 +45,11 @@ def copy(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write short marketing texts (copy) about items, check them against evidence, and choose the best with a reward model.
+    """Write short marketing texts (copy) about items, check them against evidence, and choose the best with a reward
+    model.
 
-    Written texts are kept: an interrupted call continues where it stopped, and changed checks or reward models do not require new texts.
+    Written texts are kept: an interrupted call continues where it stopped, and changed checks or reward models do not
+    require new texts.
     """
     from taiji.config import load_config
     from taiji.core import progress

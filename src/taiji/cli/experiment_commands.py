@@ -40,7 +40,8 @@ def view(
     ] = 8100,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Inspect a run in the browser: metrics, users, prompts and answers, alignment step by step, and a comparison of two runs."""
+    """Inspect a run in the browser: metrics, users, prompts and answers, alignment step by step, and a comparison of
+    two runs."""
     from taiji.inspector.server import view as show
 
     def ready(url: str) -> None:
@@ -91,7 +92,8 @@ def review(
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
-    """Let a person rate the rationales of a run on five scales, or compare its copies, on a local page or through files."""
+    """Let a person rate the rationales of a run on five scales, or compare its copies, on a local page or through
+    files."""
     from taiji.core.errors import ConfigError
     from taiji.pipeline.run_copy_review import copy_review_summary, open_copy_review, serve_copy_review
     from taiji.pipeline.run_review import open_review, print_review, serve_review
@@ -148,7 +150,8 @@ def oracle(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compute an upper bound on the gain from a language model by replacing its answers with the true next items. No language model is run."""
+    """Compute an upper bound on the gain from a language model by replacing its answers with the true next items. No
+    language model is run."""
     from taiji.cli.view_commands import open_run
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
@@ -177,7 +180,8 @@ def study(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare feature sources for a finished run, over training seeds and with negative controls. An interrupted study continues where it stopped."""
+    """Compare feature sources for a finished run, over training seeds and with negative controls. An interrupted study
+    continues where it stopped."""
     from taiji.core import progress
     from taiji.pipeline.run_study import print_study
     from taiji.pipeline.run_study import study as start

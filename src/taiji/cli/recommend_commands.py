@@ -28,7 +28,8 @@ def recommend(
     force: Force = None,
     verify: Verify = False,
 ) -> None:
-    """Build a recommender from a log and evaluate it: retrieval, ranking, fusion and re-ranking, each with its value and cost."""
+    """Build a recommender from a log and evaluate it: retrieval, ranking, fusion and re-ranking, each with its value
+    and cost."""
     from taiji.core.artifacts import read_json
 
     opened = open_run(
@@ -116,7 +117,8 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
-    """Print off-policy estimates of the value of the lists, and their value in the simulated world from which the log came, if any."""
+    """Print off-policy estimates of the value of the lists, and their value in the simulated world from which the log
+    came, if any."""
     if off := found.get("off_policy"):
         out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
         out.print(f"  the log itself {_value(off['logged'])}", highlight=False)

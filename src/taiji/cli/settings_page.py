@@ -1,4 +1,5 @@
-"""Generate the page of the configuration: every key with its default, its values in the presets, its bounds and its meaning."""
+"""Generate the page of the configuration: every key with its default, its values in the presets, its bounds and its
+meaning."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def open_run(
     verify: bool = False,
     recommend: bool = False,
 ) -> Run:
-    """Open the run that a command's options describe, with the stages of `taiji run` or, with ``recommend``, of `taiji recommend`.
+    """Open the run that a command's options describe, with the stages of `taiji run` or, with ``recommend``, of
+    `taiji recommend`.
 
     Raises:
         TaijiError: the options are invalid, or a stage of this run has finished and ``resume`` is false.

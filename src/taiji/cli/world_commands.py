@@ -17,7 +17,8 @@ app = typer.Typer(help="List simulated worlds, or compare two policies in one of
 
 @app.command("list")
 def list_worlds(json_path: JsonPath = None) -> None:
-    """List the scenarios of the package, with their mechanisms and the parts that `taiji world run --without` can switch off."""
+    """List the scenarios of the package, with their mechanisms and the parts that `taiji world run --without` can
+    switch off."""
     from taiji.world.scenario import find_mechanism, load_scenario, scenarios
 
     found: list[dict[str, Any]] = []

@@ -22,8 +22,9 @@ from taiji.core.errors import ConfigError
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is rejected."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words, without names and numbers: words that occur in lower case in at least ten reviews of womens-clothing-reviews and are
-a single token of WordLlama, and some that were added by hand because announcements use them ("new", "today")."""
+"""Everyday words, without names and numbers: words that occur in lower case in at least ten reviews of
+womens-clothing-reviews and are a single token of WordLlama, and some that were added by hand because announcements use
+them ("new", "today")."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Function words, which say nothing about the topic of a text."""
 COUNTING = ENGLISH.with_name("english_numbers.txt")
@@ -92,8 +93,8 @@ class CopyChecks:
     def names(self, text: str) -> list[list[str]]:
         """Return the named entities of a text, which are runs of capitalised words.
 
-        An everyday word at the beginning of a sentence is not a name, and neither is a word that is capitalised in the file of everyday words (a
-        noun in German).
+        An everyday word at the beginning of a sentence is not a name, and neither is a word that is capitalised in the
+        file of everyday words (a noun in German).
         """
         runs: list[list[str]] = [[]]
         for word, starts, breaks in _words(text):
@@ -106,7 +107,8 @@ class CopyChecks:
         return [run for run in runs if run]
 
     def _addresses(self, text: str, evidence: Evidence) -> bool:
-        """Return True if a text contains an address or markup characters. A dot inside a word counts as an address unless the catalogue has the same word ("Dr.Martens")."""
+        """Return True if a text contains an address or markup characters. A dot inside a word counts as an address
+        unless the catalogue has the same word ("Dr.Martens")."""
         known = " ".join(fact.text for fact in evidence.catalogue).casefold()
         dotted = [found[0].casefold() for found in _DOTTED.finditer(text)]
         return bool(LINK.search(text) or set(text) & set("@#<>{}[]|\\")) or any(word not in known for word in dotted)
@@ -145,8 +147,8 @@ class _Ground:
 class _Forbidden:
     """Phrase that a copy must not contain.
 
-    A phrase of words matches in any inflection that :func:`folded` removes. A phrase with digits or signs, such as "100%"
-    or "No. 1", must occur as it is written, in upper or lower case and not as a part of a word or number.
+    A phrase of words matches in any inflection that :func:`folded` removes. A phrase with digits or signs, such as
+    "100%" or "No. 1", must occur as it is written, in upper or lower case and not as a part of a word or number.
     """
 
     def __init__(self, phrase: str) -> None:
@@ -176,7 +178,8 @@ def without_title(text: str, title: str) -> str:
 
 
 def _is_letter_sign(letter: str) -> bool:
-    """Return True if a character is a symbol that shows a letter: a circled or squared letter, or a regional indicator."""
+    """Return True if a character is a symbol that shows a letter: a circled or squared letter, or a regional
+    indicator."""
     return unicodedata.category(letter)[0] == "S" and "LETTER" in unicodedata.name(letter, "")
 
 
@@ -187,7 +190,8 @@ def folded(word: str) -> str:
 
 
 def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list[bool]:
-    """Return for each text True if its Jaccard similarity to an earlier kept text is at least ``share``; words of the item's title are ignored."""
+    """Return for each text True if its Jaccard similarity to an earlier kept text is at least ``share``; words of the
+    item's title are ignored."""
     kept: list[set[str]] = []
     found, about = [], set(_folded_words(title))
     for text in texts:
@@ -228,7 +232,8 @@ def _telling(text: str) -> set[str]:
 
 
 def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield each word, True if it begins a sentence, and True if a number or a sign other than a hyphen or an apostrophe separates it from the previous word."""
+    """Yield each word, True if it begins a sentence, and True if a number or a sign other than a hyphen or an
+    apostrophe separates it from the previous word."""
     starts, breaks = True, True
     for token in _TOKEN.finditer(text):
         if token["word"]:

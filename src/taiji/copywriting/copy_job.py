@@ -1,4 +1,5 @@
-"""Copy job: turns evidence into a table of copies. An interrupted job continues where it stopped, and requests nothing twice."""
+"""Copy job: turns evidence into a table of copies. An interrupted job continues where it stopped, and requests nothing
+twice."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ class CatalogueNumbers:
         self.one = any(_ONE.search(fact) for fact in catalogue)
 
     def faults(self, text: str) -> bool:
-        """Return True if a text (from which the item's title has been removed) has a number, counting word, currency sign or per cent sign that the catalogue does not support."""
+        """Return True if a text (from which the item's title has been removed) has a number, counting word, currency
+        sign or per cent sign that the catalogue does not support."""
         return (
             not all(any(_grounds(fact, said) for fact in self.known) for said in counted(text, self.silent))
             or any(map(_counts, _COUNTED.sub("", text)))
@@ -95,7 +96,8 @@ def _grounds(fact: Counted, said: Counted) -> bool:
 
 
 def _counts(letter: str) -> bool:
-    """Return True if a character expresses a number or price but is not a decimal digit: numerals of other scripts, circled numbers, currency signs, per cent signs."""
+    """Return True if a character expresses a number or price but is not a decimal digit: numerals of other scripts,
+    circled numbers, currency signs, per cent signs."""
     return (unicodedata.numeric(letter, None) is not None and not letter.isdecimal()) or (
         unicodedata.category(letter) == "Sc" or letter in "%‰‱"
     )

@@ -1,8 +1,9 @@
-"""One reviewer's comparisons of texts written about items: two texts about the same item are shown side by side, and the reviewer chooses
-the better one or neither.
+"""One reviewer's comparisons of texts written about items: two texts about the same item are shown side by side, and
+the reviewer chooses the better one or neither.
 
-Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is replaced as a whole, so that a reader never
-sees an incomplete one. :func:`judged_pairs` converts the judgements of all reviewers into pairs for the reward model.
+Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is
+replaced as a whole, so that a reader never sees an incomplete one. :func:`judged_pairs` converts the judgements of all
+reviewers into pairs for the reward model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Table of copies: every candidate with its text, the reasons why it is rejected, its scores, and the probability with which it is sent."""
+"""Table of copies: every candidate with its text, the reasons why it is rejected, its scores, and the probability with
+which it is sent."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ WRITTEN = (
 
 
 def written_rows(prompts: Sequence[CopyPrompt], said: Sequence[Sequence[Said]], version: str) -> pl.DataFrame:
-    """Return the writer's output as rows of :data:`WRITTEN`. The texts are cleaned first, so that the checked text is the one that is sent."""
+    """Return the writer's output as rows of :data:`WRITTEN`. The texts are cleaned first, so that the checked text is
+    the one that is sent."""
     rows = [
         (
             prompt.evidence.item_id, prompt.category.name, sample, " ".join(cleaned(one.text).split()), one.ended, version, asked_hash(prompt, version),

@@ -1,4 +1,5 @@
-"""Writers of copy: a language model in this process, a model behind an endpoint, or the example sentences of the categories."""
+"""Writers of copy: a language model in this process, a model behind an endpoint, or the example sentences of the
+categories."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ class LocalCopyWriter:
 
 
 class EndpointCopyWriter:
-    """Writer that uses a model behind an endpoint, with budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+    """Writer that uses a model behind an endpoint, with budget, retries and journal; see
+    :class:`taiji.reasoning.endpoint.EndpointClient`."""
 
     def __init__(self, client: EndpointClient) -> None:
         self.client = client
@@ -145,7 +147,8 @@ class RulesCopyWriter:
 
 
 def _filled_in(line: str, title: str) -> str:
-    """Return an example sentence with the title filled in. After a title that ends with a punctuation mark, the full stop is omitted."""
+    """Return an example sentence with the title filled in. After a title that ends with a punctuation mark, the full
+    stop is omitted."""
     return (line.replace(f"{TITLE}.", TITLE) if title[-1] in ".!?…" else line).replace(TITLE, title)
 
 
@@ -155,7 +158,8 @@ def _continued(prefill: str, text: str) -> str:
 
 
 def copy_text(text: str) -> str:
-    """Return the copy in a model's text: its first line with content, without an introduction, a label or quotation marks."""
+    """Return the copy in a model's text: its first line with content, without an introduction, a label or quotation
+    marks."""
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].rstrip(_QUOTES).endswith(":"):
         lines = lines[1:]

@@ -1,7 +1,7 @@
 """Evidence about an item: facts from the catalogue and from comments, each with the time from which it was known.
 
-Only facts that were known before a given time are evidence at that time. Comments are written by strangers and titles by sellers, so sentences that
-address a model instead of describing the item are removed first.
+Only facts that were known before a given time are evidence at that time. Comments are written by strangers and titles
+by sellers, so sentences that address a model instead of describing the item are removed first.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Evidence:
 
     @property
     def tells(self) -> bool:
-        """True if there is text about this particular item: a title, a description or a comment. A category and a price are not enough."""
+        """True if there is text about this particular item: a title, a description or a comment. A category and a price
+        are not enough."""
         return any(fact.source != "field" and _WORD.search(fact.text) for fact in self.facts)
 
 
@@ -141,7 +142,8 @@ def _catalogue(row: dict[str, object], levels: Sequence[str], fields: Sequence[s
 
 
 def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
-    """Return the comments on each item that were made before a time, newest first. A comment that repeats the text of another is dropped."""
+    """Return the comments on each item that were made before a time, newest first. A comment that repeats the text of
+    another is dropped."""
     if table is None:
         return {}
     missing = [name for name in COMMENT_COLUMNS if name not in table.columns]
@@ -173,5 +175,6 @@ def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
 
 
 def listing_times(items: pl.DataFrame) -> list[int]:
-    """Return each item's listing time (microseconds) from the item table alone, without a log; items without a listing time get the smallest possible value."""
+    """Return each item's listing time (microseconds) from the item table alone, without a log; items without a listing
+    time get the smallest possible value."""
     return [int(time) for time in bound_times(items, FROM, EVER.min)]

@@ -29,9 +29,11 @@ class CopyLimits(Settings):
     longest: PositiveInt = 110
     """Largest number of characters of a text."""
     duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
-    """The later of two texts about an item is a near-duplicate if at least this share of their words is common to both. Words of the item's title are ignored."""
+    """The later of two texts about an item is a near-duplicate if at least this share of their words is common to both.
+    Words of the item's title are ignored."""
     comment_support: PositiveInt = 2
-    """Number of different comments that must contain a word before a text may use it, because comments are written by strangers."""
+    """Number of different comments that must contain a word before a text may use it, because comments are written by
+    strangers."""
     forbidden: tuple[str, ...] = (
         "free", "guarantee", "guaranteed", "winner", "prize", "act now", "click here", "risk-free", "miracle", "cheapest",
     )  # fmt: skip
@@ -45,11 +47,13 @@ class CopywritingSettings(Settings):
     """Copy (short marketing texts) for items: generation, checks and choice."""
 
     kind: Literal["local", "endpoint", "rules"] = "local"
-    """Writer: the language model of the run, the endpoint of `reasoning.endpoint` with its budget and journal, or the example sentences of the category files."""
+    """Writer: the language model of the run, the endpoint of `reasoning.endpoint` with its budget and journal, or the
+    example sentences of the category files."""
     categories: tuple[str, ...] = ()
     """Categories to write; empty for all categories that have a file for the domain."""
     templates: Path | None = None
-    """Folder with `<category>.j2` (or `<domain>/<category>.j2`) in addition to the packaged ones. A new file adds a category, and a file of the same name replaces the packaged one."""
+    """Folder with `<category>.j2` (or `<domain>/<category>.j2`) in addition to the packaged ones. A new file adds a
+    category, and a file of the same name replaces the packaged one."""
     candidates: PositiveInt = 3
     """Number of texts written per item and category."""
     items: PositiveInt | None = None

@@ -75,7 +75,8 @@ _LETTERS = dict(zip("013457@$", "oieastas", strict=True))
 
 
 def cleaned(text: str) -> str:
-    """Return a text in Unicode form NFKC, without HTML entities, invisible characters, markup and surplus white space. Line breaks are kept."""
+    """Return a text in Unicode form NFKC, without HTML entities, invisible characters, markup and surplus white space.
+    Line breaks are kept."""
     text = _plain(text)
     while (without := _MARKUP.sub(" ", _FORM.sub(" ", text))) != text:
         text = without
@@ -122,7 +123,8 @@ def _instructs(sentence: str, name: bool) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return a text in Unicode form NFKC, without HTML entities (even if escaped repeatedly) and without invisible characters."""
+    """Return a text in Unicode form NFKC, without HTML entities (even if escaped repeatedly) and without invisible
+    characters."""
     while (shown := unescape(text)) != text:
         text = shown
     return "".join(

@@ -1,7 +1,7 @@
 """Write artefacts atomically, and compute content hashes. All artefacts are written by this module.
 
-A reader never sees a partial file: everything is written under a temporary name next to its destination, flushed to disk,
-and renamed. The previous content stays intact until the rename.
+A reader never sees a partial file: everything is written under a temporary name next to its destination, flushed to
+disk, and renamed. The previous content stays intact until the rename.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
     Raises:
         NoSpace: the disk or the quota is full.
-        ResourceError: there is no permission, the disk is read-only, a file is in the place of a folder, or the name is too long.
+        ResourceError: there is no permission, the disk is read-only, a file is in the place of a folder, or the name is
+            too long.
     """
     path = Path(path)
     try:
@@ -181,7 +182,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, with sorted keys and an indentation of two spaces. NaN is rejected, because it is not valid JSON."""
+    """Write JSON atomically, with sorted keys and an indentation of two spaces. NaN is rejected, because it is not
+    valid JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Interfaces of the request path: the data passed between components, and the contract of each kind of component.
 
-Data is passed as frozen dataclasses of numpy arrays. Users and items are dense ids of the dataset to which a component is bound,
-and times are microseconds since the epoch. ``taiji.testing`` checks the contracts.
+Data is passed as frozen dataclasses of numpy arrays. Users and items are dense ids of the dataset to which a component
+is bound, and times are microseconds since the epoch. ``taiji.testing`` checks the contracts.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ class Component(Protocol[Data]):
 
 
 class Retriever(Protocol):
-    """Component that finds candidates. It is deterministic, and returns no item twice and no item that is unavailable at the time of the request."""
+    """Component that finds candidates. It is deterministic, and returns no item twice and no item that is unavailable
+    at the time of the request."""
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
         """Return at most ``k`` candidates per request, best first."""
@@ -258,7 +259,8 @@ class Reranker(Protocol):
     """Component that makes the list to show."""
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return the ordered list of each request: ``length`` items of the slate (or all, if there are fewer) without repetition."""
+        """Return the ordered list of each request: ``length`` items of the slate (or all, if there are fewer) without
+        repetition."""
 
 
 class Policy(Protocol):

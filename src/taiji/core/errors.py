@@ -39,7 +39,8 @@ class ConfigError(TaijiError):
 
 
 class ResourceError(TaijiError):
-    """Problem with the environment: a missing package, model or device, a service that does not respond, or a full disk."""
+    """Problem with the environment: a missing package, model or device, a service that does not respond, or a full
+    disk."""
 
 
 class ArtifactError(TaijiError):

@@ -24,5 +24,6 @@ def file_state(files: Iterable[Path]) -> State:
 
 
 def named_files(*values: str | Path | None) -> State:
-    """Return the state of the files and folders that settings name, so that changed contents (such as an edited template) are detected."""
+    """Return the state of the files and folders that settings name, so that changed contents (such as an edited
+    template) are detected."""
     return file_state(Path(value).expanduser() for value in values if value)

@@ -19,7 +19,8 @@ def parsed(text: str | bytes, **options: Any) -> Any:
         options: options for :func:`json.loads`.
 
     Raises:
-        ValueError: the text is not JSON, is nested too deeply, or holds half of a surrogate pair, which cannot be written as UTF-8.
+        ValueError: the text is not JSON, is nested too deeply, or holds half of a surrogate pair, which cannot be
+            written as UTF-8.
     """
     try:
         value = json.loads(text, **options)

@@ -1,6 +1,7 @@
 """Write the manifest of a finished stage, which lists the files of the stage, and check that these files are unchanged.
 
-Every reader of the artefacts of a stage uses this check, so that damage is found in one place and reported with one message.
+Every reader of the artefacts of a stage uses this check, so that damage is found in one place and reported with one
+message.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stage_files(folder: Path, pattern: str) -> list[Path]:
-    """Return the sorted files of a stage whose relative names match a pattern, without files that the stage did not write."""
+    """Return the sorted files of a stage whose relative names match a pattern, without files that the stage did not
+    write."""
     found = sorted(folder.glob(pattern))
     listed = read_manifest(folder).get("files") if (folder / MANIFEST).is_file() else None
     return found if listed is None else [path for path in found if str(path.relative_to(folder)) in listed]
@@ -136,7 +138,8 @@ class Verifier:
         """Raise an error if one of the stages of a run is unfinished or damaged.
 
         Raises:
-            ArtifactError: a stage is unfinished or damaged. The message names the stage, the file, and the command that recomputes it.
+            ArtifactError: a stage is unfinished or damaged. The message names the stage, the file, and the command that
+                recomputes it.
         """
         for stage in stages:
             folder = run / stage

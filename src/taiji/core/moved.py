@@ -1,4 +1,5 @@
-"""Old import paths, which are kept for one version. Importing one issues a warning and forwards to the module at its new path."""
+"""Old import paths, which are kept for one version. Importing one issues a warning and forwards to the module at its
+new path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on standard error.
+"""Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on
+standard error.
 
 A nested job shows nothing on a terminal. Elsewhere it prints progress lines, but no final line.
 """
@@ -33,7 +34,8 @@ class _Display:
 
 
 def silence(silent: bool) -> None:
-    """Hide the progress of this process, or show it on standard error. Programs such as the command line call this function."""
+    """Hide the progress of this process, or show it on standard error. Programs such as the command line call this
+    function."""
     _Display.shown = not silent
 
 
@@ -61,7 +63,8 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
 
 @contextmanager
 def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """Show the progress of a long job. The block receives a function ``update(done)`` to call with the number of finished units."""
+    """Show the progress of a long job. The block receives a function ``update(done)`` to call with the number of
+    finished units."""
     if _Display.shown is False:
         yield lambda done: None
         return

@@ -15,8 +15,8 @@ Places = tuple[tuple[str, int], ...]
 def entry_points(*, group: str) -> metadata.EntryPoints:
     """Return the entry points of a group.
 
-    ``importlib.metadata`` reads the files of all installed packages in every call, which takes milliseconds. Here they are read
-    again only if ``sys.path`` or one of its folders has changed.
+    ``importlib.metadata`` reads the files of all installed packages in every call, which takes milliseconds. Here they
+    are read again only if ``sys.path`` or one of its folders has changed.
     """
     return _reader(_places())(group)
 

@@ -22,10 +22,11 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Chosen:
-    """Marker of a section whose key ``model`` names a component. The other keys of the section are the settings of this component.
+    """Marker of a section whose key ``model`` names a component. The other keys of the section are the settings of this
+    component.
 
-    The annotated class has the settings of the default model. Any other model is imported by :func:`taiji.core.component.find_class`, and
-    its settings class is its attribute ``Settings``.
+    The annotated class has the settings of the default model. Any other model is imported by
+    :func:`taiji.core.component.find_class`, and its settings class is its attribute ``Settings``.
     """
 
     group: str

@@ -47,7 +47,8 @@ HEADERS: Mapping[str, str] = {
 
 
 def names_this_machine(host: str, port: int | None = None) -> bool:
-    """Return True if a ``Host`` header names this machine with the given port. If ``port`` is None, any port, or no port, is accepted."""
+    """Return True if a ``Host`` header names this machine with the given port. If ``port`` is None, any port, or no
+    port, is accepted."""
     if port is None:
         return _LOCAL.fullmatch(host) is not None
     return host in {f"{name}:{port}" for name in LOCAL_NAMES}

@@ -48,7 +48,8 @@ class Availability:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Availability:
-        """Read the columns ``available_from`` and ``available_until`` of the items. Without these columns, items are always available.
+        """Read the columns ``available_from`` and ``available_until`` of the items. Without these columns, items are
+        always available.
 
         Raises:
             InputError: a column holds neither times, nor ISO 8601 texts, nor integers (microseconds).
@@ -79,7 +80,8 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
         table: name of the table in error messages.
 
     Raises:
-        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds), as numbers or texts.
+        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds), as numbers or
+            texts.
     """
     if column not in items.columns:
         return np.full(len(items), missing, dtype=np.int64)
@@ -98,7 +100,8 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
 
 
 def _parse_iso(texts: pl.Series, column: str, table: str) -> pl.Series:
-    """Parse ISO 8601 dates and times, and integers, in text to microseconds. Times without an offset are UTC; blank texts are missing."""
+    """Parse ISO 8601 dates and times, and integers, in text to microseconds. Times without an offset are UTC; blank
+    texts are missing."""
     times: list[int | None] = []
     for text in texts:
         said = (text or "").strip()

@@ -119,7 +119,8 @@ class Dataset:
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
-        """Category columns of the data, the coarsest first; possibly none. ``items`` may have further category columns, which are empty."""
+        """Category columns of the data, the coarsest first; possibly none. ``items`` may have further category columns,
+        which are empty."""
         return level_names(self.items.columns) if self.given_levels is None else self.given_levels
 
     @property
@@ -171,7 +172,8 @@ class Dataset:
         return self.events.lazy()
 
     def save(self, folder: str | Path) -> None:
-        """Write the dataset to a folder: three Parquet files, ``dataset.json``, the reading report and the arrays of :mod:`taiji.data.arrays`.
+        """Write the dataset to a folder: three Parquet files, ``dataset.json``, the reading report and the arrays of
+        :mod:`taiji.data.arrays`.
 
         The same dataset gives the same bytes.
         """

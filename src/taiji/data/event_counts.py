@@ -16,7 +16,8 @@ Array = NDArray[Any]
 Key = Literal[
     "user", "item", "pair", "everything", "user_level_1", "user_level_2", "user_level_3", "level_3",
 ]  # fmt: skip
-"""Keys by which events are counted. Levels 1 to 3 are the first, the second and the finest category level; see :class:`CountKeys`."""
+"""Keys by which events are counted. Levels 1 to 3 are the first, the second and the finest category level; see
+:class:`CountKeys`."""
 Events = Literal["clicked", "shown", "shown_clicked", "known", "bought"]
 CLICKED = pl.col("click") == 1
 KNOWN = CLICKED & (pl.col("conversion") >= 0)
@@ -52,8 +53,8 @@ class CountKeys:
 
     Attributes:
         n_items: number of items.
-        codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer than three levels, the
-            codes of the missing levels are 0.
+        codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer
+            than three levels, the codes of the missing levels are 0.
         sizes: number of codes at each of these levels.
     """
 

@@ -24,9 +24,9 @@ INTERACTIONS = 2_000_000
 def make_examples(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int) -> pl.DataFrame:
     """Choose the examples of a period.
 
-    The cutoff ``as_of`` is the time of the target's event. If several targets share user and cutoff (one basket), one of them
-    is drawn. Choices are made by a pseudo-random key, a hash of seed, user, cutoff and target. The key of an example
-    therefore does not depend on other events in the log.
+    The cutoff ``as_of`` is the time of the target's event. If several targets share user and cutoff (one basket), one
+    of them is drawn. Choices are made by a pseudo-random key, a hash of seed, user, cutoff and target. The key of an
+    example therefore does not depend on other events in the log.
 
     Args:
         dataset: the log.
@@ -52,7 +52,8 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
 def example_candidates(
     dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
 ) -> pl.DataFrame:
-    """Return the candidates of the users ``[first, last)`` for :func:`make_examples`: ``user, as_of, target, key``. Other users are not read."""
+    """Return the candidates of the users ``[first, last)`` for :func:`make_examples`: ``user, as_of, target, key``.
+    Other users are not read."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
@@ -126,7 +127,8 @@ def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], cou
 
 
 def _keys(seed: int, *columns: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return a pseudo-random number per row that depends only on the seed and the values of the row (chained finalisers of SplitMix64)."""
+    """Return a pseudo-random number per row that depends only on the seed and the values of the row (chained finalisers
+    of SplitMix64)."""
     state = np.full(len(columns[0]), np.random.default_rng([seed, 1]).integers(2**63), np.uint64)
     for column in columns:
         state = state + column.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)

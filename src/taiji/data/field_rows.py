@@ -1,4 +1,5 @@
-"""Rows that fields turn into the inputs of a model: a table, or arrays that are converted to a table only when a field needs one."""
+"""Rows that fields turn into the inputs of a model: a table, or arrays that are converted to a table only when a field
+needs one."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ class Rows:
         return self.frame.columns
 
     def lists(self, name: str) -> Sequence[Sequence[float] | None] | None:
-        """Return a column as Python lists if it was given in this form; None if it has to be read from :attr:`frame`."""
+        """Return a column as Python lists if it was given in this form; None if it has to be read from
+        :attr:`frame`."""
         return None
 
     @cached_property
@@ -95,7 +97,8 @@ class Rows:
 
 
 class RowArrays(Rows):
-    """Rows given as arrays. The table is made only when a field reads it, because making the table of one request costs as much as scoring the request.
+    """Rows given as arrays. The table is made only when a field reads it, because making the table of one request costs
+    as much as scoring the request.
 
     Args:
         dataset, past, known: see :class:`Rows`.

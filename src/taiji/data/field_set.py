@@ -129,7 +129,8 @@ class FieldSet:
         fields: fields with unique names, including an :class:`IdField` of the user and one of the item.
 
     Raises:
-        ConfigError: two fields have the same name, a field has a kind that models cannot read, or an id field is missing.
+        ConfigError: two fields have the same name, a field has a kind that models cannot read, or an id field is
+            missing.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -224,7 +225,8 @@ class FieldSet:
         return self.user_codes(users)
 
     def item_codes(self, dataset: Dataset) -> Array:
-        """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is padding (all 0)."""
+        """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is
+        padding (all 0)."""
         codes = _side_by_side(dataset, dataset.items, (self.item_id, *self.categories("item")))
         return np.concatenate([codes, np.zeros((1, codes.shape[1]), dtype=np.int64)])
 
@@ -270,8 +272,8 @@ class FieldSet:
         )
 
     def adopt(self, other: FieldSet, names: Collection[str]) -> None:
-        """Replace the fields with these names by the identical fields of another set. Their arrays are then held in memory only once, and their results can be
-        shared.
+        """Replace the fields with these names by the identical fields of another set. Their arrays are then held in
+        memory only once, and their results can be shared.
         """
         known = {field.name: field for field in other.fields if field.name in names}
         self.__dict__.update(vars(FieldSet([known.get(field.name, field) for field in self.fields])))
@@ -309,7 +311,8 @@ def _matrix(field: NumbersField, rows: Rows) -> Array:
 
 @cache
 def _is_shared(kind: type[NumbersField]) -> bool:
-    """Return True if a class declares that its numbers can be shared. A subclass that overrides ``matrix`` must declare it again."""
+    """Return True if a class declares that its numbers can be shared. A subclass that overrides ``matrix`` must declare
+    it again."""
     for base in kind.__mro__:
         if "shared" in vars(base):
             return bool(vars(base)["shared"])

@@ -29,7 +29,8 @@ Array = NDArray[Any]
 BINS = 10
 """Number of quantile bins of a numeric column that is read as a category."""
 FEW = 64
-"""A column with at most this many values is hashed value by value, which is then faster than finding the distinct values first."""
+"""A column with at most this many values is hashed value by value, which is then faster than finding the distinct
+values first."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
@@ -61,7 +62,8 @@ class Field:
         """Number of training rows, if :meth:`fit` gets only the first of them; None if it gets all."""
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Fit the vocabulary, the bin edges or the shape on data known before ``until`` (microseconds). ``rows`` are the training rows."""
+        """Fit the vocabulary, the bin edges or the shape on data known before ``until`` (microseconds). ``rows`` are
+        the training rows."""
         return
 
     def config(self) -> dict[str, Any]:
@@ -69,7 +71,8 @@ class Field:
         return {name: getattr(self, name) for name in self._all_learnt()}
 
     def _all_learnt(self) -> list[str]:
-        """Return the names of the learnt attributes of the class and its base classes, or an empty list if the class learns nothing."""
+        """Return the names of the learnt attributes of the class and its base classes, or an empty list if the class
+        learns nothing."""
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Field)]
         return sorted({name for kind in kinds for name in kind.learnt}) if self.learnt else []
 
@@ -86,7 +89,8 @@ class Field:
 class CodeField(Field, ABC):
     """Field whose values are rows of a vocabulary, with which an embedding is looked up.
 
-    Row 0 of the vocabulary stands for a missing value. It is followed by the hashed rows, and then by one row per known value.
+    Row 0 of the vocabulary stands for a missing value. It is followed by the hashed rows, and then by one row per known
+    value.
     """
 
     columns: int = 1
@@ -95,11 +99,13 @@ class CodeField(Field, ABC):
 
     @abstractmethod
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
-        """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is :meth:`Rows.source` for the side of the field."""
+        """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is :meth:`Rows.source` for the
+        side of the field."""
 
     @property
     def reads_own_row(self) -> bool:
-        """True if the codes of a row depend only on the values of that row. The codes of all users are then computed only once instead of at each request."""
+        """True if the codes of a row depend only on the values of that row. The codes of all users are then computed
+        only once instead of at each request."""
         return False
 
     def config(self) -> dict[str, Any]:
@@ -149,7 +155,8 @@ class IdField(CodeField):
 
 
 class CategoryField(CodeField):
-    """Field of one or several columns of categories that share a vocabulary. Values of several columns are distinguished as ``column=value``.
+    """Field of one or several columns of categories that share a vocabulary. Values of several columns are
+    distinguished as ``column=value``.
 
     A numeric column with more than fifty distinct values is cut into quantile bins.
 
@@ -236,11 +243,12 @@ class CategoryField(CodeField):
 
 
 class NumbersField(Field, ABC):
-    """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in :meth:`matrix`."""
+    """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in
+    :meth:`matrix`."""
 
     shared: ClassVar[bool] = False
-    """True if the values of a row depend only on its user, item and time and on the dataset, not on further columns. Rankers that score the same rows
-    with the same field then compute them once."""
+    """True if the values of a row depend only on its user, item and time and on the dataset, not on further columns.
+    Rankers that score the same rows with the same field then compute them once."""
 
     @property
     @abstractmethod
@@ -345,9 +353,10 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
     """Make the field that a setting describes.
 
     Args:
-        given: ``package.module:Class``, an entry point of the group ``taiji.fields``, or a mapping with either of them as ``field`` and
-            the arguments of the class as further keys. ``category`` and ``number`` are the classes in this module. With
-            ``must_pay: true``, a ranker drops a field of numbers that does not improve the prediction of later rows.
+        given: ``package.module:Class``, an entry point of the group ``taiji.fields``, or a mapping with either of them
+            as ``field`` and the arguments of the class as further keys. ``category`` and ``number`` are the classes in
+            this module. With ``must_pay: true``, a ranker drops a field of numbers that does not improve the prediction
+            of later rows.
         where: name of the setting, for messages.
 
     Raises:

@@ -36,10 +36,11 @@ class TimeIndex:
         return int(np.max(self.times, initial=np.iinfo(np.int64).min)) if self.until is None else self.until
 
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
-        """Return the first and the one-past-last position of each row's entries strictly before each time, ``(B,)`` each.
+        """Return the first and the one-past-last position of each row's entries strictly before each time, ``(B,)``
+        each.
 
-        All binary searches advance together, so each step is one gather regardless of the lengths of the rows. No index besides the
-        times is needed, and the times may be on disk.
+        All binary searches advance together, so each step is one gather regardless of the lengths of the rows. No index
+        besides the times is needed, and the times may be on disk.
         """
         rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
@@ -57,7 +58,8 @@ class TimeIndex:
         return starts, low
 
     def _advance(self, low: Ints, ends: Ints, as_ofs: Ints) -> None:
-        """Advance each position in ``low (B,)``, at most to its end, to just after the last entry that is strictly before the time."""
+        """Advance each position in ``low (B,)``, at most to its end, to just after the last entry that is strictly
+        before the time."""
         for bit in reversed(range(int((ends - low).max(initial=0)).bit_length())):
             place = low + ((1 << bit) - 1)
             earlier = (place < ends) & (self.times.take(place, mode="clip") < as_ofs)
@@ -65,14 +67,16 @@ class TimeIndex:
 
 
 def even_ranges(offsets: Ints, size: int) -> list[tuple[int, int]]:
-    """Divide the rows delimited by ``offsets (n + 1,)`` into ranges ``[first, last)`` with about ``size`` entries each, without splitting a row."""
+    """Divide the rows delimited by ``offsets (n + 1,)`` into ranges ``[first, last)`` with about ``size`` entries each,
+    without splitting a row."""
     ends = np.searchsorted(offsets, np.arange(size, int(offsets[-1]) + size, size))
     bounds = np.unique(np.concatenate([[0], np.minimum(ends, len(offsets) - 1), [len(offsets) - 1]]))
     return [(int(first), int(last)) for first, last in pairwise(bounds)]
 
 
 def rows_and_places(counts: Ints) -> tuple[Ints, Ints]:
-    """Return the row of each entry and its position in the row, ``(sum of counts,)`` each, for rows with ``counts (n,)`` entries."""
+    """Return the row of each entry and its position in the row, ``(sum of counts,)`` each, for rows with ``counts
+    (n,)`` entries."""
     rows = np.repeat(np.arange(len(counts)), counts)
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
 
@@ -85,7 +89,8 @@ def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
 
 
 def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
-    """Return a mask ``(n,)`` of the interactions whose user had not interacted with the same item at an earlier time."""
+    """Return a mask ``(n,)`` of the interactions whose user had not interacted with the same item at an earlier
+    time."""
     pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
     first = np.full(len(pairs), np.iinfo(np.int64).max)
     np.minimum.at(first, inverse, times)
@@ -97,12 +102,14 @@ class Prices:
     """Prices of items over time: the prices of events and, before the first of them, the price in the table of items.
 
     Attributes:
-        offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in chronological order.
+        offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in
+            chronological order.
         prices: prices of the events that have one, ``(n,)``.
         times: times of these events, ``(n,)``, in microseconds since the epoch.
         listed: prices in the table of items, ``(n_items,)``, NaN where missing.
         until: as for :class:`TimeIndex`.
-        final: last price of each item, ``(n_items,)``, if known; queries about times after the last event then do not read ``prices``.
+        final: last price of each item, ``(n_items,)``, if known; queries about times after the last event then do not
+            read ``prices``.
     """
 
     offsets: Ints
@@ -156,7 +163,8 @@ class History:
 
     @classmethod
     def from_events(cls, events: pl.DataFrame, n_users: int) -> History:
-        """Build from the events of a dataset, which are sorted by time: columns ``user``, ``item``, ``time``, ``click``."""
+        """Build from the events of a dataset, which are sorted by time: columns ``user``, ``item``, ``time``,
+        ``click``."""
         clicks = events.filter(pl.col("click") == 1)
         order, offsets = compressed(clicks["user"].to_numpy(), n_users)
         return cls(
@@ -180,7 +188,8 @@ class History:
         return ends - starts
 
     def before(self, user: int, as_of: int, limit: int | None = None) -> tuple[Ints, Ints]:
-        """Return items and times of the last ``limit`` interactions of a user strictly before ``as_of``, newest first."""
+        """Return items and times of the last ``limit`` interactions of a user strictly before ``as_of``, newest
+        first."""
         starts, ends = self._index.before([user], [as_of])
         start, end = int(starts[0]), int(ends[0])
         if limit is not None:
@@ -225,7 +234,8 @@ class History:
         return out
 
     def first_touches(self) -> History:
-        """Return the history without repetitions: only interactions whose user had not interacted with the same item at an earlier time."""
+        """Return the history without repetitions: only interactions whose user had not interacted with the same item at
+        an earlier time."""
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
         items, times = np.asarray(self.items, np.int64), np.asarray(self.times, np.int64)
         fresh = untouched(users, items, times)

@@ -1,7 +1,8 @@
-"""Normalise ids so that they match across files. Discovery and loading use the same form, chosen by comparing all ids of both tables.
+"""Normalise ids so that they match across files. Discovery and loading use the same form, chosen by comparing all ids
+of both tables.
 
-An id is never changed if two different ids of a table would become equal (``007`` and ``7`` may both exist). Integers are
-never converted to floats.
+An id is never changed if two different ids of a table would become equal (``007`` and ``7`` may both exist). Integers
+are never converted to floats.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ SHOWN = 3
 
 
 def plain(ids: pl.Series) -> pl.Series:
-    """Convert ids to integers, or to text without surrounding spaces, with null for :data:`MISSING`. Other types are unchanged."""
+    """Convert ids to integers, or to text without surrounding spaces, with null for :data:`MISSING`. Other types are
+    unchanged."""
     kind = ids.dtype
     if kind == pl.Categorical or isinstance(kind, pl.Enum):
         ids = ids.cast(pl.String)
@@ -135,7 +137,8 @@ def _unpadded(texts: pl.Series) -> pl.Series:
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    """Convert ids to a form that ignores case, width, padding, spaces, dashes, underscores, slashes, dots and commas."""
+    """Convert ids to a form that ignores case, width, padding, spaces, dashes, underscores, slashes, dots and
+    commas."""
     return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./,]+", "")
 
 

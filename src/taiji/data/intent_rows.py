@@ -45,7 +45,8 @@ class IntentRows:
 
 
 def to_int8(vectors: Array) -> NDArray[np.int8]:
-    """Quantise vectors (..., d) to int8, each scaled so that its largest absolute value is :data:`FULL_SCALE`. Zero vectors stay zero."""
+    """Quantise vectors (..., d) to int8, each scaled so that its largest absolute value is :data:`FULL_SCALE`. Zero
+    vectors stay zero."""
     largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0.0)
     scaled = np.divide(vectors, largest, out=np.zeros_like(vectors, dtype=np.float64), where=largest > 0)
     return np.rint(scaled * FULL_SCALE).astype(np.int8)

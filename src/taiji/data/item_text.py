@@ -30,7 +30,8 @@ def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
 
 
 def descriptions(dataset: Dataset) -> list[str]:
-    """Return the description of each item; "" for an item without one. Return an empty list if the items have no text column of descriptions."""
+    """Return the description of each item; "" for an item without one. Return an empty list if the items have no text
+    column of descriptions."""
     if DESCRIPTION not in dataset.items.columns or dataset.items.schema[DESCRIPTION] != pl.String:
         return []
     return dataset.items[DESCRIPTION].fill_null("").to_list()
@@ -46,7 +47,8 @@ def item_text(row: Sequence[str]) -> str:
 
 
 def has_texts(dataset: Dataset) -> bool:
-    """Return True if titles distinguish items: at least half of the items have a title with letters, and the titles are not all equal."""
+    """Return True if titles distinguish items: at least half of the items have a title with letters, and the titles are
+    not all equal."""
     titles = dataset.items["title"].cast(str).drop_nulls()
     words = titles.filter(titles.str.contains(r"\p{L}{2}"))
     return len(words) >= len(dataset.items) / 2 and words.n_unique() > 1

@@ -36,8 +36,9 @@ NEEDED = ("item_id", "text", "available_at")
 """Columns that are required to use a table of knowledge. A table of your own may have only these."""
 
 COLUMNS = ("knowledge", "knowledge_at")
-"""Columns in which a table of items may provide texts of its own: the text, and optionally the time from which it may be used (a date, a time, an ISO 8601 text, or an
-integer in microseconds). Without this time, it may be used from the time when the item was listed."""
+"""Columns in which a table of items may provide texts of its own: the text, and optionally the time from which it may
+be used (a date, a time, an ISO 8601 text, or an integer in microseconds). Without this time, it may be used from the
+time when the item was listed."""
 
 
 def read_knowledge(path: str | Path) -> pl.DataFrame:
@@ -70,7 +71,8 @@ def read_knowledge(path: str | Path) -> pl.DataFrame:
 
 
 def listed_at(dataset: Dataset) -> np.ndarray:
-    """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or the start of the log.
+    """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or
+    the start of the log.
 
     Do not use the first event of an item instead: it would leak labels. In a row with the first click on an item, this
     item would count as listed, but other items without earlier clicks would not.

@@ -43,7 +43,8 @@ class SequenceField(Field):
 
     Args:
         length: largest length of a sequence.
-        column: list column of dense item ids, newest first; None uses the interactions of the user strictly before the time.
+        column: list column of dense item ids, newest first; None uses the interactions of the user strictly before the
+            time.
         name: name of the field; by default the name of the column, or ``history``.
     """
 
@@ -58,7 +59,8 @@ class SequenceField(Field):
         return self.column is None
 
     def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
-        """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16 or None."""
+        """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16 or
+        None."""
         if self.column is not None:
             return _padded(rows, self.column, self.length), None
         items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
@@ -111,7 +113,8 @@ class VectorField(Field):
         self.width = _fixed_length(rows, self.name)
 
     def vectors(self, rows: Rows) -> tuple[Array, Array]:
-        """Return the vectors, (N, width) float32, 0 where missing, and a mask of the rows with a vector, (N,) float32."""
+        """Return the vectors, (N, width) float32, 0 where missing, and a mask of the rows with a vector, (N,)
+        float32."""
         found = _fixed(rows, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
         present = np.asarray(np.isfinite(found).all(axis=1)) & (self.width > 0)
         return np.where(present[:, None], found, 0).astype(np.float32), present.astype(np.float32)

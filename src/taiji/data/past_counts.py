@@ -1,4 +1,5 @@
-"""Point-in-time counts: the number of events strictly before a time, and the time of the last one, vectorised over rows.
+"""Point-in-time counts: the number of events strictly before a time, and the time of the last one, vectorised over
+rows.
 
 A counter is a few plain arrays, which may be in memory or on disk.
 """
@@ -30,7 +31,8 @@ class PastCount:
         order = np.lexsort((times, keys))
         keys, times = np.asarray(keys, dtype=np.int64)[order], np.asarray(times, dtype=np.int64)[order]
         self.keys: NDArray[np.integer[Any]] | None = None
-        """Keys that have events, ascending. None if the keys are dense, like the ids of users and items, so that every key from 0 on has a row."""
+        """Keys that have events, ascending. None if the keys are dense, like the ids of users and items, so that every
+        key from 0 on has a row."""
         # The last row is empty; keys without events are mapped to it.
         if len(keys) and keys[0] >= 0 and keys[-1] < 4 * len(keys) + 1024:
             offsets = np.cumsum(np.concatenate([[0], np.bincount(keys), [0]]))
@@ -69,7 +71,8 @@ class PastCount:
         return np.where(self.keys[at] == keys, at, none)
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return the first and the one-past-last position of each key's events strictly before each time, in chronological order."""
+        """Return the first and the one-past-last position of each key's events strictly before each time, in
+        chronological order."""
         return self.index.before(self.rows(keys), times)
 
     def number(self, keys: Ints, times: Ints) -> Ints:
@@ -78,7 +81,8 @@ class PastCount:
         return end - start
 
     def before(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return the number of events strictly before each time, and the time of the last one (0 without events), (N,) int64 each."""
+        """Return the number of events strictly before each time, and the time of the last one (0 without events), (N,)
+        int64 each."""
         start, end = self.slices(keys, times)
         known = self.index.times
         if not len(known):
@@ -100,7 +104,8 @@ class PastMean:
         values: numbers, (E,) float64.
         base: sums and counts, (K,) each, of the numbers known before the log began, for the keys 0 … K − 1.
 
-    Sums, including the total of each key, are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
+    Sums, including the total of each key, are stored as integers, in millionths. In floating point, the last bits of a
+    sum would depend on future events.
     """
 
     def __init__(self, keys: Ints, times: Ints, values: Floats, base: tuple[NDArray[Any], NDArray[Any]]) -> None:

@@ -1,4 +1,5 @@
-"""Check a reading report. Each finding is a sentence with counts, which `taiji init` shows and a run logs as a warning."""
+"""Check a reading report. Each finding is a sentence with counts, which `taiji init` shows and a run logs as a
+warning."""
 
 from __future__ import annotations
 

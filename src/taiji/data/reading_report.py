@@ -1,9 +1,9 @@
 """Reading report: what the files of a source contain, which part of them is used, and what could not be read.
 
-Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``). While it reads files, a
-source adds records to a :class:`Reading`, and puts ``reading.report()`` into :class:`taiji.data.schema.Tables`. Then
-:func:`taiji.data.reading_survey.surveyed` adds facts about the validated tables, and :func:`taiji.data.reading_checks.findings` compares them with
-thresholds. This module has no heavy imports.
+Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``).
+While it reads files, a source adds records to a :class:`Reading`, and puts ``reading.report()`` into
+:class:`taiji.data.schema.Tables`. Then :func:`taiji.data.reading_survey.surveyed` adds facts about the validated
+tables, and :func:`taiji.data.reading_checks.findings` compares them with thresholds. This module has no heavy imports.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class FileReading(Record):
     """``events``, ``items`` or ``users``."""
     file: str
     rows: int
-    """Number of rows in the file, including broken lines; number of ids if a table of items or users is read from the log."""
+    """Number of rows in the file, including broken lines; number of ids if a table of items or users is read from the
+    log."""
     left_out: tuple[LeftOut, ...] = ()
     columns: tuple[ColumnReading, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,4 +1,5 @@
-"""Sample users and non-clicks with a seed. Non-clicks are drawn from the items that were popular at the time, without using the future."""
+"""Sample users and non-clicks with a seed. Non-clicks are drawn from the items that were popular at the time, without
+using the future."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ CHUNK = 100_000
 def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str = "timestamp") -> pl.Series:
     """Sample ``count`` users, spread evenly over the time of the log.
 
-    This is a systematic sample: users are sorted by the median time of their events, and every k-th user from a seeded start is
-    chosen. A small sample therefore keeps the log's distribution over time and the bounds of a split by time. The median
-    times are used only for the choice of users.
+    This is a systematic sample: users are sorted by the median time of their events, and every k-th user from a seeded
+    start is chosen. A small sample therefore keeps the log's distribution over time and the bounds of a split by time.
+    The median times are used only for the choice of users.
 
     Args:
         events: events with ``user_id`` and a column of times.
@@ -50,9 +51,9 @@ def popular_non_clicks(
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
     """Draw items that were popular at the time of each interaction and with which the user had not interacted by then.
 
-    A draw chooses one of the last ``window`` interactions strictly before the time of the row and takes its item, so the
-    probability of an item is its recent popularity. Repeated items, and items with which the user interacted at or before
-    that time, are dropped. The draws of a row depend only on earlier rows and rows of the same time.
+    A draw chooses one of the last ``window`` interactions strictly before the time of the row and takes its item, so
+    the probability of an item is its recent popularity. Repeated items, and items with which the user interacted at or
+    before that time, are dropped. The draws of a row depend only on earlier rows and rows of the same time.
 
     Args:
         users: dense user ids, ``(n,)``, sorted by time.
@@ -64,8 +65,8 @@ def popular_non_clicks(
         keep: mask of the rows for which to draw, ``(n,)``; all by default.
 
     Returns:
-        ``rows (k,)`` ascending, ``items (k,)``, and random numbers ``(n, per_row + 1)``, NaN for rows without draws. The caller
-        uses them to shuffle a click among its non-clicks, so that the position does not reveal the click.
+        ``rows (k,)`` ascending, ``items (k,)``, and random numbers ``(n, per_row + 1)``, NaN for rows without draws.
+        The caller uses them to shuffle a click among its non-clicks, so that the position does not reveal the click.
     """
     count, draws = len(users), 2 * per_row + 2
     width = int(items.max()) + 1 if count else 1

@@ -40,22 +40,24 @@ class Tables:
     """Tables of a source, with the ids of the source.
 
     Attributes:
-        items: ``item_id`` (integers or text), ``title`` (text) and optionally ``category_l1``, ``category_l2``, … (text,
-            from the coarsest to the finest) and ``price``; further columns (such as a description) are kept.
+        items: ``item_id`` (integers or text), ``title`` (text) and optionally ``category_l1``, ``category_l2``, …
+            (text, from the coarsest to the finest) and ``price``; further columns (such as a description) are kept.
         users: ``user_id`` (integers or text) and any profile columns. A categorical column counts as text.
-        events: one row per exposure or action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1), and optionally
-            ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the conversion label becomes
-            known; default the time of the event) and ``price``. A row with ``exposed`` false and ``click`` 1 is an action
-            without an exposure: it is part of the history, but rankers are not trained on it. Further columns are those of
-            ``event_columns``.
+        events: one row per exposure or action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1), and
+            optionally ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the
+            conversion label becomes known; default the time of the event) and ``price``. A row with ``exposed`` false
+            and ``click`` 1 is an action without an exposure: it is part of the history, but rankers are not trained on
+            it. Further columns are those of ``event_columns``.
         name: name of the dataset.
-        domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
+        domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``,
+            ``films``, …).
         notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of ``events``; columns without a role are dropped.
         levels: category columns that the source provides, with or without values; None takes the category columns of
             ``items``.
         reading: report on how the files of the source were read, or None.
-        checked: parts that :func:`validate` has validated. If one of them has been replaced since, the tables are validated again.
+        checked: parts that :func:`validate` has validated. If one of them has been replaced since, the tables are
+            validated again.
     """
 
     items: pl.DataFrame
@@ -76,8 +78,8 @@ class Tables:
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Validate tables and convert them to a normal form: missing optional columns are added, columns of events without a role are dropped, and times are
-    in microseconds (UTC, naive).
+    """Validate tables and convert them to a normal form: missing optional columns are added, columns of events without
+    a role are dropped, and times are in microseconds (UTC, naive).
 
     Args:
         tables: tables as frames of polars (eager or lazy) or pandas.
@@ -85,9 +87,9 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
 
     Raises:
         InputError: the tables are invalid: a column is missing or has the wrong type, a table is empty, ids are null or
-            repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a conversion has no click,
-            ``matured_at`` is before ``timestamp``, or the role of a column does not allow a value. The message names the
-            table, the file, the column and the rows.
+            repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a conversion has no
+            click, ``matured_at`` is before ``timestamp``, or the role of a column does not allow a value. The message
+            names the table, the file, the column and the rows.
         ConfigError: the name of the domain or the roles of the columns are invalid.
     """
     files = files or {}

@@ -17,15 +17,22 @@ class DataSettings(Settings):
     """Settings of the source of the log."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``sequences:FILE``, ordered items per user without times; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
+    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or
+    ``amazon:FOLDER``; ``sequences:FILE``, ordered items per user without times; ``world:SCENARIO``, a simulated world;
+    a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or
+    by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
     mapping: Path | None = None
-    """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it exists)."""
+    """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it
+    exists)."""
     users: int | None = Field(default=None, ge=1)
-    """Number of users to sample, so that their activity is spread over the time of the log as in the whole log; `null` keeps all users."""
+    """Number of users to sample, so that their activity is spread over the time of the log as in the whole log; `null`
+    keeps all users."""
     non_clicks: int | None = Field(default=None, ge=0)
-    """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own files); `null` uses the default of the source."""
+    """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own
+    files); `null` uses the default of the source."""
     domain: str | None = Field(default=None, pattern=DOMAIN)
-    """Domain of the items, which determines the wording of prompts: `shop`, `films`, `books`, or your own folder in `reasoning.prompts.templates`; `null` uses the domain of the source."""
+    """Domain of the items, which determines the wording of prompts: `shop`, `films`, `books`, or your own folder in
+    `reasoning.prompts.templates`; `null` uses the domain of the source."""
 
 
 class SplitSettings(Settings):
@@ -53,8 +60,8 @@ class ExampleSettings(Settings):
     """Settings of the choice of prompt examples, which are triples of user, cutoff and target."""
 
     target: Literal["next_new_item", "next_purchase"] = "next_new_item"
-    """``next_new_item``: an item with which the user has not interacted before; ``next_purchase``: the item of any interaction,
-    whether new or repeated, a click as well as a purchase."""
+    """``next_new_item``: an item with which the user has not interacted before; ``next_purchase``: the item of any
+    interaction, whether new or repeated, a click as well as a purchase."""
     min_history: int = Field(default=5, ge=1)
     """Smallest number of interactions of the user strictly before the cutoff."""
     per_user: int | None = Field(default=1, ge=1)

@@ -24,7 +24,8 @@ ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side =
 ROWS = 65_536
 """Number of items computed at a time."""
 NEVER = 2**62
-"""Times from this value on mark labels that never become known. A statistic whose end is such a time never settles, and is left out."""
+"""Times from this value on mark labels that never become known. A statistic whose end is such a time never settles, and
+is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class SettledStatistics:
 
     Attributes:
         values: (n_items, S) float32.
-        ends: last time (microseconds) at which each of the S statistics may still change, by name, in the order of the columns.
+        ends: last time (microseconds) at which each of the S statistics may still change, by name, in the order of the
+            columns.
     """
 
     values: Array
@@ -84,7 +86,8 @@ def settled(statistics: Statistics, n_items: int, until: Mapping[str, int]) -> S
 
 
 def _end(statistics: Statistics, name: str, until: Mapping[str, int]) -> int:
-    """Return the last time at which a statistic may change: the last event of the counters that it reads, plus the length of its window."""
+    """Return the last time at which a statistic may change: the last event of the counters that it reads, plus the
+    length of its window."""
     counts = _Recorder(statistics.counts)
     one = np.zeros(1, np.int64)
     Statistics(counts, statistics.keys, statistics.prices).at(one, one, one)[name]

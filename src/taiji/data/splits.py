@@ -79,12 +79,12 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
 def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int] | None = None) -> pl.DataFrame:
     """Return the exposures of a period, of all users or of the users ``[users[0], users[1])``.
 
-    The columns are ``event, user, item, time, click, conversion, price``, followed by the declared labels and the columns that are
-    known at the display (context, bias variables, list id, position, propensity). A delayed label (``conversion``, and any label
-    whose task is delayed) is null unless it had matured strictly before the end of the period, because otherwise it could not have
-    been used for training. Any other label is known at the time of its event. ``price`` is the last price of the item strictly
-    before the exposure, or else its listed price, or null. The price of the row itself is not used, because many logs have prices
-    only for purchases, so it would reveal the click.
+    The columns are ``event, user, item, time, click, conversion, price``, followed by the declared labels and the
+    columns that are known at the display (context, bias variables, list id, position, propensity). A delayed label
+    (``conversion``, and any label whose task is delayed) is null unless it had matured strictly before the end of the
+    period, because otherwise it could not have been used for training. Any other label is known at the time of its
+    event. ``price`` is the last price of the item strictly before the exposure, or else its listed price, or null. The
+    price of the row itself is not used, because many logs have prices only for purchases, so it would reveal the click.
     """
     rows = scan_exposures(dataset, split, period)
     if users is not None:
@@ -97,9 +97,11 @@ def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int
 
 
 def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
-    """Return the exposures of a period as a lazy frame, for queries (such as counts) that do not need all of them in memory.
+    """Return the exposures of a period as a lazy frame, for queries (such as counts) that do not need all of them in
+    memory.
 
-    The columns are those of the events. Delayed labels are null unless they had matured strictly before the end of the period.
+    The columns are those of the events. Delayed labels are null unless they had matured strictly before the end of the
+    period.
     """
     start, end = split.interval(period)
     delayed = ["conversion", *(task.name for task in dataset.event_columns.labels if task.delayed)]
@@ -114,7 +116,8 @@ def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame,
 
 
 def fingerprint(examples: pl.DataFrame) -> str:
-    """Return the SHA-256 of the sorted (``user_id``, ``as_of``, ``target_id``) of examples, which does not depend on their order."""
+    """Return the SHA-256 of the sorted (``user_id``, ``as_of``, ``target_id``) of examples, which does not depend on
+    their order."""
     rows = sorted(
         examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows()
     )

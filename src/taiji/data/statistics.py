@@ -1,4 +1,5 @@
-"""Point-in-time statistics of users and items: habit, popularity, recency and price, computed only from data known strictly before a time."""
+"""Point-in-time statistics of users and items: habit, popularity, recency and price, computed only from data known
+strictly before a time."""
 
 from __future__ import annotations
 
@@ -57,13 +58,15 @@ class Statistics:
         return PointInTime(self, *(np.asarray(values, dtype=np.int64) for values in (users, items, times)))
 
     def matrix(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> Array:
-        """Return all statistics of rows, (N, len(NAMES)) float32, using only data strictly before ``times`` (microseconds)."""
+        """Return all statistics of rows, (N, len(NAMES)) float32, using only data strictly before ``times``
+        (microseconds)."""
         rows = self.at(users, items, times)
         return np.stack([rows[name] for name in NAMES], axis=1)
 
 
 class PointInTime(Mapping[str, Array]):
-    """Statistics of given rows by name. Each is computed on access; intermediate results that several statistics share are computed once.
+    """Statistics of given rows by name. Each is computed on access; intermediate results that several statistics share
+    are computed once.
 
     Statistics of the user side depend only on users and times, those of the item side only on items and times.
     """

@@ -94,7 +94,8 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
 
 
 def stored_statistics(dataset: Dataset, source: Path, folder: Path) -> Statistics | None:
-    """Return the statistics of a dataset whose counters are in a folder; None if they are missing, are damaged, or belong to another log.
+    """Return the statistics of a dataset whose counters are in a folder; None if they are missing, are damaged, or
+    belong to another log.
 
     Args:
         dataset, source, folder: as for :func:`store_counts`.

@@ -22,13 +22,16 @@ class Task(Settings):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the label, shared by its column, its prediction and its metrics."""
     kind: Kind = "binary"
-    """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
-    ``pairwise`` (a number; only its order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction,
-    because the answers of other users are unknown)."""
+    """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds),
+    ``ordinal`` (grades ``0 … levels − 1``), ``pairwise`` (a number; only its order within a request is used), or
+    ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are
+    unknown)."""
     given: str | None = None
-    """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1 (conversion given click)."""
+    """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1
+    (conversion given click)."""
     joint: str | None = None
-    """Name of the joint prediction of a binary task and its condition ``given`` (such as ``ctcvr``); by default ``<given>_<name>``."""
+    """Name of the joint prediction of a binary task and its condition ``given`` (such as ``ctcvr``); by default
+    ``<given>_<name>``."""
     levels: int | None = Field(default=None, ge=2, le=100)
     """Number of grades of an ordinal task."""
     delayed: bool = False
@@ -38,7 +41,8 @@ class Task(Settings):
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the predictions: the name of the task and, if it is conditional and binary, the name of the joint prediction."""
+        """Names of the predictions: the name of the task and, if it is conditional and binary, the name of the joint
+        prediction."""
         both = self.joint or f"{self.given}_{self.name}"
         return (self.name, both) if self.given and self.kind == "binary" else (self.name,)
 
@@ -57,7 +61,8 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
     """Validate tasks, and return them in their order, except that each comes after its ``given`` task.
 
     Raises:
-        ConfigError: a name is repeated, ``given`` is unknown or not binary or leads to a cycle, or an ordinal task has no ``levels``.
+        ConfigError: a name is repeated, ``given`` is unknown or not binary or leads to a cycle, or an ordinal task has
+            no ``levels``.
     """
     names = [head for task in tasks for head in task.heads]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -42,7 +42,8 @@ class TextVersions:
 
     @classmethod
     def of(cls, items: Array, since: Array, texts: Sequence[str]) -> Self:
-        """Return the given versions, sorted by item and time, without blank texts and without texts that equal the item's previous version."""
+        """Return the given versions, sorted by item and time, without blank texts and without texts that equal the
+        item's previous version."""
         order = np.lexsort((since, items))
         kept: list[int] = []
         last = (-1, "")
@@ -57,7 +58,8 @@ class TextVersions:
         return len(self.items)
 
     def at(self, items: Array, times: Array) -> Array:
-        """Return the number (from 1) of the current version of each item at each time, in the shape of ``items``; 0 without a version.
+        """Return the number (from 1) of the current version of each item at each time, in the shape of ``items``; 0
+        without a version.
 
         Args:
             items: dense ids of any shape; negative for no item.
@@ -89,7 +91,8 @@ class TextVersions:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
-        """Restore the result of :meth:`tensors` for the items of a dataset. Versions of items that are missing from it are dropped."""
+        """Restore the result of :meth:`tensors` for the items of a dataset. Versions of items that are missing from it
+        are dropped."""
         characters, ends = bytes(tensors["characters"]), tensors["ends"]
         texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
         known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}

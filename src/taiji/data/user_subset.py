@@ -70,7 +70,8 @@ class UserSubset(Dataset):
 
     @cached_property
     def events(self) -> pl.DataFrame:  # type: ignore[override]
-        """The interactions as events: history only, no exposures. Further columns are those of the log, and null for newer interactions."""
+        """The interactions as events: history only, no exposures. Further columns are those of the log, and null for
+        newer interactions."""
         user = np.repeat(np.arange(self.n_users), np.diff(self.history.offsets))
         item, time = self.history.items, self.history.times
         order = np.lexsort((user, time))

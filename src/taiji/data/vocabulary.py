@@ -1,7 +1,7 @@
 """Open vocabularies: each id that is frequent enough in training has its own row, and all other ids share hashed rows.
 
-Rows are found by a 64-bit hash of the id in the source, not by the dense id in a dataset, so that a saved ranker finds the same
-rows after the tables have grown. The hash is BLAKE2b, which is stable across runs, machines and versions.
+Rows are found by a 64-bit hash of the id in the source, not by the dense id in a dataset, so that a saved ranker finds
+the same rows after the tables have grown. The hash is BLAKE2b, which is stable across runs, machines and versions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def stable_hash(values: Iterable[object]) -> np.ndarray:
 
 
 class Vocabulary:
-    """Vocabulary with row ``0`` for a missing value (None), rows ``1 … hashed`` for hashed ids, and then one row per known id.
+    """Vocabulary with row ``0`` for a missing value (None), rows ``1 … hashed`` for hashed ids, and then one row per
+    known id.
 
     Args:
         known: hashes of the known ids, (V,) int64, in any order.

@@ -108,7 +108,8 @@ def _finite(what: str, values: ArrayLike) -> Array:
 
 
 def cuped(values: ArrayLike, before: ArrayLike) -> Array:
-    """Return values (N,) minus the part that their pre-period covariate (N,) explains; the mean over all users is unchanged.
+    """Return values (N,) minus the part that their pre-period covariate (N,) explains; the mean over all users is
+    unchanged.
 
     Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Pass both arms together, so that they
     share θ and mean x. Otherwise, the difference would be biased.
@@ -147,7 +148,8 @@ def compare_arms(
         treated: (N,) values of users in the treatment.
         control: (M,) values of users in the control.
         level: level of the intervals.
-        planned: number of users in both arms together at which the always-valid interval should be tightest; None omits this interval.
+        planned: number of users in both arms together at which the always-valid interval should be tightest; None omits
+            this interval.
 
     Returns:
         the comparison; with fewer than ten users in an arm, or only equal values within the arms, it has a reason
@@ -195,9 +197,9 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     """Return the half-width of an interval with simultaneous coverage over all looks.
 
     The normal mixture of the sequential probability ratio test (Robbins 1970; Johari et al., *Operations Research* 70,
-    2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq. 8):
-    σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)). With ρ² = (−2 log α + log(−2 log α) + 1) / planned, the interval is
-    tightest near ``planned``.
+    2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq.
+    8): σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)). With ρ² = (−2 log α + log(−2 log α) + 1) / planned, the
+    interval is tightest near ``planned``.
 
     Args:
         n: users so far in both arms; the width is infinite for fewer than two.
@@ -220,7 +222,8 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
 
 
 def allows_aa_tests(values: Array) -> bool:
-    """Return True if some A/A test of outcomes (N,) could be significant: there are enough users, with different values."""
+    """Return True if some A/A test of outcomes (N,) could be significant: there are enough users, with different
+    values."""
     return len(values) >= 2 * FEWEST and bool(np.ptp(values))
 
 
@@ -233,7 +236,8 @@ def aa_tests(
     level: float = 0.95,
     seed: int = 0,
 ) -> float:
-    """Return the share of significant A/A tests, in which users are split into random halves without any difference in treatment.
+    """Return the share of significant A/A tests, in which users are split into random halves without any difference in
+    treatment.
 
     Args:
         values: (N,) outcome of each user.

@@ -32,7 +32,8 @@ from taiji.world.world_time import to_days, to_micros
 
 Array = NDArray[Any]
 SPARE = 20
-"""Number of items requested in addition to the list's length, because some may have become unavailable since the end of the log."""
+"""Number of items requested in addition to the list's length, because some may have become unavailable since the end of
+the log."""
 
 
 class CascadePolicy:

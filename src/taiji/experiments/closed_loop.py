@@ -51,7 +51,8 @@ class ClosedLoopSettings(Settings):
     """Settings of an A/B test in a world."""
 
     before: int = Field(default=3, ge=1)
-    """Days before the test, served by the logging policy. The users' outcomes on these days are the covariate of CUPED."""
+    """Days before the test, served by the logging policy. The users' outcomes on these days are the covariate of
+    CUPED."""
     days: int = Field(default=7, ge=1)
     """Days of the test."""
     co_diverted: bool = False

@@ -16,7 +16,8 @@ NEW_ITEMS = 0.05
 SHORT = 10
 """Largest median number of distinct items in a history that the table calls short."""
 MOST = 0.5
-"""A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in :mod:`taiji.experiments.ladder`."""
+"""A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in
+:mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
 """Tokens read and written for the knowledge about one item, and for the answer about one user, with the packaged
 prompts."""
@@ -160,7 +161,8 @@ def _kept_text(row: Mapping[str, Any] | None) -> str:
 
 
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
-    """Return the conclusion about titles, from the gain of the trained fields and from whether the ranker keeps them."""
+    """Return the conclusion about titles, from the gain of the trained fields and from whether the ranker keeps
+    them."""
     if sign(text) == 1 and sign(control) == 1:
         return "The gain is not due to the text alone, because permuted texts help as well. Do not attribute the gain to the titles."
     if is_kept(text) is False:

@@ -105,7 +105,8 @@ class Fitted:
 
 
 Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
-"""Function that trains a ranker: (bench, added fields, their training values, their test values, number of seeds) → result."""
+"""Function that trains a ranker: (bench, added fields, their training values, their test values, number of seeds) →
+result."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
 """Configurations of each model; the best one on the latest part of training is used."""

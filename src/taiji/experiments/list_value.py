@@ -135,8 +135,8 @@ def _log(logged: LoggedLists, items: Array) -> Logged:
 def _interval(terms: Array, *, user: Array, log: Logged, resamples: int, level: float, seed: int) -> dict[str, Any]:
     """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent.
 
-    The mean is the ratio of users' sums to their numbers of rows, so a user's deviation is that of the sum from the mean
-    times the number of rows.
+    The mean is the ratio of users' sums to their numbers of rows, so a user's deviation is that of the sum from the
+    mean times the number of rows.
     """
     users = int(user.max(initial=-1)) + 1
     if not np.isfinite(terms).all():

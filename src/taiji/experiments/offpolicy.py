@@ -29,7 +29,8 @@ Array = NDArray[Any]
 UNLIKELY = 4.0
 """Largest number of standard errors by which a mean weight may deviate from 1."""
 FEWEST_APART = 5
-"""Smallest number of rows that must differ from the most frequent value; with fewer, too many resamples contain none of these rows."""
+"""Smallest number of rows that must differ from the most frequent value; with fewer, too many resamples contain none of
+these rows."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Logged:
         targets: (N,) π(a|x) >= 0, the target policy's probability of the logged action.
 
     Raises:
-        InputError: different lengths, a propensity that is not in (0, 1], a target that is not in [0, 1], or a reward that
-            is not a finite number.
+        InputError: different lengths, a propensity that is not in (0, 1], a target that is not in [0, 1], or a reward
+            that is not a finite number.
     """
 
     rewards: Array
@@ -136,7 +137,8 @@ def dr_terms(log: Logged, predicted: ArrayLike, baseline: ArrayLike) -> Array:
 def value_interval(
     terms: Array, log: Logged | None = None, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Entry:
-    """Return the mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out.
+    """Return the mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are
+    left out.
 
     Args:
         terms: terms of an estimator.

@@ -266,8 +266,8 @@ class StudentIntents(NumbersField):
 def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
     """Return the rung of the student, which costs no tokens beyond those of its training rows.
 
-    The student has intents for every row whose user has a history. Its results on the rows that the language model covers
-    are also reported, so that both can be compared on the same rows.
+    The student has intents for every row whose user has a history. Its results on the rows that the language model
+    covers are also reported, so that both can be compared on the same rows.
     """
     fields, free = (lambda trial: [StudentIntents(table)]), {"tokens_per_user": 0.0}
     return [Rung("4 intents, student", fields, against, True, True, free, has_history, Told(table))]

@@ -37,8 +37,8 @@ class Rung:
         side: True for a side branch (a control, an oracle), on which later rungs do not build.
         must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
         cost: tokens of the language model, shown beside the gain of the rung.
-        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information; None
-            for all rows.
+        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information;
+            None for all rows.
         covered: function like ``covers`` for the rows of the stratum :data:`COVERED`; None uses ``covers``.
     """
 

@@ -133,7 +133,8 @@ def late_from(train: pl.DataFrame) -> int:
 
 
 def _windows(time: Array, start: int) -> list[tuple[int, int]]:
-    """Return parts of about equal size of the first interactions from ``start`` on, without splitting equal timestamps."""
+    """Return parts of about equal size of the first interactions from ``start`` on, without splitting equal
+    timestamps."""
     places = start + (len(time) - start) * np.arange(1, WINDOWS) // WINDOWS
     bounds = [start, *np.searchsorted(time, time[places]), len(time)]
     return [(int(a), int(b)) for a, b in pairwise(bounds)]

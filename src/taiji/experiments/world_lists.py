@@ -56,7 +56,8 @@ class WorldTruth:
         return values
 
     def of_candidates(self, requests: Requests, items: Array) -> dict[str, Array]:
-        """Return expectations (N,) of one item (N,) per request in the first position, with names such as ``true click``."""
+        """Return expectations (N,) of one item (N,) per request in the first position, with names such as ``true
+        click``."""
         found = self.world.truth.expect(
             self._user[requests.user], self._item[items], requests.time, context=self._context(requests)
         )

@@ -130,7 +130,8 @@ def fit_table(
     model_version: str = "",
     seed: int = 0,
 ) -> tuple[ProductQuantizer, pl.DataFrame]:
-    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows), and call :func:`build_table` with it."""
+    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows), and call
+    :func:`build_table` with it."""
     known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
     quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
     return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
@@ -189,9 +190,9 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
         exposures: result of :func:`join_features`.
 
     Returns:
-        ``coverage``: share of exposures with a feature row; ``users``: share of users with a feature row for at least one exposure; ``ids``,
-        ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and ``age_days_p90``: age of the feature row at the exposure (0
-        without any row).
+        ``coverage``: share of exposures with a feature row; ``users``: share of users with a feature row for at least
+        one exposure; ``ids``, ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and
+        ``age_days_p90``: age of the feature row at the exposure (0 without any row).
     """
     if not len(exposures):
         return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}

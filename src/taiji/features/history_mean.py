@@ -1,4 +1,5 @@
-"""Features without an LLM: the mean embedding of the user's last items (a baseline) and of the next items (an upper bound)."""
+"""Features without an LLM: the mean embedding of the user's last items (a baseline) and of the next items (an upper
+bound)."""
 
 from __future__ import annotations
 

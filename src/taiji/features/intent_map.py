@@ -1,8 +1,9 @@
 """Learnt alignment of the intent space: a linear map that moves intents closer to the texts of the next items.
 
-An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map is initialised as the identity and fitted
-contrastively on the language model's training period (never on that of the rankers or on the test period). It remains the identity unless it ranks the next
-items higher on the latest of these rows. Its version is part of ``intent_embedder`` in the rows.
+An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map is initialised
+as the identity and fitted contrastively on the language model's training period (never on that of the rankers or on the
+test period). It remains the identity unless it ranks the next items higher on the latest of these rows. Its version is
+part of ``intent_embedder`` in the rows.
 """
 
 from __future__ import annotations

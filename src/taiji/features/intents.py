@@ -1,4 +1,5 @@
-"""Intent rows from answers (with near-duplicates merged and weights that sum to 1), and metrics of a table with intents."""
+"""Intent rows from answers (with near-duplicates merged and weights that sum to 1), and metrics of a table with
+intents."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from taiji.models.retrieval.vector_index import VectorIndex
 
 Array = NDArray[Any]
 CANDIDATES = 8
-"""Number of rows fetched from the index per serving row. One may belong to the same user, and some may have been replaced since the snapshot."""
+"""Number of rows fetched from the index per serving row. One may belong to the same user, and some may have been
+replaced since the snapshot."""
 BLOCK = 2048
 """Number of serving rows that are compared with the fresh pool rows at a time."""
 

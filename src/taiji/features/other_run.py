@@ -109,8 +109,8 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         test: start of this run's test period, in microseconds.
 
     Returns:
-        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log), vector, model_version,
-        quantizer_version.
+        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log), vector,
+        model_version, quantizer_version.
 
     Raises:
         ConfigError: there are no features, none belong to a user of this log, or their model was trained on part of
@@ -156,7 +156,8 @@ def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:
-    """Translate lists of the other run's items to this log's dense ids, without missing items; null if no item is left."""
+    """Translate lists of the other run's items to this log's dense ids, without missing items; null if no item is
+    left."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
     known = flat.with_columns(item=pl.Series(items)[flat["item"].cast(pl.Int64)]).filter(pl.col("item") >= 0)
     kept = known.group_by("row", maintain_order=True).agg("item")

@@ -13,7 +13,8 @@ class FeatureSettings(Settings):
     slots: PositiveInt = 8
     """Number of ids per row, which is the number of sub-vectors of the product quantiser."""
     bits: int = Field(default=6, ge=1, le=12)
-    """Number of bits per id: each sub-vector is one of ``2**bits`` centroids (fewer if there are fewer training vectors)."""
+    """Number of bits per id: each sub-vector is one of ``2**bits`` centroids (fewer if there are fewer training
+    vectors)."""
     iterations: PositiveInt = 25
     """Number of rounds of k-means."""
     neighbour_items: PositiveInt = 100

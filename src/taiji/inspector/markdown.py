@@ -1,4 +1,5 @@
-"""Convert the Markdown of run cards to HTML: headings, paragraphs, lists, tables, code and bold text. Everything else stays text."""
+"""Convert the Markdown of run cards to HTML: headings, paragraphs, lists, tables, code and bold text. Everything else
+stays text."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 MARKDOWN_RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
-"""Enabled rules besides paragraphs. Links, images and HTML are disabled, because a card contains names from the data."""
+"""Enabled rules besides paragraphs. Links, images and HTML are disabled, because a card contains names from the
+data."""
 REPLACED: Mapping[str, str] = {
     "strong_open": "<b>",
     "strong_close": "</b>",

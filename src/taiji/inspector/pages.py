@@ -1,4 +1,5 @@
-"""Route a path and a query to a page. User input never reaches the file system: pages come only from the runs opened at start."""
+"""Route a path and a query to a page. User input never reaches the file system: pages come only from the runs opened at
+start."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ class Inspector:
         self.people(self.runs[0])
 
     def page(self, path: str, query: str) -> Page:
-        """Respond to a request. Invalid requests, and broken or unfinished runs, lead to a page with a message rather than an exception."""
+        """Respond to a request. Invalid requests, and broken or unfinished runs, lead to a page with a message rather
+        than an exception."""
         try:
             fields = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
         except ValueError:

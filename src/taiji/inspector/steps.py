@@ -14,7 +14,8 @@ from taiji.reporting.summary import RunMetrics, Step
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
     """Return the wanted step and the numbers of its neighbours.
 
-    If ``wanted`` is None, the first step is returned. If no step has this number, the step with the nearest number is returned.
+    If ``wanted`` is None, the first step is returned. If no step has this number, the step with the nearest number is
+    returned.
     """
     steps = metrics.alignment.steps
     if not steps:

@@ -43,7 +43,8 @@ class LanguageModel:
         tokenizer: its fast tokenizer.
         name: name that the user gave.
         source: folder or hub name from which the weights were read; None for a model created in memory.
-        engine: backend that generates and scores instead of the model (see :mod:`taiji.language.vllm_engine`); None uses the model.
+        engine: backend that generates and scores instead of the model (see :mod:`taiji.language.vllm_engine`); None
+            uses the model.
     """
 
     model: PreTrainedModel
@@ -84,7 +85,8 @@ class LanguageModel:
         return sorted(i for i in ids if i is not None)
 
     def master(self) -> PreTrainedModel:
-        """Return a copy of the model with float32 weights, into which training results are merged before they are saved.
+        """Return a copy of the model with float32 weights, into which training results are merged before they are
+        saved.
 
         An adapter or a small step changes the weights by less than the resolution of bfloat16, so most of the change
         would be lost in rounding. Weights that are held in a lower precision are therefore reloaded from their source.
@@ -121,7 +123,8 @@ def weights_version(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Write model and tokenizer as one `save_pretrained` folder, atomically. A full disk raises a :class:`TaijiError`."""
+    """Write model and tokenizer as one `save_pretrained` folder, atomically. A full disk raises a
+    :class:`TaijiError`."""
     from safetensors import SafetensorError
 
     with atomic_folder(folder) as temporary:
@@ -260,7 +263,8 @@ def check_language_model(name: str | Path) -> None:
 
     Raises:
         ResourceError: the extra ``llm`` is not installed.
-        TaijiError: the package of the default model, the file or the folder is missing, or the folder contains no model.
+        TaijiError: the package of the default model, the file or the folder is missing, or the folder contains no
+            model.
     """
     require("llm", "transformers")
     if name == "default":

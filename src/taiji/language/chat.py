@@ -26,10 +26,10 @@ def render(
     The text already contains every special token; :func:`taiji.language.token_ids.ids_of` gives its ids.
 
     Args:
-        lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template, the contents are joined by blank lines (after the tokenizer's
-            beginning-of-text token, if it adds one).
-        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens that are spelled out in a message are broken up, because they
-            are data and not turn boundaries.
+        lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template, the contents are joined by
+            blank lines (after the tokenizer's beginning-of-text token, if it adds one).
+        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens that are spelled out in a
+            message are broken up, because they are data and not turn boundaries.
         prefill: the beginning of the answer; see :func:`begun`.
 
     Raises:

@@ -50,7 +50,8 @@ class Embedder(Protocol):
 
 
 def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embedder:
-    """Load `wordllama`, `minilm`, an aligned encoder by its folder, or a Hugging Face sentence encoder by name or folder.
+    """Load `wordllama`, `minilm`, an aligned encoder by its folder, or a Hugging Face sentence encoder by name or
+    folder.
 
     Raises:
         TaijiError: the package is not installed, or the name does not denote an encoder.
@@ -129,7 +130,8 @@ class WordLlamaEmbedder:
                     where=str(file),
                     fix="pip install --force-reinstall wordllama==0.4.0.post1",
                 )
-        # The package's own loader looks for the tokenizer in a folder that the package does not contain, and would download it.
+        # The package's own loader looks for the tokenizer in a folder that the package does not contain, and would
+        # download it.
         (matrix,) = load_file(weights).values()
         self._matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))

@@ -28,7 +28,8 @@ SHARED = 0.75
 """Prompts are read together if prefix sharing reduces their tokens to at most this share. Otherwise they are read one
 at a time, which is faster per token."""
 WIDTH = 16
-"""Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all these rows."""
+"""Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all
+these rows."""
 ALL, NOBODY = -1, -2
 """Owners of a slot: all rows of the group (for tokens of the prompt), or none."""
 
@@ -138,7 +139,8 @@ class GroupDecoder:
         return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
 
     def _read(self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]) -> torch.Tensor:
-        """Return the hidden states (prompts, H) at the prompts' last tokens, and store keys and values in their groups."""
+        """Return the hidden states (prompts, H) at the prompts' last tokens, and store keys and values in their
+        groups."""
         tree = PackedTree(prompts)
         paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
         targets = [[group for (prompt, _), group in into.items() if prompt == own] for own in prompts]
@@ -193,7 +195,8 @@ class GroupDecoder:
             return self._model.logits(hidden[torch.from_numpy(back).to(device)])
 
     def keep(self, counts: Sequence[int]) -> None:
-        """Keep only the first ``counts`` tokens that the latest step appended to each running row, and drop the others."""
+        """Keep only the first ``counts`` tokens that the latest step appended to each running row, and drop the
+        others."""
         for row, count in zip(self._rows, counts):
             row.length -= len(row.places) - count
             self._release(row.group, row.places[count:])
@@ -303,9 +306,11 @@ class GroupDecoder:
         owners: np.ndarray,
         windows: Iterable[int | None],
     ) -> dict[int | None, torch.Tensor]:
-        """Return the attention bias (groups, 1, W, 1, slots) of each window, where W is the largest number of new tokens in a group.
+        """Return the attention bias (groups, 1, W, 1, slots) of each window, where W is the largest number of new
+        tokens in a group.
 
-        It is 0 where a token attends to a slot, and minus infinity elsewhere. A window that no token fills has the bias of None.
+        It is 0 where a token attends to a slot, and minus infinity elsewhere. A window that no token fills has the bias
+        of None.
         """
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]

@@ -1,4 +1,5 @@
-"""Forward pass of models of the shapes of Llama and Gemma in few, large operations, for reading prompts and decoding on a CPU.
+"""Forward pass of models of the shapes of Llama and Gemma in few, large operations, for reading prompts and decoding on
+a CPU.
 
 :func:`read_lean` converts a transformers model into a :class:`LeanModel`. The weights of query, key and value are
 concatenated, weights are packed in oneDNN's layout, and activations and residuals are fused into the matrix products.
@@ -28,7 +29,8 @@ LIMIT = 2_000_000_000
 """Largest size of a model's weights, in bytes, for which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 OUTPUT_NORMS = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-"""Further norms of a layer that also normalises the outputs of attention and MLP; `post_attention_layernorm` is then the first of these."""
+"""Further norms of a layer that also normalises the outputs of attention and MLP; `post_attention_layernorm` is then
+the first of these."""
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -135,7 +137,8 @@ class LeanLayer:
         between: norm before the MLP.
         gate, up, down: projections of the MLP.
         activation: activation of the MLP, a key of :data:`ACTIVATIONS`.
-        after: norms of the outputs of attention and MLP, before they are added to the residual; None if the model has none.
+        after: norms of the outputs of attention and MLP, before they are added to the residual; None if the model has
+            none.
         window: number of latest tokens, including itself, to which a token attends; None for all earlier ones.
         kind: type of layer by which the model chooses rotary frequencies; None if they are the same in all layers.
     """
@@ -166,8 +169,8 @@ class LeanModel:
         heads, kv_heads: numbers of query heads Hq and key heads Hk.
         size: head size d.
         scale: scale of the attention scores.
-        rotary: function of a tensor (for dtype and device), positions (1, n) and, if layers have one, their kind. It returns
-            cosines and sines, each (1, n, d).
+        rotary: function of a tensor (for dtype and device), positions (1, n) and, if layers have one, their kind. It
+            returns cosines and sines, each (1, n, d).
         dtype: dtype of the products.
     """
 
@@ -274,12 +277,14 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def read_lean(model: Any) -> LeanModel | None:
-    """Convert a causal LM with exactly the structure of Llama or Gemma (optionally with biases, norms of queries and keys, and windows).
+    """Convert a causal LM with exactly the structure of Llama or Gemma (optionally with biases, norms of queries and
+    keys, and windows).
 
     A merged or disabled LoRA layer is read as its base layer. Under autocast, the products have the dtype of autocast.
 
     Returns:
-        None if the structure differs, an adapter is not merged, a module has hooks, or the weights are too large to copy.
+        None if the structure differs, an adapter is not merged, a module has hooks, or the weights are too large to
+        copy.
     """
     bare = bare_model(model)
     base, config, head = bare.base_model, bare.config, head_of(bare)
@@ -380,7 +385,8 @@ def frequencies_by_kind(config: Any) -> bool:
 
 
 def _norm(module: Any, dtype: torch.dtype) -> Norm | None:
-    """Return a root-mean-square norm: Llama's, which multiplies by the weight, or Gemma's, which multiplies by 1 + weight in float32."""
+    """Return a root-mean-square norm: Llama's, which multiplies by the weight, or Gemma's, which multiplies by 1 +
+    weight in float32."""
     if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
         return None
     weight = module.weight.detach()

@@ -7,7 +7,8 @@
   pass runs the flash-attention backward pass of each piece with the merged output and log-sum-exp. This is exact: with
   `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, `dS = P * (dP - D)` of a piece equals the `dS` of the whole
   softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
-- *flex* (CUDA, from `MASK_BLOCK` tokens on; in float32, above `DENSE` tokens): FlexAttention with the tree as its block mask.
+- *flex* (CUDA, from `MASK_BLOCK` tokens on; in float32, above `DENSE` tokens): FlexAttention with the tree as its block
+  mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
 
 After `install`, a transformers model uses tree attention in every forward call with `taiji_tree=`; other calls do not
@@ -138,8 +139,8 @@ def tree_attention(
         tree: the packing of the T tokens.
         scale: scale of the scores; by default 1 / sqrt(d).
         backend: name of a backend; by default chosen by :func:`best_backend`.
-        window: number of latest tokens of its sequence, including itself, to which a token attends; None for all. Only the masked
-            backend supports a window that is shorter than the longest sequence.
+        window: number of latest tokens of its sequence, including itself, to which a token attends; None for all. Only
+            the masked backend supports a window that is shorter than the longest sequence.
 
     Returns:
         (1, T, Hq, d). It can be differentiated once with respect to query, key and value.
@@ -178,7 +179,8 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
 
 @cache
 def blocks_work() -> bool:
-    """Return True if this torch has the CPU kernels with grouped queries that *blocks* needs (tried on a tiny input)."""
+    """Return True if this torch has the CPU kernels with grouped queries that *blocks* needs (tried on a tiny
+    input)."""
     if _flash is None or _flash_backward is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -196,7 +198,8 @@ def blocks_work() -> bool:
 
 
 VARIANTS = 256
-"""Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one process may need.
+"""Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one
+process may need.
 
 Beyond its limit, which is 8 by default, PyTorch warns and continues without compilation: nine times slower, and with
 all scores in memory.
@@ -217,7 +220,8 @@ def _compiled_flex() -> Any:
 
 
 def _flex_works(head: int) -> bool:
-    """Return True if FlexAttention's CUDA kernel works, which needs Triton and a head size that is a power of two and at least 16."""
+    """Return True if FlexAttention's CUDA kernel works, which needs Triton and a head size that is a power of two and
+    at least 16."""
     import importlib.util
 
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
@@ -325,7 +329,8 @@ def attend_above(
 
 @dataclass(frozen=True)
 class Attended:
-    """Tensors for the backward pass of *blocks*, each (1, H, T, d); d is 1 for the log-sum-exp. ``scale`` scales the scores."""
+    """Tensors for the backward pass of *blocks*, each (1, H, T, d); d is 1 for the log-sum-exp. ``scale`` scales the
+    scores."""
 
     grad: torch.Tensor
     query: torch.Tensor
@@ -337,7 +342,8 @@ class Attended:
 
     @classmethod
     def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor], scale: float) -> Attended:
-        """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp (T, Hq)."""
+        """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp (T,
+        Hq)."""
         query, key, value, out, lse = saved
         return cls(
             grad.transpose(1, 2),
@@ -385,7 +391,8 @@ class Attended:
         return flash_backward(rows, *taken, causal=True, scale=self.scale)
 
     def above(self, below: slice, own: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the gradients of the queries ``below``, and of the keys and values ``own`` to which all of them attend."""
+        """Return the gradients of the queries ``below``, and of the keys and values ``own`` to which all of them
+        attend."""
         if self.factors is not None:
             return self.factors.taken(lambda t: t[:, :, below], lambda t: t[:, :, own]).gradients(causal=False)
         asking = [t[:, :, below] for t in (self.grad, self.query, self.out, self.lse)]

@@ -114,7 +114,8 @@ def shared_logprobs(
 def scored_places(
     tree: PackedTree, sequences: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Return the packed positions that predict the tokens of `sequence[start:]`, these tokens, and their number per sequence.
+    """Return the packed positions that predict the tokens of `sequence[start:]`, these tokens, and their number per
+    sequence.
 
     Raises:
         TaijiError: a start is outside its sequence.

@@ -27,7 +27,8 @@ LEAVE = 0.5
 
 
 class GraphedDecoder(SharedDecoder):
-    """:class:`SharedDecoder` whose step has fixed shapes and, on a GPU, is recorded and replayed. Each step overwrites ``logits``."""
+    """:class:`SharedDecoder` whose step has fixed shapes and, on a GPU, is recorded and replayed. Each step overwrites
+    ``logits``."""
 
     _graph: torch.cuda.CUDAGraph | None = None
     _recordable = True

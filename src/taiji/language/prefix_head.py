@@ -97,7 +97,8 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
 def _by_autograd(
     hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the result of :func:`token_logprobs`, with gradients for all inputs. Each chunk is recomputed in the backward pass."""
+    """Return the result of :func:`token_logprobs`, with gradients for all inputs. Each chunk is recomputed in the
+    backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features

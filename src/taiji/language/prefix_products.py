@@ -3,9 +3,9 @@
 On processors with AMX, PyTorch's flash kernel for CPUs runs its backward pass at a fraction of the rate of matrix
 products. Here, blocks of scores are computed explicitly, as P = exp(s Q Kᵀ − L) and dP = dO Vᵀ − D, with five products
 per block and two passes over its scores. L and D are subtracted inside the products, before these round their results:
-they are additional columns of Q and dO, each in two parts, and the corresponding columns of K and V are ones. So only the
-exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number of keys, because
-rounding errors are smallest near 0; dO and D are divided by the corresponding power of two, which is exact.
+they are additional columns of Q and dO, each in two parts, and the corresponding columns of K and V are ones. So only
+the exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number of keys,
+because rounding errors are smallest near 0; dO and D are divided by the corresponding power of two, which is exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ LANES = 32
 KEYS = 1024
 """Largest number of keys per block."""
 CAUSAL_KEYS = 320
-"""Largest number of keys per block of causal attention: the scores above the diagonal of a block are computed in vain."""
+"""Largest number of keys per block of causal attention: the scores above the diagonal of a block are computed in
+vain."""
 _kept = threading.local()
 
 
@@ -39,7 +40,8 @@ def products_pay() -> bool:
 
 
 def extended(tensor: torch.Tensor, column: torch.Tensor | None) -> torch.Tensor:
-    """Append a column in two parts, the second with the rounding error of the first (or two columns of ones), and pad with zeros to a multiple of `LANES`.
+    """Append a column in two parts, the second with the rounding error of the first (or two columns of ones), and pad
+    with zeros to a multiple of `LANES`.
 
     Args:
         tensor: (..., d).

@@ -2,8 +2,8 @@
 
 First the configuration is checked (windows, recurrent layers, wrappers that must see every forward call, …). Then a
 tiny packed forward pass and a few decoding steps are compared with the same computation without sharing. An unknown
-architecture is thus either computed correctly or rejected. The lean forward pass (`lean_forward`) is checked in the same
-way; it also supports windows.
+architecture is thus either computed correctly or rejected. The lean forward pass (`lean_forward`) is checked in the
+same way; it also supports windows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class _Tried:
 
 
 TOLERANCE = 1e-4
-"""Allowed relative difference of log-probabilities in the trial: above float32 rounding, and far below the effect of a wrong mask."""
+"""Allowed relative difference of log-probabilities in the trial: above float32 rounding, and far below the effect of a
+wrong mask."""
 COPIED = 200_000_000
 """Largest number of parameters for which the trial runs on a float32 copy of the model."""
 HALF_TOLERANCE = 0.1
@@ -63,8 +64,8 @@ _told: set[str] = set()
 def supports_sharing(model: Any) -> tuple[bool, str]:
     """Return True and an empty text if sharing is correct for this model, otherwise False and the reason against it.
 
-    The trial (a few short forward passes) runs once per model, and again when its adapters change. Conditions that can change between calls are checked at
-    every call.
+    The trial (a few short forward passes) runs once per model, and again when its adapters change. Conditions that can
+    change between calls are checked at every call.
     """
     reason = _unsupported(model) or _windowed(model) or _tried_once(model).reason
     if reason and reason not in _told:
@@ -94,7 +95,8 @@ def _tried_once(model: Any) -> _Tried:
 
 
 def _unsupported(model: Any) -> str:
-    """Return the reason in the structure of the model against sharing and the lean forward pass; empty if there is none."""
+    """Return the reason in the structure of the model against sharing and the lean forward pass; empty if there is
+    none."""
     from transformers import PreTrainedModel
 
     adapters = list(getattr(model, "peft_config", {}).values())
@@ -191,7 +193,8 @@ def _fill_zeros(model: Any) -> None:
 
 
 class _Sample:
-    """Random token ids for the trial, and a model's log-probabilities for them without sharing and without forward-pass wrappers."""
+    """Random token ids for the trial, and a model's log-probabilities for them without sharing and without forward-pass
+    wrappers."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.exact = model, model.dtype in (torch.float32, torch.float64)
@@ -207,14 +210,15 @@ class _Sample:
     def difference(self, found: torch.Tensor, expected: torch.Tensor, other: torch.Tensor) -> float:
         """Return the relative difference of log-probabilities from the expected ones.
 
-        In float32 it is relative to the log-probabilities. In half precision, rounding would hide a wrong mask, so the difference is
-        relative to the change that a different context causes (``other``).
+        In float32 it is relative to the log-probabilities. In half precision, rounding would hide a wrong mask, so the
+        difference is relative to the change that a different context causes (``other``).
         """
         size = expected.norm() if self.exact else (expected - other).norm()
         return float((expected - found).norm() / size)
 
     def decoding(self, make: Callable[[list[list[int]], list[int], int], SharedDecoder | LeanDecoder]) -> float:
-        """Return the largest difference over the steps of a decoder, which ``make`` opens for prompts, rows per prompt and steps."""
+        """Return the largest difference over the steps of a decoder, which ``make`` opens for prompts, rows per prompt
+        and steps."""
         ids = self.ids
         prompts, tails = [ids[:6], ids[12:16]], [ids[6 : 6 + STEPS], ids[10 : 10 + STEPS], ids[16 : 16 + STEPS]]
         decoder = make(prompts, [2, 1], STEPS)
@@ -233,7 +237,8 @@ class _Sample:
 
 
 def _shared_difference(model: Any) -> float:
-    """Return the largest relative difference of shared scoring and decoding from the log-probabilities without sharing."""
+    """Return the largest relative difference of shared scoring and decoding from the log-probabilities without
+    sharing."""
     sample = _Sample(model)
     ids = sample.ids
     rows, errors = [ids[:6] + ids[6:9], ids[:6] + ids[9:12], ids[:6]], []
@@ -247,7 +252,8 @@ def _shared_difference(model: Any) -> float:
 
 
 def _lean_difference(model: Any) -> float:
-    """Return the largest relative difference of lean decoding; infinite if the structure or the device is not supported."""
+    """Return the largest relative difference of lean decoding; infinite if the structure or the device is not
+    supported."""
     with merged_adapters(model):
         lean = read_lean(model) if model.device.type == "cpu" else None
         return torch.inf if lean is None else _Sample(model).decoding(partial(LeanDecoder, lean))

@@ -96,7 +96,8 @@ class Packing:
         return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
 
     def mask_within(self, window: int | None) -> torch.Tensor:
-        """Return :attr:`mask` (T, T), restricted to the latest ``window`` tokens of each sequence, unless it is None."""
+        """Return :attr:`mask` (T, T), restricted to the latest ``window`` tokens of each sequence, unless it is
+        None."""
         if window is None:
             return self.mask
         return self.mask & (self.positions[:, None] - self.positions[None, :] < window)

@@ -38,7 +38,8 @@ def check_gatherable(trainer: Trainer, lora_rank: int) -> None:
 
 
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
-    """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must call this.
+    """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must
+    call this.
 
     Under FSDP each process holds a part of the weights, and the parts are gathered on the first process.
 

@@ -1,7 +1,8 @@
 """Prompt lookup for speculative decoding: guess the next tokens of a text from repetitions in it and in similar texts.
 
-The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup decoding"; Yang et al. 2023,
-arXiv:2304.04487). A wrong guess does no harm, because a guessed token counts only if the model draws the same one.
+The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup decoding";
+Yang et al. 2023, arXiv:2304.04487). A wrong guess does no harm, because a guessed token counts only if the model draws
+the same one.
 """
 
 from __future__ import annotations

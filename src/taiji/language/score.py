@@ -153,7 +153,8 @@ def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
 
 
 def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
-    """Score pairs in one left-padded forward pass. Completions are right-aligned, so that only the last positions need logits."""
+    """Score pairs in one left-padded forward pass. Completions are right-aligned, so that only the last positions need
+    logits."""
     import torch
 
     width = max(len(ids) for ids, _ in pairs)

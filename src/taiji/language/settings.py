@@ -19,7 +19,8 @@ class LanguageSettings(Settings):
     """The causal language model, its dtype, device and engine."""
 
     model: str = "default"
-    """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf` file."""
+    """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf`
+    file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the weights; `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"

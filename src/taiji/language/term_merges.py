@@ -177,7 +177,8 @@ class TwoTokenizers:
         return cls(merges, found.terms, tuple(sorted(general)), tuple(sorted(domain)), apart)
 
     def tokens(self, text: str) -> Tokens:
-        """Return the pieces and terms of a text. Every non-space character is in exactly one piece, and every piece in exactly one term."""
+        """Return the pieces and terms of a text. Every non-space character is in exactly one piece, and every piece in
+        exactly one term."""
         general: list[str] = []
         spans: list[tuple[int, int]] = []
         for word, at in _words_of(text, self.apart):

@@ -57,7 +57,8 @@ def tiny_causal_lm(
     heads: int = 4,
     seed: int = 0,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Return ``(model, tokenizer)``: a Llama model in float32 with ``layers`` layers and width ``hidden``, whose weights are drawn from ``seed``."""
+    """Return ``(model, tokenizer)``: a Llama model in float32 with ``layers`` layers and width ``hidden``, whose
+    weights are drawn from ``seed``."""
     import torch
 
     with needs("llm"):

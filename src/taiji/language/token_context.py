@@ -7,7 +7,8 @@ of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 
-where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i; the added 1 keeps ratios of rare tokens near 0.
+where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i; the added 1
+keeps ratios of rare tokens near 0.
 """
 
 from __future__ import annotations

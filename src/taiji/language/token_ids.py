@@ -1,7 +1,8 @@
 """Conversion between text and token ids, in one place so that training, scoring and generation use the same ids.
 
-A rendered prompt already contains its special tokens (:func:`taiji.language.chat.render`), so none is added here, even if the tokenizer would add one.
-The ids of a completion are appended to those of its prompt: the model generates token by token, so no token spans the boundary.
+A rendered prompt already contains its special tokens (:func:`taiji.language.chat.render`), so none is added here, even
+if the tokenizer would add one. The ids of a completion are appended to those of its prompt: the model generates token
+by token, so no token spans the boundary.
 """
 
 from __future__ import annotations

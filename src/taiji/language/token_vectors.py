@@ -65,7 +65,8 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
 
 
 def numbers_of_words(tokenizers: TwoTokenizers, texts: Sequence[str]) -> list[list[list[int]]]:
-    """Return, for each word of each text, the positions of its pieces in the vocabulary ``general``; −1 for an unknown piece."""
+    """Return, for each word of each text, the positions of its pieces in the vocabulary ``general``; −1 for an unknown
+    piece."""
     number = {token: place for place, token in enumerate(tokenizers.general)}
     known: dict[str, list[list[int]]] = {}
     for text in dict.fromkeys(texts):

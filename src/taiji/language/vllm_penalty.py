@@ -1,4 +1,5 @@
-"""Repetition penalty over the completion only, as a logits processor of vLLM, whose built-in penalty includes the prompt.
+"""Repetition penalty over the completion only, as a logits processor of vLLM, whose built-in penalty includes the
+prompt.
 
 vLLM imports this module by name in the process that holds the model; without vLLM it must not be imported.
 """

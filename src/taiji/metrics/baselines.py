@@ -59,7 +59,8 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
         dataset: history and items.
         examples: columns ``user, as_of``; for each row, only data before its ``as_of`` are read.
         size: number of items proposed.
-        new_only: leave out the user's earlier items, because targets are new. ``own favourite`` is not affected, because it consists of earlier items.
+        new_only: leave out the user's earlier items, because targets are new. ``own favourite`` is not affected,
+            because it consists of earlier items.
     """
     levels = item_levels(dataset)
     histories = _histories(dataset, examples)

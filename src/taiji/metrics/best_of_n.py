@@ -43,7 +43,8 @@ def gain_bound(values: Array, n: int) -> float:
 
 
 def normal_maximum(n: int) -> float:
-    """Return E[max of n independent standard normals], by Gauss–Legendre quadrature of ∫ 1 − F(z)ⁿ − F(−z)ⁿ over z ≥ 0."""
+    """Return E[max of n independent standard normals], by Gauss–Legendre quadrature of ∫ 1 − F(z)ⁿ − F(−z)ⁿ over z ≥
+    0."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     below = np.array([0.5 * (1.0 + erf(z / sqrt(2.0))) for z in 6.0 * (nodes + 1.0)])
     return float(6.0 * weights @ (1.0 - below**n - (1.0 - below) ** n))

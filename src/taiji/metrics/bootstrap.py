@@ -37,7 +37,8 @@ class Statistic(Protocol):
 
     @property
     def units(self) -> int:
-        """Number of users that limits the precision of the value (for an AUC, the users with the rarer label); at most ``n``."""
+        """Number of users that limits the precision of the value (for an AUC, the users with the rarer label); at most
+        ``n``."""
 
     @property
     def units_text(self) -> str:
@@ -59,7 +60,8 @@ class Ratio:
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
-        proportion: True if each user's value lies in [0, 1], which allows an exact interval even if all values are equal.
+        proportion: True if each user's value lies in [0, 1], which allows an exact interval even if all values are
+            equal.
         units_text: plural noun phrase for the units, if they are not users.
     """
 
@@ -76,7 +78,8 @@ class Ratio:
 
     @classmethod
     def of_rows(cls, users: Array, values: Array, n_users: int, *, proportion: bool = False) -> Ratio:
-        """Return the mean over rows of ``values`` (N,), ignoring NaN, with users (codes below ``n_users``) as the units that are resampled."""
+        """Return the mean over rows of ``values`` (N,), ignoring NaN, with users (codes below ``n_users``) as the units
+        that are resampled."""
         known = np.isfinite(values)
         top = np.bincount(users[known], weights=values[known], minlength=n_users)
         return cls(top, np.bincount(users[known], minlength=n_users).astype(np.float64), proportion)
@@ -220,7 +223,8 @@ def resample_weights(n_users: int, resamples: int, seed: int) -> Iterator[Array]
 
 
 def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array]:
-    """Return point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
+    """Return point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same
+    resamples.
 
     Raises:
         InputError: the statistics are over different numbers of users, so they cannot be paired.

@@ -117,7 +117,8 @@ class PooledConcordance:
         return int(np.minimum(above, below).max(initial=0))
 
     def differing(self, other: Statistic) -> int:
-        """Return the number of users with a row whose two scores differ; 0 if both scores put all rows in the same order."""
+        """Return the number of users with a row whose two scores differ; 0 if both scores put all rows in the same
+        order."""
         return (
             scores_differ(self.scored, other.scored) if isinstance(other, PooledConcordance) else min(self.n, other.n)
         )

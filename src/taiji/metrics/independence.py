@@ -45,8 +45,8 @@ def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16)
 
     Args:
         before, after: (n,) scores.
-        circumstance: confounder (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
-            is a group.
+        circumstance: confounder (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values,
+            each value is a group.
     """
     groups = _groups(circumstance, bins)
     found = grouped_concordance(groups, before, after, int(groups.max()) + 1)

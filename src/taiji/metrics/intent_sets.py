@@ -64,7 +64,8 @@ def best_cosines(intents: Array, candidates: Array) -> Array:
 
 
 def slate_values(scores: Array, values: Array, size: int) -> Array:
-    """Return the mean value of the ``size`` candidates with the highest scores, scaled so that the worst slate of that size has 0 and the best has 1.
+    """Return the mean value of the ``size`` candidates with the highest scores, scaled so that the worst slate of that
+    size has 0 and the best has 1.
 
     Args:
         scores: (B, C), −inf at missing candidates; ties go to the earlier one.
@@ -85,7 +86,8 @@ def slate_values(scores: Array, values: Array, size: int) -> Array:
 
 
 def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Merge near-duplicates: a vector whose cosine with a kept vector is at least ``same`` is dropped, and its weight is added to the first such vector.
+    """Merge near-duplicates: a vector whose cosine with a kept vector is at least ``same`` is dropped, and its weight
+    is added to the first such vector.
 
     Args:
         vectors: (n, d) unit vectors in order of precedence; zero rows are left out.

@@ -20,7 +20,8 @@ Array = NDArray[Any]
 FEWEST = 10
 """Smallest number of users for a bootstrap interval; with fewer, only an exact interval is given."""
 EXACT = 100_000
-"""Largest number of users for an exact interval of hits; with more users it is slow, and the bootstrap gives the same interval."""
+"""Largest number of users for an exact interval of hits; with more users it is slow, and the bootstrap gives the same
+interval."""
 _NORMAL = NormalDist()
 
 
@@ -129,7 +130,8 @@ def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
 
 
 def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
-    """Return the exact interval of a proportion if each user's value is 0 or 1, or if the values of all users are equal; None otherwise.
+    """Return the exact interval of a proportion if each user's value is 0 or 1, or if the values of all users are
+    equal; None otherwise.
 
     Resampling identical values yields an interval of width zero, which would make 0 hits among 20 users a certainty.
     Values 0 and 1 get the interval of Clopper and Pearson, with users as the trials. If all n users have the value c,
@@ -181,7 +183,8 @@ def compare(
     seed: int = 0,
     identical: bool = False,
 ) -> Entry:
-    """Return the value and the interval of ``first - second`` on the same users and resamples; ``identical`` is as in :func:`difference_of`."""
+    """Return the value and the interval of ``first - second`` on the same users and resamples; ``identical`` is as in
+    :func:`difference_of`."""
     points, draws = distribution([first, second], resamples=resamples, seed=seed)
     same = identical or first is second
     return difference_of([first], [second], points[0] - points[1], draws[:, 0] - draws[:, 1], level, identical=same)

@@ -49,7 +49,8 @@ def evaluate_lists(
 
     Returns:
         Rows ``{"arm", "metric", "value", "low", "high", "n"}`` with ``difference`` and ``competitors`` as in
-        :func:`~taiji.metrics.ranker_evaluation.evaluate_rankers`. Catalogue coverage is a property of all lists together and has no interval.
+        :func:`~taiji.metrics.ranker_evaluation.evaluate_rankers`. Catalogue coverage is a property of all lists
+        together and has no interval.
     """
     _, owner = np.unique(users, return_inverse=True)
     found = {

@@ -283,8 +283,8 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 def grouped_auc(groups: Array, labels: Array, scores: Array, n_groups: int) -> Array:
     """Return the AUC within every group, (n_groups,); NaN where a group lacks one of the labels.
 
-    It is computed for all groups at once from the rank sum of the positives, with mid-ranks for ties (Mann & Whitney, 1947), after one sort by group and
-    score.
+    It is computed for all groups at once from the rank sum of the positives, with mid-ranks for ties (Mann & Whitney,
+    1947), after one sort by group and score.
     """
     if len(groups) == 0:
         return np.full(n_groups, np.nan)

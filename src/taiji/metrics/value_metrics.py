@@ -25,7 +25,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class XAUC(FromStatistic):
-    """Probability that, of two rows with different labels, the one with the larger label has the larger prediction; all users pooled."""
+    """Probability that, of two rows with different labels, the one with the larger label has the larger prediction; all
+    users pooled."""
 
     name: str = "xauc"
     title: str = "XAUC"

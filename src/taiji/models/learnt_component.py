@@ -31,7 +31,8 @@ class LearntComponent(ABC):
     Attributes:
         settings: settings as given.
         facts: learnt values that are not arrays, JSON-serialisable.
-        dataset: bound dataset if the component reads columns of items or users; None if all its inputs come with the requests.
+        dataset: bound dataset if the component reads columns of items or users; None if all its inputs come with the
+            requests.
     """
 
     Settings: ClassVar[type[Base]] = Base

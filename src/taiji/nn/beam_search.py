@@ -1,4 +1,5 @@
-"""Batched beam search over a tree of codes. Scores and children come from callbacks, and there is no Python loop over rows or beams."""
+"""Batched beam search over a tree of codes. Scores and children come from callbacks, and there is no Python loop over
+rows or beams."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ Parents are indices into the R nodes, in ascending order.
 def beam_search(
     score: Score, children: Children, requests: int, levels: int, beam: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the leaves with the highest sums of log-probabilities along their paths, among the leaves that the beam reaches.
+    """Return the leaves with the highest sums of log-probabilities along their paths, among the leaves that the beam
+    reaches.
 
     A beam as wide as the widest level makes the search exhaustive. Ties are broken by the smaller index in the beam,
     then by the smaller code. A request with an empty tree gets only padding.

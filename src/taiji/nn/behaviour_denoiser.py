@@ -98,7 +98,8 @@ class BehaviourDenoiser(nn.Module):
     def forward(
         self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return predictions (B, d) of clean latents from noisy ones (B, d), steps (B,), agnostic latents (B, d) and behaviours (B,)."""
+        """Return predictions (B, d) of clean latents from noisy ones (B, d), steps (B,), agnostic latents (B, d) and
+        behaviours (B,)."""
         setting, x = self.behaviours(behaviour) + self.steps(step), noisy
         for block in self.blocks:
             x = block(x, setting, agnostic, behaviour)

@@ -1,4 +1,5 @@
-"""Bradley–Terry model of comparisons: the first alternative is preferred to the second with probability σ(r(first) − r(second)).
+"""Bradley–Terry model of comparisons: the first alternative is preferred to the second with probability
+σ(r(first) − r(second)).
 
 Scores are linear in features, r = x·β, so the penalised likelihood has a single maximum, which Newton's method finds.
 Scores are identified only up to an additive constant, because comparisons reveal only differences. Source: Bradley and

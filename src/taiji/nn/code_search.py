@@ -1,4 +1,5 @@
-"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv 2006.05639)."""
+"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv
+2006.05639)."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def attend_found(
 ) -> torch.Tensor:
     """Return softmax(q·h / √d) h over the entries found for each candidate, (R, C, d); 0 where nothing was found.
 
-    The result equals :func:`attend_masked` with all other entries masked, but the cost grows with the number of entries found, not with the history.
+    The result equals :func:`attend_masked` with all other entries masked, but the cost grows with the number of entries
+    found, not with the history.
 
     Args:
         query: (R, C, d).
@@ -60,7 +62,8 @@ def attend_found(
 
 
 def attend_masked(query: torch.Tensor, history: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R, N, d)."""
+    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R, N,
+    d)."""
     scores = query @ history.transpose(1, 2) / math.sqrt(history.shape[2])
     return _weights(scores, there) @ history
 

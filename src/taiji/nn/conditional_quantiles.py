@@ -45,16 +45,19 @@ class QuantileNetwork(nn.Module):
 
 
 def pinball(quantiles: torch.Tensor, values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return the mean of max(τ e, (τ − 1) e) with e = value − quantile, for quantiles (…, Q), values (…) and levels τ (Q,)."""
+    """Return the mean of max(τ e, (τ − 1) e) with e = value − quantile, for quantiles (…, Q), values (…) and levels τ
+    (Q,)."""
     error = values.unsqueeze(-1) - quantiles
     return torch.maximum(levels * error, (levels - 1) * error).mean()
 
 
 def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
-    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,). A rank never decreases as its value increases.
+    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,). A rank never decreases as
+    its value increases.
 
-    Ranks are linear between quantiles. Beyond the outer quantiles, exponential tails continue the slope of the outermost interval, so the order is kept until
-    a rank rounds to 0 or 1. The bounds of each piece are exact in floating point.
+    Ranks are linear between quantiles. Beyond the outer quantiles, exponential tails continue the slope of the
+    outermost interval, so the order is kept until a rank rounds to 0 or 1. The bounds of each piece are exact in
+    floating point.
     """
     rows = np.arange(len(values))
     place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)

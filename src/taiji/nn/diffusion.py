@@ -36,9 +36,11 @@ def exponential_schedule(steps: int, scale: float = 1e-2, growth: float = 4.5) -
 
 
 def variance_preserving_schedule(steps: int, least: float = 0.1, most: float = 10.0) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), with S evenly spaced x_s from 1 to 2 S + 1 (FatsMB).
+    """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), with S evenly spaced x_s
+    from 1 to 2 S + 1 (FatsMB).
 
-    This discretises the variance-preserving equation (Song et al. 2021), except that x runs to 2 S + 1 instead of 2 S − 1.
+    This discretises the variance-preserving equation (Song et al. 2021), except that x runs to 2 S + 1 instead of 2 S −
+    1.
     """
     x = torch.linspace(1, 2 * steps + 1, steps, dtype=torch.float64)
     return kept_of(1 - torch.exp(-least / steps - x * (most - least) / (2 * steps**2)))
@@ -76,7 +78,8 @@ def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step:
 def posterior(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given the values at steps s and 0 (DDPM, eq. 6 and 7); steps (B,) from 1."""
+    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given the values at steps s and 0 (DDPM, eq. 6
+    and 7); steps (B,) from 1."""
     now, before = (kept.to(clean)[at].unsqueeze(-1) for at in (step, step - 1))
     variance = 1 - now / before
     of_clean, of_noisy = before.sqrt() * variance, (now / before).sqrt() * (1 - before)
@@ -86,7 +89,8 @@ def posterior(
 def reverse_step(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: int, to: int, eta: float, noise: torch.Tensor
 ) -> torch.Tensor:
-    """Return the values (B, d) at step ``to`` from the values at step ``step`` (DDIM, eq. 12); the whole batch has the same two steps.
+    """Return the values (B, d) at step ``to`` from the values at step ``step`` (DDIM, eq. 12); the whole batch has the
+    same two steps.
 
     With η = 0 the step is deterministic. With η = 1 and ``to = step − 1`` it is a draw from :func:`posterior`, a DDPM
     step.

@@ -26,8 +26,9 @@ class BestWeights:
 
         Args:
             value: metric that decides which weights are kept; larger is better, and NaN never improves.
-            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a metric over the top ranks is mostly
-                noise while a network still learns which items are popular. This does not decide which weights are kept.
+            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a
+                metric over the top ranks is mostly noise while a network still learns which items are popular. This
+                does not decide which weights are kept.
         """
         if value > self._best:
             self._state = {name: held.clone() for name, held in self.network.state_dict().items()}

@@ -58,7 +58,8 @@ class Experts(nn.Module):
     def balance(self) -> None:
         """Move the bias by ``step`` times the relative shortfall of each expert's load since the last call.
 
-        ``b ← b − step · (E f − 1)``, where f is an expert's share of the load. An expert with exactly its fair share keeps its bias.
+        ``b ← b − step · (E f − 1)``, where f is an expert's share of the load. An expert with exactly its fair share
+        keeps its bias.
         """
         total = self.load.sum()
         if total > 0:

@@ -14,7 +14,8 @@ from taiji.data.field_set import Categories, Layout
 from taiji.nn.lookup import look_up
 
 STD = 0.1
-"""Standard deviation of initial embeddings. With a smaller value, learning is slow: attention and products of embeddings start near zero and stay there."""
+"""Standard deviation of initial embeddings. With a smaller value, learning is slow: attention and products of
+embeddings start near zero and stay there."""
 SAMPLE = 100_000
 """Number of evenly spaced rows from which scales and bin edges are computed."""
 Batch = dict[str, torch.Tensor]
@@ -49,7 +50,8 @@ class CodeTable(nn.Module):
                 self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
 
     def for_columns(self, columns: Sequence[int]) -> tuple[CodeTable, list[int]]:
-        """Return a view of the table for some of the code columns, and the indices of its output columns in the full output."""
+        """Return a view of the table for some of the code columns, and the indices of its output columns in the full
+        output."""
         made = CodeTable.__new__(CodeTable)
         nn.Module.__init__(made)
         made.table, made.categories = self.table, self.categories
@@ -131,7 +133,8 @@ class NumberEncoding(nn.Module):
         self.register_buffer("sources", torch.cat([each, each.repeat_interleave(bins)]), persistent=False)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return (B, F * (bins + 1)) for numbers (B, F): values clipped at five standard deviations, and pieces in [0, 1]."""
+        """Return (B, F * (bins + 1)) for numbers (B, F): values clipped at five standard deviations, and pieces in
+        [0, 1]."""
         if torch.is_inference_mode_enabled():
             return self._in_place(numbers)
         low, high = self.edges[:, :-1], self.edges[:, 1:]
@@ -192,7 +195,8 @@ class VectorScaling(nn.Module):
         return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:
-        """Set mean and standard deviation from a strided sample of the vectors (N, D), among the rows in which ``present`` (N,) is not 0."""
+        """Set mean and standard deviation from a strided sample of the vectors (N, D), among the rows in which
+        ``present`` (N,) is not 0."""
         rows = np.flatnonzero(present)
         if len(rows):
             chosen = vectors[rows[:: max(1, len(rows) // SAMPLE)]].astype(np.float64)

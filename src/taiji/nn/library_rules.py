@@ -87,7 +87,8 @@ class UpGrad(GramPeer):
 
 
 class FairGrad(GramPeer):
-    """Proportional fairness, through TorchJD: w_i (G w)_i = 1 (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024, at alpha = 1)."""
+    """Proportional fairness, through TorchJD: w_i (G w)_i = 1 (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024,
+    at alpha = 1)."""
 
     library = "FairGradWeighting"
     arguments: ClassVar[dict[str, float]] = {"alpha": 1.0}

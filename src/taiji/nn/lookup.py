@@ -31,7 +31,8 @@ def on_cpu(tensor: torch.Tensor) -> bool:
 def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return rows ``index`` (any shape) of a table (R, width), with shape ``index.shape + (width,)``.
 
-    Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times faster.
+    Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times
+    faster.
     """
     if torch.is_grad_enabled() and table.requires_grad and on_cpu(table):
         return _LookUp.apply(table, index)  # type: ignore[no-any-return, no-untyped-call]

@@ -23,15 +23,16 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
 
 
 RARE = 1 / 16
-"""Smallest share of known labels at which a task has its full weight. Below it the task is down-weighted, so that no row weighs more than 16 rows of a
-label that is always known."""
+"""Smallest share of known labels at which a task has its full weight. Below it the task is down-weighted, so that no
+row weighs more than 16 rows of a label that is always known."""
 
 
 class MultitaskLoss:
-    """Weighted sum of the tasks' losses, each the mean over the rows whose label is known; see :func:`known_mean` for rare labels.
+    """Weighted sum of the tasks' losses, each the mean over the rows whose label is known; see :func:`known_mean` for
+    rare labels.
 
-    A conditional binary task learns from its joint label (the event and all its conditions) on all rows (ESMM, Ma et al. 2018, eq. 3). Any other conditional
-    task learns only from the rows on which its condition is true.
+    A conditional binary task learns from its joint label (the event and all its conditions) on all rows (ESMM, Ma et
+    al. 2018, eq. 3). Any other conditional task learns only from the rows on which its condition is true.
 
     Args:
         tasks: ranking tasks, each condition before the tasks that depend on it.
@@ -105,8 +106,9 @@ def task_loss(
 def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return the mean of the known terms. The divisor is at least :data:`RARE` times the number of rows.
 
-    A plain mean would give the only answered row of a batch as much weight as all rows of another label. A questionnaire that is answered on one row in a
-    thousand would then destabilise the shared layers and decide when training stops.
+    A plain mean would give the only answered row of a batch as much weight as all rows of another label. A
+    questionnaire that is answered on one row in a thousand would then destabilise the shared layers and decide when
+    training stops.
 
     Args:
         terms: (B,).
@@ -131,8 +133,8 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of a joint label, which is 1 if all events happen.
 
-    The computation uses logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ}
-    over all non-empty subsets of the events.
+    The computation uses logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 =
+    Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ} over all non-empty subsets of the events.
 
     Args:
         logits: (B,) logits of each event given the previous ones.
@@ -149,13 +151,15 @@ def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Ten
 
 
 def thresholds(outputs: torch.Tensor) -> torch.Tensor:
-    """Return logits (B, K) of "grade above k" from outputs (B, K): the first is unchanged, and each further one is lower than the previous one."""
+    """Return logits (B, K) of "grade above k" from outputs (B, K): the first is unchanged, and each further one is
+    lower than the previous one."""
     steps = torch.cat([outputs[:, :1], -functional.softplus(outputs[:, 1:])], dim=1)
     return steps.cumsum(dim=1)
 
 
 def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the mean logistic loss over pairs of rows of one request whose labels differ (RankNet, Burges et al. 2005).
+    """Return the mean logistic loss over pairs of rows of one request whose labels differ (RankNet, Burges et al.
+    2005).
 
     Args:
         scores, label, known: (B,).

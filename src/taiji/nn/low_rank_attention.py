@@ -1,18 +1,21 @@
-"""Low-rank attention of candidates over long histories: three operators, two of which differ from softmax attention over the history.
+"""Low-rank attention of candidates over long histories: three operators, two of which differ from softmax attention
+over the history.
 
-H is the history (N, d), used as keys and values, and U Σ Vᵀ its best rank-r approximation. Q are the candidates' queries (m, d):
+H is the history (N, d), used as keys and values, and U Σ Vᵀ its best rank-r approximation. Q are the candidates'
+queries (m, d):
 
 - ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N interactions.
-- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax if H has rank r; otherwise each logit is off by
-  at most ‖q‖ σ_{r+1} / √d.
+- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax if H has rank
+  r; otherwise each logit is off by at most ‖q‖ σ_{r+1} / √d.
 - ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). This is a different function:
   it does not equal softmax over the interactions even on a history of rank r.
 
 All three ignore the order of the interactions.
 
-A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such that the mean interaction has a
-positive coordinate along the vector. Singular values grow with √N and are divided by it. Gradients flow through H V but not through V, because the
-gradient of a decomposition explodes where singular values are close.
+A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such
+that the mean interaction has a positive coordinate along the vector. Singular values grow with √N and are divided by
+it. Gradients flow through H V but not through V, because the gradient of a decomposition explodes where singular values
+are close.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ def first_directions(width: int, rank: int) -> torch.Tensor:
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
     """Return the right singular vectors of the r largest singular values, (B, d, r), without gradient.
 
-    They are computed by randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), in O(N d r) per round. If the start has d
-    directions, they are computed exactly, by one eigendecomposition.
+    They are computed by randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), in O(N d r)
+    per round. If the start has d directions, they are computed exactly, by one eigendecomposition.
 
     Args:
         history: (B, N, d), padding 0.
@@ -100,7 +103,8 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return a softmax over the interactions only. For an empty history, the weights are uniform over the padding, whose values are 0."""
+    """Return a softmax over the interactions only. For an empty history, the weights are uniform over the padding,
+    whose values are 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 

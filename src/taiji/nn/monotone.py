@@ -1,8 +1,9 @@
 """Monotone functions by construction: exact integrals of positive piecewise linear functions.
 
-A quadrature whose nodes move with the upper limit (Clenshaw–Curtis, as in unconstrained monotone networks) does not guarantee monotonicity: if the
-integrand varies faster than the nodes resolve, the sum over a longer interval can be smaller. On a fixed grid, the integral of a piecewise linear integrand
-has a closed form, whose derivative is the positive integrand.
+A quadrature whose nodes move with the upper limit (Clenshaw–Curtis, as in unconstrained monotone networks) does not
+guarantee monotonicity: if the integrand varies faster than the nodes resolve, the sum over a longer interval can be
+smaller. On a fixed grid, the integral of a piecewise linear integrand has a closed form, whose derivative is the
+positive integrand.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor
     left, right = _at(integrand, place), _at(integrand, place + 1)
     step = inside * cells - place
     start, end = _at(sums, place), _at(sums, place + 1)
-    # In this form, every operation is monotone in floating point. The product step · (left + step · (right − left) / 2) is not.
+    # In this form, every operation is monotone in floating point. The product step · (left + step · (right − left) / 2)
+    # is not.
     part = (left * (1 - (1 - step) ** 2) + right * step**2) / (2 * cells)
     found = torch.minimum(start + part, end)
     outside = torch.where(values < 0, values * integrand[..., 0], (values - inside).clamp(min=0.0) * integrand[..., -1])

@@ -102,8 +102,8 @@ class Rule:
     """Base class of rules: keeps log w, counts observations, and measures how far the weights move.
 
     A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is
-    not finite is skipped, counted (``skipped``) and logged. In mode ``paper`` it is used, and weights that are no longer
-    finite raise an InputError.
+    not finite is skipped, counted (``skipped``) and logged. In mode ``paper`` it is used, and weights that are no
+    longer finite raise an InputError.
 
     Attributes:
         source: the observation that the rule needs.
@@ -173,7 +173,8 @@ class Rule:
         return self.log_weights, None
 
     def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
-        """Return the new log w (K,): the rewards in the mask ``there`` (K,) redistribute their total weight by ``log_shares``; the others keep theirs."""
+        """Return the new log w (K,): the rewards in the mask ``there`` (K,) redistribute their total weight by
+        ``log_shares``; the others keep theirs."""
         if there.all():
             return log_shares
         new = self.log_weights.copy()

@@ -2,7 +2,8 @@
 
 Everything is a function of the Gram matrix G[i, j] = <g_i, g_j> of the rewards' loss gradients, or of reward
 statistics. Source: POPO and POPO-light are from the paper on Taiji (arXiv 2606.03866); the robust step, preference
-steering, the covariance form and the minimum-norm check are additions of this package (``docs/alignment.md`` keeps the two apart).
+steering, the covariance form and the minimum-norm check are additions of this package (``docs/alignment.md`` keeps the
+two apart).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
     """Return POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
 
-    With a preference p on the simplex, K * sum_k p_k g_k replaces sum_k g_k (both are equal for uniform p), and the weights tend to p instead of 1/K.
+    With a preference p on the simplex, K * sum_k p_k g_k replaces sum_k g_k (both are equal for uniform p), and the
+    weights tend to p instead of 1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -61,11 +63,13 @@ def robust_step(
     floor: float = 0.05,
     preference: ArrayLike | None = None,
 ) -> Vector:
-    """Return log-weights after delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
+    """Return log-weights after delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor
+    * preference.
 
-    ``scale`` is one common scalar (an average squared gradient norm), because dividing each gradient by its own norm would make both indicators equal at
-    K = 2 and freeze the weights. The mean is subtracted before clipping. It cancels in the softmax, but without the subtraction strongly aligned rewards
-    would all be clipped to the same value. A scale of zero means that there is no gradient, and the weights do not change.
+    ``scale`` is one common scalar (an average squared gradient norm), because dividing each gradient by its own norm
+    would make both indicators equal at K = 2 and freeze the weights. The mean is subtracted before clipping. It cancels
+    in the softmax, but without the subtraction strongly aligned rewards would all be clipped to the same value. A scale
+    of zero means that there is no gradient, and the weights do not change.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
     if not scale > 0:
@@ -85,8 +89,8 @@ def coefficient_of_variation(
     With ``group``, statistics are computed within each group of that many consecutive rollouts, and their ratios are
     averaged over groups.
 
-    The result is invariant to scaling a reward, but *not* to shifting it. NaN rewards are ignored; a reward with fewer than two values counts as constant. If
-    all rewards are constant, the previous weights are returned.
+    The result is invariant to scaling a reward, but *not* to shifting it. NaN rewards are ignored; a reward with fewer
+    than two values counts as constant. If all rewards are constant, the previous weights are returned.
     """
     values = np.asarray(rewards, dtype=np.float64)
     blocks = [values] if group is None else np.split(values, len(values) // group)
@@ -120,8 +124,9 @@ def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
 def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
     """Return the within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
 
-    For a tabular softmax policy, <g_i, g_j> = Cov(r_i, r_j) in the Fisher metric, so the covariance replaces the Gram matrix without a backward pass. It is
-    unbiased (n - 1); a rollout with a NaN is excluded from the pairs that it affects.
+    For a tabular softmax policy, <g_i, g_j> = Cov(r_i, r_j) in the Fisher metric, so the covariance replaces the Gram
+    matrix without a backward pass. It is unbiased (n - 1); a rollout with a NaN is excluded from the pairs that it
+    affects.
     """
     values = np.asarray(rewards, dtype=np.float64)
     values = values.reshape(-1, group, values.shape[1])
@@ -139,10 +144,12 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Return the exact weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), by enumeration of supports (K <= 12).
+    """Return the exact weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), by enumeration of
+    supports (K <= 12).
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. Only the ratios of the entries matter, so the
-    matrix is first divided by its largest diagonal entry. If there are no gradients, the weights are equal.
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. Only the
+    ratios of the entries matter, so the matrix is first divided by its largest diagonal entry. If there are no
+    gradients, the weights are equal.
     """
     given = np.asarray(gram, dtype=np.float64)
     count = len(given)
@@ -172,10 +179,12 @@ def min_norm(gram: ArrayLike) -> Vector:
 
 
 def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 2.0) -> Vector:
-    """Return the weights of dynamic weight averaging (Liu et al. 2019, eq. 7) from mean rewards: w proportional to exp(ratio / temperature).
+    """Return the weights of dynamic weight averaging (Liu et al. 2019, eq. 7) from mean rewards: w proportional to
+    exp(ratio / temperature).
 
-    Deviation: instead of the ratio of consecutive losses, the ratio is earlier / latest mean reward (rewards should grow), so that a slowly growing reward
-    gets more weight. Means are clamped to at least 1e-3, so rewards should be non-negative.
+    Deviation: instead of the ratio of consecutive losses, the ratio is earlier / latest mean reward (rewards should
+    grow), so that a slowly growing reward gets more weight. Means are clamped to at least 1e-3, so rewards should be
+    non-negative.
     """
     earlier = np.maximum(np.nan_to_num(np.asarray(earlier, dtype=np.float64)), 1e-3)
     latest = np.maximum(np.nan_to_num(np.asarray(latest, dtype=np.float64)), 1e-3)
@@ -183,7 +192,7 @@ def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 
 
 
 def uncertainty_step(log_variances: ArrayLike, losses: ArrayLike, rate: float) -> Vector:
-    """Return log-variances after one gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the factors 1/2), for s (K,) and losses
-    L (K,) >= 0."""
+    """Return log-variances after one gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the
+    factors 1/2), for s (K,) and losses L (K,) >= 0."""
     log_variances = np.asarray(log_variances, dtype=np.float64)
     return np.asarray(log_variances - rate * (1.0 - np.exp(-log_variances) * np.asarray(losses, dtype=np.float64)))

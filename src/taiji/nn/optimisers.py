@@ -11,10 +11,11 @@ from taiji.nn.lookup import add_rows
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al. 2011) with one accumulator per row (the sum of the row's mean squared gradients) instead of one per weight.
+    """Adagrad (Duchi et al. 2011) with one accumulator per row (the sum of the row's mean squared gradients) instead of
+    one per weight.
 
-    Memory is one number per row, and a step costs only the rows that it touches. If a row occurs twice in a batch, the squares of both gradients are added
-    separately.
+    Memory is one number per row, and a step costs only the rows that it touches. If a row occurs twice in a batch, the
+    squares of both gradients are added separately.
 
     Args:
         parameters: two-dimensional parameters with sparse gradients.

@@ -27,6 +27,7 @@ def add_spread_(candidates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``; shapes (R, …) and (B, …) give (B, …)."""
+    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``; shapes (R, …) and (B, …) give
+    (B, …)."""
     rest = candidates.shape[1:]
     return (candidates.view(values.shape[0], -1, *rest) + values.unsqueeze(1)).view(-1, *rest)

@@ -12,19 +12,21 @@ from taiji.data.tasks import Task
 from taiji.nn.losses import output_columns, thresholds
 
 Calibration = Mapping[str, tuple[float, float]]
-"""Map from task name to (scale, shift). Both apply to the logit of a probability; the shift is added to the logarithm of a count; a duration is multiplied by
-the scale."""
+"""Map from task name to (scale, shift). Both apply to the logit of a probability; the shift is added to the logarithm
+of a count; a duration is multiplied by the scale."""
 LARGEST = 40.0
 """Bound at which logits are clipped. Beyond it they carry no information, and their exponentials would overflow."""
 FEWEST_LABELS = 20
-"""Smallest number of labelled rows needed to calibrate a task: per class for a probability, in total for a count or a duration."""
+"""Smallest number of labelled rows needed to calibrate a task: per class for a probability, in total for a count or a
+duration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
     """Return the predictions from a network's outputs, (N,) by prediction name.
 
-    Binary tasks and surveys give probabilities; counts, durations and grades give expectations; pairwise tasks give scores. The prediction of a conditional
-    task assumes that its condition is true; for a binary task, the joint probability is returned as well.
+    Binary tasks and surveys give probabilities; counts, durations and grades give expectations; pairwise tasks give
+    scores. The prediction of a conditional task assumes that its condition is true; for a binary task, the joint
+    probability is returned as well.
 
     Args:
         outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
@@ -68,7 +70,8 @@ def predictions(
 def calibrate(
     outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
 ) -> dict[str, tuple[float, float]]:
-    """Return the calibration of each task on held-out rows: Platt scaling for probabilities, matching of the mean for counts and durations.
+    """Return the calibration of each task on held-out rows: Platt scaling for probabilities, matching of the mean for
+    counts and durations.
 
     Args:
         outputs: (N, O).
@@ -89,9 +92,11 @@ def calibrate(
 
 
 def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
-    """Return scale and shift (a, b) that minimise the summed log-loss of σ(a · logit + b) plus ½ (a − 1)² (Platt 1999), by Newton's method.
+    """Return scale and shift (a, b) that minimise the summed log-loss of σ(a · logit + b) plus ½ (a − 1)² (Platt 1999),
+    by Newton's method.
 
-    With too little data (fewer than 20 rows of either label), or if the fit would reverse the order, the result is (1, 0).
+    With too little data (fewer than 20 rows of either label), or if the fit would reverse the order, the result is (1,
+    0).
     """
     known = np.isfinite(labels)
     x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)

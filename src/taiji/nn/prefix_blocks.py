@@ -1,4 +1,5 @@
-"""Transformer block in which groups of tokens share a prefix, for a decoder-only model or with cross-attention to an encoder."""
+"""Transformer block in which groups of tokens share a prefix, for a decoder-only model or with cross-attention to an
+encoder."""
 
 from __future__ import annotations
 
@@ -18,9 +19,10 @@ class BlockOptions:
     """Options of a block in addition to attention and feed-forward. The defaults give the plain pre-norm block.
 
     Attributes:
-        query_key_norm: apply an RMS norm with gain g to queries and keys of width e, so that ``|logit| ≤ √e · max|g_q g_k|``.
-        gate: multiply the attention output by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is initially the
-            identity.
+        query_key_norm: apply an RMS norm with gain g to queries and keys of width e, so that ``|logit| ≤ √e · max|g_q
+            g_k|``.
+        gate: multiply the attention output by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is
+            initially the identity.
         router: let a router choose, per token, between attention to the whole prefix and to its recent part.
         experts: number of experts that replace the feed-forward layer; 0 for none.
         chosen: number of experts per token.
@@ -38,8 +40,8 @@ class BlockOptions:
 class PrefixBlock(nn.Module):
     """Pre-norm block in which the tokens of a group attend to the shared prefix and to their own past.
 
-    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence of a decoder-only model. With
-    cross-attention, the prefix is the output of the encoder and has separate projections.
+    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence
+    of a decoder-only model. With cross-attention, the prefix is the output of the encoder and has separate projections.
 
     Args:
         width: model width d.
@@ -70,7 +72,8 @@ class PrefixBlock(nn.Module):
         self.router = _zero(nn.Linear(width, 2)) if options.router else None
 
     def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
-        """Return the block's output (R, P, d) for a causal sequence, and the keys and values (R, h, P, e) of this block.
+        """Return the block's output (R, P, d) for a causal sequence, and the keys and values (R, h, P, e) of this
+        block.
 
         Args:
             x: (R, P, d).
@@ -84,7 +87,8 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
 
     def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
-        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P, e)."""
+        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P,
+        e)."""
         key, value = self._heads(self.cross_projection(memory), 2)
         return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
@@ -116,7 +120,8 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
 
     def _read(self, query: torch.Tensor, prefix: Prefix, own: Cache | None, read: torch.Tensor) -> torch.Tensor:
-        """Return the attention to the prefix. With a router, it covers either the whole prefix or its recent part, with a straight-through gradient."""
+        """Return the attention to the prefix. With a router, it covers either the whole prefix or its recent part, with
+        a straight-through gradient."""
         everything = prefix_attention(query, prefix, own)
         if self.router is None or prefix.recent is None:
             return everything

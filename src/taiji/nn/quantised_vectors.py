@@ -1,8 +1,8 @@
 """Vectors as int8, with cosines that are bit-for-bit identical for any batching.
 
-The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial sums of their products, which float32
-represents exactly below 2^24, in any order of addition. A cosine is then one exact number divided by two lengths, so it is the same offline among a million
-rows and online in one request.
+The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial sums
+of their products, which float32 represents exactly below 2^24, in any order of addition. A cosine is then one exact
+number divided by two lengths, so it is the same offline among a million rows and online in one request.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from torch.nn import functional
 
 
 class QueryCompressor(nn.Module):
-    """Learnt queries that read a sequence by cross-attention. The number of output tokens does not depend on the length of the sequence.
+    """Learnt queries that read a sequence by cross-attention. The number of output tokens does not depend on the length
+    of the sequence.
 
-    The sequence is treated as a set, so its order matters only if its vectors encode it. A learnt null entry is always included, so that an empty sequence
-    has an output.
+    The sequence is treated as a set, so its order matters only if its vectors encode it. A learnt null entry is always
+    included, so that an empty sequence has an output.
 
     Args:
         width: d.

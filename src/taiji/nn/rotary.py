@@ -1,4 +1,5 @@
-"""Rotary positions: queries and keys are rotated by position, so that their product depends on the distance (Su et al., 2104.09864)."""
+"""Rotary positions: queries and keys are rotated by position, so that their product depends on the distance (Su et al.,
+2104.09864)."""
 
 from __future__ import annotations
 

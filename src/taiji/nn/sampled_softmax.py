@@ -16,9 +16,10 @@ def sampled_softmax_loss(
 ) -> torch.Tensor:
     """Return the mean cross-entropy with the partition function estimated from shared negatives.
 
-    The target counts once. A negative drawn with probability q is weighted by 1 / (K q), the log-Q correction (Bengio & Senécal, 2008):
-    ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``. Negatives that equal the target are left out of the sum. If the negatives contain every item exactly
-    once, with q = 1/K, the result is the cross-entropy of the full softmax.
+    The target counts once. A negative drawn with probability q is weighted by 1 / (K q), the log-Q correction (Bengio &
+    Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``. Negatives that equal the target are left out of
+    the sum. If the negatives contain every item exactly once, with q = 1/K, the result is the cross-entropy of the full
+    softmax.
 
     Args:
         states: (M, d).

@@ -1,4 +1,5 @@
-"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer, and lookups in serving.
+"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer, and
+lookups in serving.
 
 With general tokens h and, at each position, the domain term e' that covers it:
 
@@ -22,8 +23,8 @@ from taiji.nn.field_embeddings import STD
 from taiji.nn.rotary import Turn, turned, turns
 
 BLOCK = 256
-"""Number of texts encoded for the bank at a time. A text is always encoded at its position in its block, so that its encoding is reproducible to the last
-bit."""
+"""Number of texts encoded for the bank at a time. A text is always encoded at its position in its block, so that its
+encoding is reproducible to the last bit."""
 EPSILON = 1e-6
 SIZE = 0.3
 """Root mean square, at initialisation, of a text vector's contribution along its first axis."""
@@ -33,7 +34,8 @@ NONE = -1e9
 
 @dataclass(frozen=True)
 class TokenStart:
-    """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector of the text.
+    """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector
+    of the text.
 
     Further columns, which come from the co-occurrences of tokens in the texts, are scaled to length 1 separately.
 
@@ -57,7 +59,8 @@ class TokenStart:
         return 0 if self.context_axes is None else self.context_axes.shape[1]
 
     def first_axes(self, width: int) -> torch.Tensor:
-        """Return the first axes of both kinds, (width, D + C): at most half of them from the co-occurrences, then the embedder's."""
+        """Return the first axes of both kinds, (width, D + C): at most half of them from the co-occurrences, then the
+        embedder's."""
         if self.context_axes is None:
             return padded(self.axes, width)
         near = functional.pad(self.context_axes[: width // 2], (self.axes.shape[1], 0))
@@ -69,7 +72,8 @@ class AnchorTexts:
     """Texts in the form that the encoder reads. Index 0 stands for no text.
 
     Attributes:
-        general, domain: (1 + n, T) tokens, 0 = none; ``domain`` holds the term that covers the general token at its position.
+        general, domain: (1 + n, T) tokens, 0 = none; ``domain`` holds the term that covers the general token at its
+            position.
         items: (1 + n,) rows of the items in the ranker's embedding table.
         keys: (1 + n,) hashes of item and text, by which the rows of a saved bank are found.
         general_tokens, domain_tokens: sizes of the vocabularies.
@@ -202,7 +206,8 @@ class SemanticEncoder(nn.Module):
 
 
 class TextHalves(nn.Module):
-    """Two networks for the halves of a memory-bank row: the first reads only the text's vector, the second also the item embedding.
+    """Two networks for the halves of a memory-bank row: the first reads only the text's vector, the second also the
+    item embedding.
 
     Args:
         given: width of the vectors.
@@ -216,22 +221,27 @@ class TextHalves(nn.Module):
         self.beside = nn.Sequential(nn.Linear(given + item, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, vectors: torch.Tensor, items: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """Return (N, 2 * width) from vectors (N, given) and embeddings (N, item); 0 where the mask ``there`` (N, 1) is False."""
+        """Return (N, 2 * width) from vectors (N, given) and embeddings (N, item); 0 where the mask ``there`` (N, 1) is
+        False."""
         return torch.cat([self.alone(vectors), self.beside(torch.cat([vectors, items], dim=1))], dim=1) * there
 
 
 class StartedEncoder(SemanticEncoder):
-    """Encoder initialised from an embedder: token embeddings from the embedder's token vectors, the output from its vector of the text.
+    """Encoder initialised from an embedder: token embeddings from the embedder's token vectors, the output from its
+    vector of the text.
 
-    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ. F is
-    :class:`TextHalves`, SAE the transformer of :class:`SemanticEncoder`, and e' the domain terms, embedded like the tokens e:
+    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the
+    mean of the learnt token offsets δ. F is :class:`TextHalves`, SAE the transformer of :class:`SemanticEncoder`, and
+    e' the domain terms, embedded like the tokens e:
 
-        e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR = g.
+        e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR
+        = g.
 
-    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector u, and h_TAR a
-    function of u and the item. P and A are initialised with the principal axes of tokens and of texts, and A stays fixed. ρ < 1 slows down the change of
-    h_CLS: with ρ = 1, a few steps of Adam change h_CLS by more than its length, and its initial value is lost. With :attr:`TokenStart.context_axes`, v and
-    u have two parts.
+    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the
+    frozen vector u, and h_TAR a function of u and the item. P and A are initialised with the principal axes of tokens
+    and of texts, and A stays fixed. ρ < 1 slows down the change of h_CLS: with ρ = 1, a few steps of Adam change h_CLS
+    by more than its length, and its initial value is lost. With :attr:`TokenStart.context_axes`, v and u have two
+    parts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
@@ -304,7 +314,8 @@ class StartedEncoder(SemanticEncoder):
 
 
 def mean_there(x: torch.Tensor, there: torch.Tensor, zeros: float = 0.0) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the positions where ``there`` (N, T) is True and ``zeros`` additional positions of value 0."""
+    """Return the means (N, d) of x (N, T, d) over the positions where ``there`` (N, T) is True and ``zeros`` additional
+    positions of value 0."""
     return (x * there.unsqueeze(2)).sum(dim=1) / (there.sum(dim=1, keepdim=True) + zeros).clamp_min(1)
 
 
@@ -314,7 +325,8 @@ def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
-    """Return a linear map that centres vectors (V, D) and projects them on their first principal axes, (V, width), with a mean square of STD² per entry.
+    """Return a linear map that centres vectors (V, D) and projects them on their first principal axes, (V, width), with
+    a mean square of STD² per entry.
 
     Rows that are 0 are ignored. If the vectors have fewer axes, the remaining outputs are 0.
     """
@@ -333,8 +345,8 @@ def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
 class MemoryBank(nn.Module):
     """Encoder states of every text, for lookup.
 
-    Rows that were never written, or were written with earlier weights, are stale. The rows of a saved bank are matched by the keys of the texts; texts that
-    are missing from it are stale, too.
+    Rows that were never written, or were written with earlier weights, are stale. The rows of a saved bank are matched
+    by the keys of the texts; texts that are missing from it are stale, too.
 
     Args:
         keys: (1 + n,) keys of the texts.

@@ -13,11 +13,12 @@ from taiji.nn.lookup import look_up
 class TargetAttention(nn.Module):
     """Attention pooling of a sequence with the target item as the query.
 
-    This is dot-product attention with the target as the only query and several heads over one shared projection of the sequence. Keys equal values, as in DIN
-    (Zhou et al. 2018), so that an interaction is gathered only once. The logits have a learnt bias by position and by age. An additional empty slot with
-    logit 0 lets an irrelevant sequence contribute nothing. The log-sum-exp of the logits is returned as well: it measures the amount of relevant
-    history, which the softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products instead of a small network per pair, so that
-    the projection is computed once per distinct item.
+    This is dot-product attention with the target as the only query and several heads over one shared projection of the
+    sequence. Keys equal values, as in DIN (Zhou et al. 2018), so that an interaction is gathered only once. The logits
+    have a learnt bias by position and by age. An additional empty slot with logit 0 lets an irrelevant sequence
+    contribute nothing. The log-sum-exp of the logits is returned as well: it measures the amount of relevant history,
+    which the softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products instead of a small
+    network per pair, so that the projection is computed once per distinct item.
 
     Args:
         width: width of an item's representation.
@@ -42,7 +43,8 @@ class TargetAttention(nn.Module):
 
         Args:
             items: (U, width) distinct items, where row 0 is the padding.
-            item, sequence: indices into ``items``, (B,) and (R, L). R is B, or each of R requests has B / R adjacent candidates.
+            item, sequence: indices into ``items``, (B,) and (R, L). R is B, or each of R requests has B / R adjacent
+                candidates.
             age: (R, L) logarithms of ages, or None.
 
         Returns:

@@ -74,7 +74,8 @@ class SequenceTransformer(nn.Module):
 
 
 def packed_causal_mask(segment: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to itself.
+    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to
+    itself.
 
     Padding attends to padding, so that each row of the attention has at least one entry.
     """

@@ -1,7 +1,8 @@
 """Agreement of candidates with a set of vectors, computed from their cosines by pure functions.
 
-The first axis of the cosines is the set: (L, N), or (L, R, M) for a history per request. Each step over the set is then one operation on all candidates, and
-the result for a candidate does not depend on the other candidates, to the last bit.
+The first axis of the cosines is the set: (L, N), or (L, R, M) for a history per request. Each step over the set is then
+one operation on all candidates, and the result for a candidate does not depend on the other candidates, to the last
+bit.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> 
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
-    """Return the weighted means Σ w x / Σ w over the first axis of ``values`` and ``weights``, (L, N) each, as (N,) float32; 0 where all weights are 0."""
+    """Return the weighted means Σ w x / Σ w over the first axis of ``values`` and ``weights``, (L, N) each, as (N,)
+    float32; 0 where all weights are 0."""
     mass = _sum(weights)
     return np.divide(_sum(values * weights), mass, out=np.zeros_like(mass), where=mass > 0)
 

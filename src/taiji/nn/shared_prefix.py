@@ -1,4 +1,5 @@
-"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per group."""
+"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per
+group."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class Prefix:
     def gathered(self) -> Prefix:
         """Return the entries to which each group may attend, copied into one array per group and padded to the longest.
 
-        Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small part of a long prefix. The mask must be the
-        same for all tokens of a group (T = 1).
+        Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small
+        part of a long prefix. The mask must be the same for all tokens of a group (T = 1).
         """
         there = self.mask[:, :, 0]
         count = int(there.sum(dim=-1).max())

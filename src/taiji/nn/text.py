@@ -20,9 +20,11 @@ class Projection(nn.Module):
 
 
 class Experts(nn.Module):
-    """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts on the text's vector, mixed by a softmax gate.
+    """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts on the text's vector, mixed by a softmax
+    gate.
 
-    Deviation: there is only one kind of text, so all experts are shared, and the gate reads the user's fields in addition to the vector.
+    Deviation: there is only one kind of text, so all experts are shared, and the gate reads the user's fields in
+    addition to the vector.
     """
 
     def __init__(self, width: int, out_width: int, dimension: int, fields: int, experts: int = 4) -> None:

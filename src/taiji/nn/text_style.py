@@ -27,13 +27,15 @@ STYLE_FEATURES = (
 MOST_PHRASES = 400
 """Largest number of phrases used as features."""
 PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
-"""Smallest number of groups that must share a phrase: an absolute number and a share of all groups, of which the larger applies."""
+"""Smallest number of groups that must share a phrase: an absolute number and a share of all groups, of which the larger
+applies."""
 _WORD = re.compile(r"[^\W\d_]+")
 _YOU = frozenset(("you", "your", "yours", "yourself"))
 
 
 def style_features(texts: Sequence[str]) -> Array:
-    """Return :data:`STYLE_FEATURES` (N, 9), as counts or as means per word. None of them measures the length of the text."""
+    """Return :data:`STYLE_FEATURES` (N, 9), as counts or as means per word. None of them measures the length of the
+    text."""
     rows = []
     for text in texts:
         words = _WORD.findall(text)
@@ -64,7 +66,8 @@ def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return words and word pairs shared by the texts of many groups, most widely shared first.
 
     Args:
-        texts: pairs of text and group. Phrases found in only a few groups are left out, as they tend to reflect a topic rather than a style.
+        texts: pairs of text and group. Phrases found in only a few groups are left out, as they tend to reflect a topic
+            rather than a style.
     """
     groups: dict[str, set[str]] = {}
     for text, group in texts:

@@ -1,4 +1,5 @@
-"""Features of a timestamp (hour, weekday, gap), and a network that encodes them as a vector to add to a token. The vector is initially zero."""
+"""Features of a timestamp (hour, weekday, gap), and a network that encodes them as a vector to add to a token. The
+vector is initially zero."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ WIDTH = 5
 
 
 def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (…, 5): sine and cosine of the hour of the day and of the weekday, and 0.1 · log(1 + hours since ``before``).
+    """Return (…, 5): sine and cosine of the hour of the day and of the weekday, and 0.1 ·
+    log(1 + hours since ``before``).
 
     Args:
         times, before: (…) microseconds since the epoch, UTC; a negative gap counts as zero.

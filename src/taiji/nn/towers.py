@@ -10,10 +10,11 @@ from taiji.nn.lookup import on_cpu
 
 
 class Dropout(nn.Module):
-    """Dropout that takes one byte per value from 64-bit random numbers on a CPU: a fifth of the time of one draw per value.
+    """Dropout that takes one byte per value from 64-bit random numbers on a CPU: a fifth of the time of one draw per
+    value.
 
-    The probability is rounded to a multiple of 1/256, at most 255/256, and the scale matches the rounded value. Other devices use
-    PyTorch's dropout.
+    The probability is rounded to a multiple of 1/256, at most 255/256, and the scale matches the rounded value. Other
+    devices use PyTorch's dropout.
     """
 
     def __init__(self, probability: float) -> None:

@@ -1,8 +1,9 @@
 """Rules that turn observations into reward weights: small objects with a JSON state.
 
-A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the rewards' gradients. With
-``fresh``, the weights apply to the batch that the rule observes. POPO's weights are not fresh: they depend only on earlier batches, so they are independent
-of the noise of the gradients that they multiply. POPO with the covariance is fresh.
+A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the
+rewards' gradients. With ``fresh``, the weights apply to the batch that the rule observes. POPO's weights are not fresh:
+they depend only on earlier batches, so they are independent of the noise of the gradients that they multiply. POPO with
+the covariance is fresh.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ JUMP = 2.0
 
 
 class Popo(Rule):
-    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>, raw (``paper``) or averaged and bounded (``robust``)."""
+    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>, raw (``paper``) or averaged and bounded
+    (``robust``)."""
 
     source: Source = "gradients"
     fresh = False
@@ -62,7 +64,8 @@ class Popo(Rule):
         self.batches += 1
         self.seen[there] += 1
         keep = options.average
-        # The mean cancels in the step. It is subtracted so that the average does not depend on which other rewards were present.
+        # The mean cancels in the step. It is subtracted so that the average does not depend on which other rewards were
+        # present.
         centred = raw[there] - raw[there].mean()
         self.mean_indicators[there] = keep * self.mean_indicators[there] + (1 - keep) * centred
         self.mean_square = keep * self.mean_square + (1 - keep) * square
@@ -106,7 +109,8 @@ class PopoCovariance(Popo):
 
 
 class PopoLight(Rule):
-    """POPO-light: the coefficient of variation of the rewards, over the batch or averaged over groups (``statistics``)."""
+    """POPO-light: the coefficient of variation of the rewards, over the batch or averaged over groups
+    (``statistics``)."""
 
     source: Source = "rewards"
 
@@ -127,7 +131,8 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not the quality of the rollouts."""
+        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not the
+        quality of the rollouts."""
         for number, values in zip(numbers.tolist(), rewards.T):
             seen = values[np.isfinite(values)]
             if number not in self._told and seen.min() < 0 < seen.max():
@@ -206,7 +211,8 @@ class Uncertainty(Rule):
 
 
 class RandomWeights(Rule):
-    """Random loss weighting (Lin et al. 2021): weights that are uniform on the simplex and drawn from (seed, step), without further state."""
+    """Random loss weighting (Lin et al. 2021): weights that are uniform on the simplex and drawn from (seed, step),
+    without further state."""
 
     source: Source = "rewards"
 

@@ -1,8 +1,8 @@
 """Estimate amounts of work (calls, tokens, rows) from settings and statistics of the log, without heavy imports.
 
-The unit of a language-model stage is the *token-equivalent*: 1 for a token that is read, :data:`WRITTEN` for a token that is
-written (it requires a separate forward pass), and 3 for a token that is trained on (a backward pass costs two forward passes).
-The unit of other stages is the row.
+The unit of a language-model stage is the *token-equivalent*: 1 for a token that is read, :data:`WRITTEN` for a token
+that is written (it requires a separate forward pass), and 3 for a token that is trained on (a backward pass costs two
+forward passes). The unit of other stages is the row.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def featured_users(config: Config, log: Log) -> float:
 
 
 def trained_rows(exposures: float, config: Config) -> float:
-    """Return the number of rows on which a ranker is trained over all epochs. A model without a setting for epochs has one epoch."""
+    """Return the number of rows on which a ranker is trained over all epochs. A model without a setting for epochs has
+    one epoch."""
     from taiji.models.ranking.settings import NeuralRankerSettings
 
     ranking = config.ranking

@@ -36,7 +36,8 @@ MANY_CUT = 0.25
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token counts.
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token
+    counts.
 
     ``kept`` and ``dropped`` are the numbers of interactions that the prompt shows and leaves out.
     """
@@ -127,7 +128,8 @@ def _open_answering_sets(context: Context, which: str) -> Work:
 
 
 def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None:
-    """Warn if the length limit ended many completions. The warning counts those that end in a loop, and names settings to try.
+    """Warn if the length limit ended many completions. The warning counts those that end in a loop, and names settings
+    to try.
 
     Args:
         completions: columns ``completion`` and ``cut``.

@@ -6,11 +6,11 @@ Layout of ``runs/<name>/``::
     <stage>/              finished artefacts and manifest.json; <stage>-<variant>/ for a parametrised stage
     .work/<stage>/        a stage in progress: output, partitions, checkpoints, and the fingerprint of their dependencies
 
-A stage writes into ``.work/<stage>/out``, which is renamed to ``<stage>`` when the stage is complete. The *fingerprint* of a
-stage covers its class, settings and parameters, the seed, the package version, the content hashes of the stages that it reads,
-and the state of external files and of code of other packages. A finished stage is skipped if and only if none of its
-dependencies has changed, its files are intact (:mod:`taiji.core.manifests`), and it is not forced.
-The partitions of a killed stage are reused only if its fingerprint is still the same. Before a stage reads the artefacts of
+A stage writes into ``.work/<stage>/out``, which is renamed to ``<stage>`` when the stage is complete. The *fingerprint*
+of a stage covers its class, settings and parameters, the seed, the package version, the content hashes of the stages
+that it reads, and the state of external files and of code of other packages. A finished stage is skipped if and only if
+none of its dependencies has changed, its files are intact (:mod:`taiji.core.manifests`), and it is not forced. The
+partitions of a killed stage are reused only if its fingerprint is still the same. Before a stage reads the artefacts of
 another, their files are compared with the manifest.
 """
 
@@ -60,7 +60,8 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and ``forced: true`` if the stage was forced."""
+"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and ``forced:
+true`` if the stage was forced."""
 LONG = 5.0
 """After a stage that ran for longer than this many seconds, memory is returned to the system, which takes a few
 tenths of a second."""
@@ -80,7 +81,8 @@ class Context:
     mapper: Mapper = field(default_factory=LocalMapper)
     """Mapper that computes partitions; results do not depend on it."""
     base: Path | None = None
-    """Run directory in which stages that are missing from ``run`` are looked up, such as the run on which a study is based."""
+    """Run directory in which stages that are missing from ``run`` are looked up, such as the run on which a study is
+    based."""
 
     def input(self, stage: str) -> Path:
         """Return the finished folder of a stage named in ``needs``."""
@@ -99,7 +101,8 @@ class Context:
         size: int | None = None,
         here: bool = False,
     ) -> pl.DataFrame:
-        """Map a worker over partitions of ``rows``, and return its outputs in order. Finished partitions are not recomputed.
+        """Map a worker over partitions of ``rows``, and return its outputs in order. Finished partitions are not
+        recomputed.
 
         Args:
             rows: inputs, in a stable order.
@@ -129,7 +132,8 @@ def made_by(kind: type) -> str:
 
 
 def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
-    """Return the folder of a stage: in the run if the stage is finished there or there is no base run, otherwise in the base run."""
+    """Return the folder of a stage: in the run if the stage is finished there or there is no base run, otherwise in the
+    base run."""
     own = run / stage
     return own if base is None or (own / MANIFEST).exists() else base / stage
 
@@ -196,7 +200,8 @@ class Run:
         }
 
     def _outside(self, stage: Stage, config: Config, settings: dict[str, Any]) -> str | None:
-        """Return the hash of the state of external files. If they are missing, return the hash that was recorded when they were read."""
+        """Return the hash of the state of external files. If they are missing, return the hash that was recorded when
+        they were read."""
         try:
             outside = stage.outside(config)
         except (InputError, ConfigError) as error:  # a source that has moved or was deleted
@@ -286,7 +291,8 @@ class Run:
                 self._publish(stage, place, made=reason is not None)
 
     def force(self, names: Sequence[str]) -> None:
-        """Mark stages and their dependents to be run again by the next :meth:`execute`. Existing artefacts are kept until then.
+        """Mark stages and their dependents to be run again by the next :meth:`execute`. Existing artefacts are kept
+        until then.
 
         Raises:
             ConfigError: a stage is unknown.
@@ -341,7 +347,8 @@ class Run:
                     stage.run(self._context(stage, Path(name), scratch))
 
     def _context(self, stage: Stage, out: Path, scratch: Path) -> Context:
-        """Return the context of a stage with absolute paths, because a worker on another machine has another working directory."""
+        """Return the context of a stage with absolute paths, because a worker on another machine has another working
+        directory."""
         return Context(
             stage.configured(self.config),
             out.absolute(),
@@ -395,7 +402,8 @@ class Run:
         return spent
 
     def _complete(self, out: Path) -> bool:
-        """Return True if the output folder is already complete, as after a kill during the final rename: its manifest, written last, exists and matches."""
+        """Return True if the output folder is already complete, as after a kill during the final rename: its manifest,
+        written last, exists and matches."""
         try:
             return self.verifier.damage(out, read_manifest(out)) is None
         except ArtifactError:

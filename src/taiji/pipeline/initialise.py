@@ -1,4 +1,5 @@
-"""Implementation of `taiji init`, which turns a folder of unfamiliar files into a mapping, a preview and a runnable configuration."""
+"""Implementation of `taiji init`, which turns a folder of unfamiliar files into a mapping, a preview and a runnable
+configuration."""
 
 from __future__ import annotations
 
@@ -89,8 +90,8 @@ def initialise(
         ignore: name patterns of files to skip.
 
     Raises:
-        TaijiError: the name is invalid, there is nothing to read, a file is broken, a question is open and ``ask`` is None, the
-            files exist already, or the data contradict the proposal.
+        TaijiError: the name is invalid, there is nothing to read, a file is broken, a question is open and ``ask`` is
+            None, the files exist already, or the data contradict the proposal.
     """
     run_name(name, f"the name of the folder {folder}" if name == folder.resolve().name else "--name")
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
@@ -203,7 +204,8 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
 
 
 def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Choose settings under which the log provides enough prompts, and return them with remarks on the size of the log."""
+    """Choose settings under which the log provides enough prompts, and return them with remarks on the size of the
+    log."""
     try:
         split = time_split(dataset)
     except TaijiError as error:
@@ -277,7 +279,8 @@ def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSetting
 
 
 def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
-    """Return the prompts of three users, spread over the log. Tokens are estimated as four characters, so no model is needed."""
+    """Return the prompts of three users, spread over the log. Tokens are estimated as four characters, so no model is
+    needed."""
     if dataset.domain not in domains(None, "student"):
         return []
     settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])

@@ -1,12 +1,14 @@
-"""Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running one.
+"""Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running
+one.
 
-The user's next item (the truth) replaces the model's answer, as if the model were always right. A ranker with the resulting
-features is compared with rankers that use no language model, and with a negative control in which each row has the truth of another
-row (the shuffled truth). The gain from the truth is an upper bound on the gain from any answer, provided that the ranker can use such
-features at all. If the truth improves the ranker no more than the shuffled truth does, nothing follows about answers.
+The user's next item (the truth) replaces the model's answer, as if the model were always right. A ranker with the
+resulting features is compared with rankers that use no language model, and with a negative control in which each row
+has the truth of another row (the shuffled truth). The gain from the truth is an upper bound on the gain from any
+answer, provided that the ranker can use such features at all. If the truth improves the ranker no more than the
+shuffled truth does, nothing follows about answers.
 
-The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
-with the candidate), and derives the decision table from it (:mod:`taiji.experiments.decision`).
+The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth
+as agreement with the candidate), and derives the decision table from it (:mod:`taiji.experiments.decision`).
 """
 
 from __future__ import annotations
@@ -38,18 +40,20 @@ if TYPE_CHECKING:
 
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
-"""Name of the arm with the mean of the next items, whether or not they are new to the user. It measures the value of knowing a user's taste rather than
-one item."""
+"""Name of the arm with the mean of the next items, whether or not they are new to the user. It measures the value of
+knowing a user's taste rather than one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
 """Map from arm to a description of the answer that an always correct model gives."""
 LADDER_ROWS = 50_000
 """Largest number of candidates on which the ladder is evaluated."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
-"""Name of the arm in which each row has the truth of another row, which gives uninformative features of the same form."""
+"""Name of the arm in which each row has the truth of another row, which gives uninformative features of the same
+form."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
-    """Compare rankers without features and with the mean of the history, the truth and the shuffled truth, for all users with a history.
+    """Compare rankers without features and with the mean of the history, the truth and the shuffled truth, for all
+    users with a history.
 
     Args:
         run: run directory in which the stages data and examples are finished.
@@ -98,16 +102,16 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the upper bounds on the gain from a model, one for each kind of truth.
 
-    A bound is known only if, in paired comparisons over all rows, the truth is significantly better both than no features and
-    than the shuffled truth.
+    A bound is known only if, in paired comparisons over all rows, the truth is significantly better both than no
+    features and than the shuffled truth.
 
     Args:
         rows: rows of :func:`taiji.experiments.study.evaluate_seeds`. The ``competitors`` of the truths must include the
             shuffled truth.
 
     Returns:
-        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference from no features, or None), and
-        ``says`` (a sentence).
+        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference from no features, or None),
+        and ``says`` (a sentence).
     """
     whole = {(row["features"], row["metric"]): row for row in rows if row["group"] == "all"}
     metric = next((name for _, name in whole if split_key(name)[1] in MAIN_METRICS), "")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 def ranker_tables(config: Config) -> State:
-    """Return the state of the tables and the embedders' folders named in ``ranking``, on whose content a ranker depends."""
+    """Return the state of the tables and the embedders' folders named in ``ranking``, on whose content a ranker
+    depends."""
     given = getattr(config.ranking, "pair_fields", None) or ()
     entries = [entry for entry in given if isinstance(entry, dict)]
     named = [entry.get(name) for entry in entries for name in ("table", "embedder")]
@@ -19,7 +20,8 @@ def ranker_tables(config: Config) -> State:
 
 
 def recommender_tables(config: Config) -> State:
-    """Return the state of the files that the ranker of a recommender reads: those of :func:`ranker_tables`, and the features of another run."""
+    """Return the state of the files that the ranker of a recommender reads: those of :func:`ranker_tables`, and the
+    features of another run."""
     from taiji.features.other_run import features_state
 
     path = config.recommend.features

@@ -1,4 +1,5 @@
-"""Recipes, which are lists of stages that a configuration can extend with stages of other packages. This module has no heavy imports."""
+"""Recipes, which are lists of stages that a configuration can extend with stages of other packages. This module has no
+heavy imports."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ RUN_FILES = ("config.json",)
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """Return the stages of a configuration: those of the recipe, and those named in ``stages``, placed after their needs.
+    """Return the stages of a configuration: those of the recipe, and those named in ``stages``, placed after their
+    needs.
 
     Raises:
         ConfigError: a reference does not name a stage, or a required stage is missing.
@@ -79,7 +81,8 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
     """Return a recipe extended with further stages, each placed directly after the last stage that it needs.
 
     Raises:
-        ConfigError: a name is repeated, the name of a published file is invalid, a need is unknown, or needs form a cycle.
+        ConfigError: a name is repeated, the name of a published file is invalid, a need is unknown, or needs form a
+            cycle.
     """
     placed, waiting = list(recipe), list(more)
     for stage in waiting:

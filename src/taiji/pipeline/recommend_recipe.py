@@ -24,11 +24,12 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 
 def recommend_stages(config: Config) -> tuple[Stage, ...]:
-    """Return the stages: data, one stage per retriever, ranker and fusion if configured, evaluation, the closed loop if the source is
-    a simulated world, and the report page.
+    """Return the stages: data, one stage per retriever, ranker and fusion if configured, evaluation, the closed loop if
+    the source is a simulated world, and the report page.
 
     Raises:
-        ConfigError: a retriever has an invalid name or unknown settings, or the run in ``recommend.features`` has no features.
+        ConfigError: a retriever has an invalid name or unknown settings, or the run in ``recommend.features`` has no
+            features.
     """
     from taiji.cascade.assembly import fitted_fusion, make_fuser, make_merge, make_retriever
     from taiji.features.other_run import features_run

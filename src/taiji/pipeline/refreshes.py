@@ -38,7 +38,8 @@ def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: i
 def choose_users(
     dataset: Dataset, split: Split, times: pl.DataFrame, wanted: int | None, seed: int, delay_s: float = 0.0
 ) -> pl.Series:
-    """Return a seeded sample of the users who have a feature row that can be read before one of their exposures in the test period."""
+    """Return a seeded sample of the users who have a feature row that can be read before one of their exposures in the
+    test period."""
     first = times.group_by("user").agg(pl.col("as_of").min() + round(delay_s * 1e6))
     shown = (
         scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")

@@ -117,7 +117,8 @@ def make_copies(
     Args:
         folder: run directory.
         catalogue: items for which to write copy.
-        config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are used.
+        config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are
+            used.
         comments: table with the columns :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`.
         results: table with the results of sends, on which a reward model is trained.
         reward: folder of a trained reward model.

@@ -1,4 +1,5 @@
-"""Implementation of `taiji review RUN --copies`, in which reviewers compare the texts about items (copies) that a run has written."""
+"""Implementation of `taiji review RUN --copies`, in which reviewers compare the texts about items (copies) that a run
+has written."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
 
 
 def copy_review_summary(session: CopyReview, least_z: float) -> dict[str, int | str]:
-    """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often reviewers agreed.
+    """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often
+    reviewers agreed.
 
     Args:
         session: the session.

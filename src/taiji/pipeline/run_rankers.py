@@ -25,7 +25,8 @@ KNOWLEDGE_STAGE = "item_knowledge"
 
 
 def with_texts(dataset: Dataset, folder: Path) -> Dataset:
-    """Return the dataset with the item knowledge in ``folder`` joined to its table of items; unchanged if the folder does not exist."""
+    """Return the dataset with the item knowledge in ``folder`` joined to its table of items; unchanged if the folder
+    does not exist."""
     return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
 
 
@@ -44,7 +45,8 @@ def train(
 
 
 def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
-    """Return settings with the fields that a trained ranker has selected, so that all rankers of a comparison read the same fields."""
+    """Return settings with the fields that a trained ranker has selected, so that all rankers of a comparison read the
+    same fields."""
     from taiji.models.ranking.default_fields import settled
     from taiji.models.ranking.ranker import Ranker
     from taiji.models.ranking.settings import NeuralRankerSettings
@@ -74,7 +76,8 @@ def neural_settings(settings: Settings) -> NeuralRankerSettings:
 
 
 def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:
-    """Return settings with the fields selected on these rows. This trains a ranker only if fields are selected by their gain."""
+    """Return settings with the fields selected on these rows. This trains a ranker only if fields are selected by their
+    gain."""
     from taiji.models.ranking.default_fields import must_pay
 
     return settings_of(train_ranker(dataset, rows, settings, seed), settings) if must_pay(settings) else settings

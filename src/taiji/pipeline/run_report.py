@@ -92,7 +92,8 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
-    # The guarded rule compares the perplexity after the masked rationale with the threshold, the plain one that after the whole rationale.
+    # The guarded rule compares the perplexity after the masked rationale with the threshold, the plain one that after
+    # the whole rationale.
     masked = context.config.reasoning.selection.rule == "guarded"
     return {
         "written": len(written),
@@ -168,7 +169,8 @@ def _alignment(context: Context) -> dict[str, Any]:
 
 
 def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return kept and rejected rationales at fixed quantiles of perplexity, so that the examples are typical rather than hand-picked."""
+    """Return kept and rejected rationales at fixed quantiles of perplexity, so that the examples are typical rather
+    than hand-picked."""
     examples = load_examples(context, "rationale")
     answers = true_answers(dataset, examples, context.config.reasoning.prompts)
     targets = {example: texts[0] for example, texts in zip(examples["example"], answers)}

@@ -1,4 +1,5 @@
-"""Implementation of `taiji study`: the value of each kind of features to the ranker, over training seeds and with negative controls.
+"""Implementation of `taiji study`: the value of each kind of features to the ranker, over training seeds and with
+negative controls.
 
 Layout of ``runs/NAME/study/``, where each part is computed once and kept::
 
@@ -47,10 +48,11 @@ RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light"
 WRITERS = ("base", "sft")
 """Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Names of the tables that a run itself computes: the baseline without a language model, and the table of the aligned model.
+"""Names of the tables that a run itself computes: the baseline without a language model, and the table of the aligned
+model.
 
-If the run's weighting rule is one of those in :data:`RULE_OF_ARM`, the arm of that rule uses the second table, and there is
-no arm ``taiji``."""
+If the run's weighting rule is one of those in :data:`RULE_OF_ARM`, the arm of that rule uses the second table, and
+there is no arm ``taiji``."""
 ORACLE_ARM = "truth"
 """Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
@@ -58,7 +60,8 @@ COLD = 5
 SMALL = 0.1
 """Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
-"""Number of departments that are evaluated separately, starting with the one that has the largest number of test exposures."""
+"""Number of departments that are evaluated separately, starting with the one that has the largest number of test
+exposures."""
 
 
 def study(
@@ -71,12 +74,14 @@ def study(
         config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
         seeds: number of training runs per arm.
         arms: names of the feature tables, each of which is compared with a ranker without features: ``history_mean``,
-            ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``, ``popo``, and ``taiji`` if the run's weighting rule is
-            none of these; all by default. The run's own table (or, if it is not among them, the last table) is ablated and gets the negative controls.
+            ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``, ``popo``, and ``taiji`` if the run's weighting rule
+            is none of these; all by default. The run's own table (or, if it is not among them, the last table) is
+            ablated and gets the negative controls.
         say: function called with progress messages.
 
     Returns:
-        content of ``study.json``: ``main``, the name of the ablated table, and everything that :func:`evaluated` returns.
+        content of ``study.json``: ``main``, the name of the ablated table, and everything that :func:`evaluated`
+        returns.
 
     Raises:
         ArtifactError: the run is not finished.
@@ -117,7 +122,8 @@ def study(
 
 
 def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
-    """Return the parametrised stages that produce the table of an arm, the features last; none if the run has this table.
+    """Return the parametrised stages that produce the table of an arm, the features last; none if the run has this
+    table.
 
     Args:
         arm: name of the table.
@@ -139,7 +145,8 @@ def evaluated(
     seeds: int,
     competitors: Sequence[str] = (COMPETITOR,),
 ) -> dict[str, Any]:
-    """Train arms on the exposures of the period ``ranker``, and evaluate them on the test exposures of the users of a table.
+    """Train arms on the exposures of the period ``ranker``, and evaluate them on the test exposures of the users of a
+    table.
 
     Args:
         run: run directory, for its name.
@@ -229,7 +236,8 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
 
 
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
-    """Print the value of each arm by group (all groups, or the given ones), and the results of the negative controls."""
+    """Print the value of each arm by group (all groups, or the given ones), and the results of the negative
+    controls."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -264,7 +272,8 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    """Return a cell with the value, and the differences from no features and from ``history_mean``, with their intervals."""
+    """Return a cell with the value, and the differences from no features and from ``history_mean``, with their
+    intervals."""
     if row is None or row["value"] is None:
         return "–"
     digits = 4 if abs(row["value"]) >= SMALL else 5

@@ -26,14 +26,16 @@ LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
 class Stage(ABC):
     """Step of a recipe.
 
-    A stage of another package derives from this class, sets ``name``, ``summary`` and ``needs``, and implements :meth:`run`.
-    Its settings, if any, are a nested class ``Settings`` and appear in the configuration under the stage's name.
+    A stage of another package derives from this class, sets ``name``, ``summary`` and ``needs``, and implements
+    :meth:`run`. Its settings, if any, are a nested class ``Settings`` and appear in the configuration under the stage's
+    name.
 
     Attributes:
         name: name of the sub-command, of the folder, and of its settings; a Python identifier.
         summary: the work in one sentence.
         needs: keys of the stages whose artefacts the stage reads.
-        settings: dotted paths of the sections of the configuration on which the stage depends; its own section need not be listed.
+        settings: dotted paths of the sections of the configuration on which the stage depends; its own section need not
+            be listed.
         publish: artefacts that are also copied to the top of the run directory, where people look for them.
         distributed: True if a launcher may run the stage in several processes.
         Settings: class of the settings of the stage, or None.
@@ -51,7 +53,8 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
-        """Write the artefacts of the stage into ``context.folder``, and return facts (row counts, …) for the manifest."""
+        """Write the artefacts of the stage into ``context.folder``, and return facts (row counts, …) for the
+        manifest."""
 
     @property
     def key(self) -> str:
@@ -59,7 +62,8 @@ class Stage(ABC):
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of a parametrised stage, except those that appear in the result of :meth:`configured`."""
+        """Return the parameters of a parametrised stage, except those that appear in the result of
+        :meth:`configured`."""
         return {}
 
     def configured(self, config: Config) -> Config:
@@ -71,7 +75,8 @@ class Stage(ABC):
         return None
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the keys of recipe stages that read this stage's artefacts under this configuration without listing this stage in ``needs``."""
+        """Return the keys of recipe stages that read this stage's artefacts under this configuration without listing
+        this stage in ``needs``."""
         return ()
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -40,8 +40,9 @@ def write_traces(
 ) -> int:
     """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return the sample size.
 
-    A trace has one row per request and candidate, with the columns of :mod:`taiji.cascade.trace`, ``target`` (True if the user interacted with
-    the item later), and in a simulated world the user's true probabilities (``true click``, …).
+    A trace has one row per request and candidate, with the columns of :mod:`taiji.cascade.trace`, ``target`` (True if
+    the user interacted with the item later), and in a simulated world the user's true probabilities (``true click``,
+    …).
     """
     count = min(settings.traced, len(requests))
     if not count:

@@ -89,7 +89,8 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """Rationale and answer as one text to embed for features, whether or not they are well-formed; empty if both are empty."""
+        """Rationale and answer as one text to embed for features, whether or not they are well-formed; empty if both
+        are empty."""
         return f"{self.rationale} {self.text}".strip()
 
 
@@ -148,7 +149,8 @@ def _label(depth: int) -> re.Pattern[str]:
 
 
 def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
-    """Return the character ranges of the values in an answer text: title, L1, L2, … down to ``depth``; (0, 0) for a missing value."""
+    """Return the character ranges of the values in an answer text: title, L1, L2, … down to ``depth``; (0, 0) for a
+    missing value."""
     depth = min(depth, DEEPEST)
     spans = [(0, 0)] * (1 + depth)
     found = list(_label(depth).finditer(answer))

@@ -151,7 +151,8 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the rationales to read first: by the largest leak share, by the lowest perplexity and, among kept rationales, by the smallest lift."""
+    """Return the rationales to read first: by the largest leak share, by the lowest perplexity and, among kept
+    rationales, by the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")

@@ -33,7 +33,8 @@ _FINISHES: dict[str, Ending] = {
     "tool_use": "tools",
     "function_call": "tools",
 }
-"""Finish reasons by which servers mark incomplete answers. Any other reason, or a missing one, means a complete answer."""
+"""Finish reasons by which servers mark incomplete answers. Any other reason, or a missing one, means a complete
+answer."""
 _FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
 """Error codes of a request rejected by a filter."""
 _CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")

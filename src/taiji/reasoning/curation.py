@@ -35,10 +35,12 @@ class Outcome:
 
     Attributes:
         record: name of the record.
-        status: ``accepted``, ``rejected`` (by the panel, or after the last strike without a panel) or ``waiting`` (for a person).
+        status: ``accepted``, ``rejected`` (by the panel, or after the last strike without a panel) or ``waiting`` (for
+            a person).
         rationale: the last draft.
         rounds: number of drafts.
-        by: ``reviewers`` or ``panel``, whichever made the last decision; ``panel`` also if a record is rejected because there is no panel.
+        by: ``reviewers`` or ``panel``, whichever made the last decision; ``panel`` also if a record is rejected because
+            there is no panel.
     """
 
     record: str
@@ -107,8 +109,8 @@ class AuditLog:
     def verify(self, where: str = "audit log") -> None:
         """Verify the hash chain. Raise :class:`ArtifactError` at the first entry that was changed, moved or removed.
 
-        Entries removed from the end cannot be detected from the log alone: store the last hash elsewhere (`taiji review` prints it and writes it to its
-        summary).
+        Entries removed from the end cannot be detected from the log alone: store the last hash elsewhere
+        (`taiji review` prints it and writes it to its summary).
         """
         before = START
         for number, entry in enumerate(self.entries):
@@ -149,7 +151,8 @@ def run_review(
         drafts: first drafts, one per record.
         reviewers: reviewers of every draft, at least one.
         rewrite: function that makes the next draft from the rejected one and the feedback.
-        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after which a panel decides.
+        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after
+            which a panel decides.
         log: log to which every step is appended.
         answer_check: function that returns the problem of a draft's answer, empty if there is none. A draft with a
             problem gets a strike and is not reviewed.
@@ -157,8 +160,8 @@ def run_review(
             empty, the record is rejected.
 
     Returns:
-        One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``. To continue later, call again with the same drafts
-        and log: steps that the log already contains are not written again.
+        One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``. To continue later,
+        call again with the same drafts and log: steps that the log already contains are not written again.
     """
     if not reviewers:
         raise InputError("A review needs at least one reviewer.", where="reviewers")

@@ -177,8 +177,8 @@ class EndpointTeacher(EndpointClient):
         """See :class:`taiji.reasoning.teachers.Teacher`.
 
         Raises:
-            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. Received replies stay
-                in the journal, and the same call resumes from there.
+            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps
+                failing. Received replies stay in the journal, and the same call resumes from there.
         """
         prompts = [
             messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)

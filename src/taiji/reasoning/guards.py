@@ -1,10 +1,10 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
 A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, in any order, or
-as a run of three, unless the history shown to the student already contains them. In scripts without spaces between words
-(Chinese, Japanese), and in Korean, each character counts as a word, and a run has five. Category levels are judged separately.
-Naming a first or second level is legitimate inference. Naming a third or deeper level that does not occur in the
-history is suspicious.
+as a run of three, unless the history shown to the student already contains them. In scripts without spaces between
+words (Chinese, Japanese), and in Korean, each character counts as a word, and a run has five. Category levels are
+judged separately. Naming a first or second level is legitimate inference. Naming a third or deeper level that does not
+occur in the history is suspicious.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FUZZY = 0.85
 FUZZY_WORD = 0.75
 """Minimum similarity between two single words."""
 RECALL = 0.75
-"""Minimum share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
+"""Minimum share of the title's words that must occur in the rationale in order, within a stretch of at most twice the
+title's length."""
 GRAM, CHARACTERS = 3, 5
 """Length of a run of words, and of a run of characters, that counts as naming the title."""
 DISTINCT = 4
@@ -57,7 +58,8 @@ class Mentions:
     """Mentions of the target in a rationale.
 
     Attributes:
-        title: ways in which the title is named, out of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty if it is not named.
+        title: ways in which the title is named, out of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``;
+            empty if it is not named.
         levels: per level (L1, L2, L3 and deeper), True if the rationale names it but the history does not.
         forbidden: phrases that reveal that the writer knows the answer.
         recall: share of the title's words that occur in the rationale in order (longest common subsequence).

@@ -1,7 +1,9 @@
-"""Item knowledge: a language model writes, once per item, what the title does not say (such as who uses the item, when, and with what).
+"""Item knowledge: a language model writes, once per item, what the title does not say (such as who uses the item, when,
+and with what).
 
-The cost grows with the catalogue, not with the number of users, and a new item gets its text when it is listed. The prompt template is
-``templates/<domain>/item.j2``. A text must pass :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it is used.
+The cost grows with the catalogue, not with the number of users, and a new item gets its text when it is listed. The
+prompt template is ``templates/<domain>/item.j2``. A text must pass
+:class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it is used.
 """
 
 from __future__ import annotations
@@ -143,7 +145,8 @@ class LocalItemWriter:
 
 
 class EndpointItemWriter:
-    """Writer that uses a model behind an endpoint, with budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+    """Writer that uses a model behind an endpoint, with budget, retries and journal; see
+    :class:`taiji.reasoning.endpoint.EndpointClient`."""
 
     def __init__(self, client: EndpointClient) -> None:
         self.client = client
@@ -167,7 +170,8 @@ class EndpointItemWriter:
 def items_to_ask(
     dataset: Dataset, settings: ItemKnowledgeSettings, prompts: PromptSettings, version: str
 ) -> pl.DataFrame:
-    """Return the items to write about, with columns ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
+    """Return the items to write about, with columns ``item`` (dense id) and ``asked``, the hash of prompt and
+    writer."""
     count = dataset.n_items if settings.items is None else min(settings.items, dataset.n_items)
     asked = [
         value_hash([version, prompt.messages, prompt.prefill])[:32]
@@ -285,9 +289,10 @@ def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
         items: number of items in the catalogue.
 
     Returns:
-        ``items``: number of items written about; ``coverage``: share of the catalogue with a usable text; ``flagged`` and ``flagged_<reason>``: share of
-        the texts that are flagged, in total and by reason; ``unfinished``: share of the items written about that have no complete text;
-        ``prompt_tokens`` and ``completion_tokens``: tokens per item written about.
+        ``items``: number of items written about; ``coverage``: share of the catalogue with a usable text; ``flagged``
+        and ``flagged_<reason>``: share of the texts that are flagged, in total and by reason; ``unfinished``: share of
+        the items written about that have no complete text; ``prompt_tokens`` and ``completion_tokens``: tokens per item
+        written about.
     """
     asked, said = max(len(table), 1), table.filter(pl.col("said") != "")
     flags = said["flagged"].str.split(", ")

@@ -1,7 +1,7 @@
 """Append-only journal of paid answers. An answer in it is never requested again.
 
-The file has one JSON object per line, flushed to disk before the answer counts as received. If a run is killed while it writes, the truncated line is
-ignored, and removed when the journal is next opened.
+The file has one JSON object per line, flushed to disk before the answer counts as received. If a run is killed while it
+writes, the truncated line is ignored, and removed when the journal is next opened.
 """
 
 from __future__ import annotations

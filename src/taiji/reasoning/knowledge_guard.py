@@ -36,7 +36,8 @@ _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|an
 STOCK = "stock"
 """Reason to flag a text that consists only of stock phrases, which are found by comparing all texts."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
-"""A sentence is a stock phrase if it occurs in the texts of at least this number of items, and in at least this share of all texts."""
+"""A sentence is a stock phrase if it occurs in the texts of at least this number of items, and in at least this share
+of all texts."""
 MOST_WORDS = 6
 """Largest number of words in a name."""
 
@@ -142,7 +143,8 @@ def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
     Flagged and empty texts get a null in the column ``text``.
 
     Args:
-        table: table with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; its existing :data:`STOCK` flags are replaced.
+        table: table with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; its existing
+            :data:`STOCK` flags are replaced.
     """
     sentences = [
         {_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]

@@ -14,7 +14,8 @@ class ItemKnowledgeSettings(Settings):
     """Item knowledge: texts that a language model writes once per item."""
 
     kind: Literal["local", "endpoint"] = "local"
-    """Writer: the language model of the run, in process, or the endpoint of `reasoning.endpoint` with its budget and journal."""
+    """Writer: the language model of the run, in process, or the endpoint of `reasoning.endpoint` with its budget and
+    journal."""
     items: PositiveInt | None = None
     """Number of items to write about, from the start of the catalogue, for a trial; `null` writes about all."""
     max_new_tokens: int = Field(default=80, ge=8)
@@ -28,7 +29,7 @@ class ItemKnowledgeSettings(Settings):
     chunk: PositiveInt = 96
     """Items per partition, which is also the number of items whose texts an interrupted run can lose."""
     delay_s: float = Field(default=0.0, ge=0.0)
-    """Seconds from the listing of an item until its text is available: the time for prompting, writing and publishing. Until then, rankers use the item
-    without the text."""
+    """Seconds from the listing of an item until its text is available: the time for prompting, writing and publishing.
+    Until then, rankers use the item without the text."""
     earlier: Path | None = None
     """Table of an earlier run. Items with the same prompt and writer keep their text and are not requested again."""

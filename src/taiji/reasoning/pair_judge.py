@@ -57,7 +57,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class EndpointJudge:
-    """Judge that asks a model behind an OpenAI-compatible endpoint for yes or no. The answers are stored in the teacher's journal.
+    """Judge that asks a model behind an OpenAI-compatible endpoint for yes or no. The answers are stored in the
+    teacher's journal.
 
     Attributes:
         teacher: teacher whose endpoint and journal are used.
@@ -70,7 +71,8 @@ class EndpointJudge:
     question: str = QUESTION
 
     def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See :data:`PairJudge`. A pair without a clear yes or no is rejected, and a warning gives the number of such pairs."""
+        """See :data:`PairJudge`. A pair without a clear yes or no is rejected, and a warning gives the number of such
+        pairs."""
         asked = [self.question.format(first=first, second=second) for first, second in pairs]
         replies = self.teacher.ask([[{"role": "user", "content": text}] for text in asked], 1, self.seed)
         said = [read_yes_or_no(reply.answer) for (reply,) in replies]

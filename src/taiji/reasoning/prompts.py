@@ -144,7 +144,8 @@ def teacher_prompt(
     tokenizer: Any,
     target: int | Sequence[int] | None,
 ) -> Prompt:
-    """Return the teacher's prompt: the student's interactions and, unless ``target`` is None, the true next item or items."""
+    """Return the teacher's prompt: the student's interactions and, unless ``target`` is None, the true next item or
+    items."""
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     items = [] if target is None else [target] if isinstance(target, int) else target
     lines = [item_line(dataset, item, settings.title_characters) for item in items]
@@ -190,7 +191,8 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
 
 
 def opened(prompt: str) -> str:
-    """Return a rendered student prompt followed by an opening `<think>`, as used for generation, training and scoring."""
+    """Return a rendered student prompt followed by an opening `<think>`, as used for generation, training and
+    scoring."""
     return begun(prompt, THINK)
 
 

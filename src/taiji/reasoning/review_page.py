@@ -1,7 +1,8 @@
-"""Local web pages for reviews, operated by keyboard, without external resources. Rationales are rated one draft at a time, on five axes.
+"""Local web pages for reviews, operated by keyboard, without external resources. Rationales are rated one draft at a
+time, on five axes.
 
-The server binds to 127.0.0.1 and answers only requests that name this machine as their host (against DNS rebinding by foreign pages). It accepts a
-judgement only with the token contained in the page, so that no foreign page can post one.
+The server binds to 127.0.0.1 and answers only requests that name this machine as their host (against DNS rebinding by
+foreign pages). It accepts a judgement only with the token contained in the page, so that no foreign page can post one.
 """
 
 from __future__ import annotations

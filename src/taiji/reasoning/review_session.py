@@ -43,8 +43,10 @@ class ReviewSession:
     Args:
         drafts: first drafts, one per record.
         person: the reviewer.
-        beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review later).
-        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after which a panel decides.
+        beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review
+            later).
+        settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after
+            which a panel decides.
         folder: folder of the session's files, see the module docstring.
 
     Raises:

@@ -204,10 +204,11 @@ class Remembered:
 
 
 class PersonReviewer:
-    """Reviewer who is a person. Drafts wait in ``<folder>/<name>.todo.jsonl``; completed lines are read from ``<folder>/<name>.done.jsonl``.
+    """Reviewer who is a person. Drafts wait in ``<folder>/<name>.todo.jsonl``; completed lines are read from
+    ``<folder>/<name>.done.jsonl``.
 
-    To review, copy a line from the first file to the second and fill in the five scores and, optionally, feedback and a better text (``rewrite``), or let
-    :mod:`taiji.reasoning.review_page` do so.
+    To review, copy a line from the first file to the second and fill in the five scores and, optionally, feedback and a
+    better text (``rewrite``), or let :mod:`taiji.reasoning.review_page` do so.
     """
 
     kind: Kind = "person"

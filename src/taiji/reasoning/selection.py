@@ -135,8 +135,9 @@ def known_answers(
     """Return the student prompt and the true answer of each example.
 
     Returns:
-        ``example``; ``prompt`` (rendered); ``answers``, texts of the true answer (a set in :data:`ORDERS` random orders); ``answer``, the first of these;
-        ``title`` and ``levels`` of the target; ``items``, title and levels of every item that the answer names.
+        ``example``; ``prompt`` (rendered); ``answers``, texts of the true answer (a set in :data:`ORDERS` random
+        orders); ``answer``, the first of these; ``title`` and ``levels`` of the target; ``items``, title and levels of
+        every item that the answer names.
     """
     texts = true_answers(dataset, examples, prompts, ORDERS)
     named = dataset.items.select("title", *dataset.levels)
@@ -178,13 +179,15 @@ def score_rationales(
         ``rationales``, in the same order, with these columns:
 
         - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
-        - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
+        - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty
+          rationale);
         - ``lift`` = log PPL_none - log PPL_masked *over the values*: how much the rationale helps without its mentions
           of the target. Labels are excluded, because a model that was not trained on the format finds them less likely
           after any rationale, which would hide the effect of the rationale;
         - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of the
           rationale's help that comes from its mentions of the target; null if the rationale does not help;
-        - ``named`` (ways in which the title is named), ``levels_named`` (named levels that the history does not show), ``forbidden`` phrases.
+        - ``named`` (ways in which the title is named), ``levels_named`` (named levels that the history does not show),
+          ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
@@ -282,8 +285,8 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     """Add the verdict of each rationale.
 
     Returns:
-        ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (True for ``keep``) and ``reasons`` (texts that say why a rationale was
-        not kept). Incomplete rationales are rejected under every rule.
+        ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (True for ``keep``) and ``reasons``
+        (texts that say why a rationale was not kept). Incomplete rationales are rejected under every rule.
     """
     rules = {
         "none": lambda row: [],

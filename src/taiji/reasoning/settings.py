@@ -20,16 +20,19 @@ class PromptSettings(Settings):
     title_characters: int = Field(default=80, ge=8)
     """Longest title in prompts and answers; a longer one is cut at a word boundary."""
     description_characters: int = Field(default=0, ge=0)
-    """Longest part of an item's description (`items.description` of the mapping) that prompts show with each interaction; 0 shows none. Prompts of item knowledge show this part, or 120 characters if that is more."""
+    """Longest part of an item's description (`items.description` of the mapping) that prompts show with each
+    interaction; 0 shows none. Prompts of item knowledge show this part, or 120 characters if that is more."""
     templates: Path | None = None
-    """Folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged templates; with `answer: set`, `student-set.j2` and `teacher-set.j2`."""
+    """Folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged templates; with
+    `answer: set`, `student-set.j2` and `teacher-set.j2`."""
     answer: Literal["item", "set"] = "item"
-    """Form of an answer: the one next item, or a set of up to `intents` different items. A set needs more tokens: raise `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
+    """Form of an answer: the one next item, or a set of up to `intents` different items. A set needs more tokens: raise
+    `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
     intents: int = Field(default=8, ge=2)
     """Set: largest number of intents per answer (m)."""
     next_items: int = Field(default=10, ge=2)
-    """Set: number of next items within the period (N) that the teacher sees, and that selection and rewards use as targets. Items that are new to the
-    user come first."""
+    """Set: number of next items within the period (N) that the teacher sees, and that selection and rewards use as
+    targets. Items that are new to the user come first."""
 
     @property
     def most(self) -> int:
@@ -51,7 +54,8 @@ class TeacherSettings(Settings):
     temperature: float = Field(default=0.6, ge=0.0)
     """Sampling temperature. At higher values, small models digress."""
     cut: Literal["drop", "shorten"] = "drop"
-    """Treatment of a local model's rationale that `max_new_tokens` cut off: drop it, or keep its complete sentences (dropped if there are none)."""
+    """Treatment of a local model's rationale that `max_new_tokens` cut off: drop it, or keep its complete sentences
+    (dropped if there are none)."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Penalty against repetition loops of small models; only for local models."""
     batch_size: int = Field(default=24, ge=1)
@@ -66,21 +70,24 @@ class EndpointSettings(Settings):
     model: str = "default"
     """Name of the model at the endpoint."""
     key_variable: str = "TAIJI_TEACHER_KEY"
-    """Environment variable with the API key; if it is unset, requests carry no key. The key is never written anywhere."""
+    """Environment variable with the API key; if it is unset, requests carry no key. The key is never written
+    anywhere."""
     max_tokens: int = Field(default=512, ge=1)
-    """Longest answer in tokens, including the chain of thought of a reasoning model. A reply that reaches this limit is not used."""
+    """Longest answer in tokens, including the chain of thought of a reasoning model. A reply that reaches this limit is
+    not used."""
     max_tokens_name: str = "max_tokens"
     """Name of the parameter `max_tokens` on the server; some servers accept only `max_completion_tokens`."""
     leave_out: tuple[Literal["max_tokens", "temperature", "seed"], ...] = ()
     """Parameters to omit because the server rejects them."""
     extra_body: dict[str, Any] = Field(default={})
-    """Additional fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`."""
+    """Additional fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or
+    `{reasoning_effort: low}`."""
     ask_again: int = Field(default=0, ge=0)
-    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for; after a cut reply, it may use twice the
-    tokens. If all fail, the rationale is dropped."""
+    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for;
+    after a cut reply, it may use twice the tokens. If all fail, the rationale is dropped."""
     take: Literal["answer", "chain"] = "answer"
-    """Text to use as the rationale: the visible answer, or the chain of thought of a reasoning model. If the chosen text is missing, the other one is
-    used."""
+    """Text to use as the rationale: the visible answer, or the chain of thought of a reasoning model. If the chosen
+    text is missing, the other one is used."""
     concurrency: int = Field(default=8, ge=1)
     """Largest number of requests in flight."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
@@ -114,15 +121,18 @@ class SelectionSettings(Settings):
     """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
-    """Which rationales are kept. `plain`: those with a perplexity below the threshold, as in the paper. `guarded`: those whose perplexity, after redaction of all mentions of the true item,
-    is below the threshold, if they also have a positive lift and pass the lexical guards. `none`: all complete ones."""
+    """Which rationales are kept. `plain`: those with a perplexity below the threshold, as in the paper. `guarded`:
+    those whose perplexity, after redaction of all mentions of the true item, is below the threshold, if they also have
+    a positive lift and pass the lexical guards. `none`: all complete ones."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the calibration rationales to keep; the paper uses the median. Guarded: fewer are kept if too few pass
     the guards."""
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
-    """Guarded: largest share of the amount by which a rationale lowers the log-perplexity of the answer that may come from mentions of the item, if the rationale names a third or deeper category level that the history does not show."""
+    """Guarded: largest share of the amount by which a rationale lowers the log-perplexity of the answer that may come
+    from mentions of the item, if the rationale names a third or deeper category level that the history does not
+    show."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 
@@ -135,7 +145,8 @@ class AuditSettings(Settings):
     decoys: int = Field(default=2, ge=1)
     """Decoys per example: other items of the target's category."""
     blind: int = Field(default=16, ge=0)
-    """Number of examples for which the student also writes rationales without seeing the answer, for the blind gap: the lift of the teacher's rationales minus the lift of these. 0 skips it."""
+    """Number of examples for which the student also writes rationales without seeing the answer, for the blind gap: the
+    lift of the teacher's rationales minus the lift of these. 0 skips it."""
     resamples: int = Field(default=1000, ge=10)
     """Number of bootstrap resamples for the intervals."""
     worst: int = Field(default=5, ge=1)
@@ -146,11 +157,13 @@ class ReviewSettings(Settings):
     """Review loop."""
 
     bar: int = Field(default=4, ge=1, le=5)
-    """Lowest score, from 1 to 5, with which a draft passes on each of the five axes (such as correctness and structure)."""
+    """Lowest score, from 1 to 5, with which a draft passes on each of the five axes (such as correctness and
+    structure)."""
     agreement: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the reviewers that must rate every axis at or above the bar."""
     strikes: int = Field(default=5, ge=1)
-    """Number of rejected drafts of one rationale after which a panel of further reviewers decides; without a panel, the rationale is rejected."""
+    """Number of rejected drafts of one rationale after which a panel of further reviewers decides; without a panel, the
+    rationale is rejected."""
 
 
 class SFTSettings(Settings):

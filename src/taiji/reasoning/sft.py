@@ -1,7 +1,7 @@
 """Supervised fine-tuning on the kept rationales, with TRL (Taiji §4).
 
-The loss is the next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text token). The result is a plain
-`save_pretrained` folder: adapters are merged, and no files of the trainer remain.
+The loss is the next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text
+token). The result is a plain `save_pretrained` folder: adapters are merged, and no files of the trainer remain.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def sft_rows(
         tokenizer: tokenizer of the student.
 
     Returns:
-        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set answer is trained with at most ``intents`` of
-        its items, drawn and ordered at random for each rationale, so that the student does not learn a particular order.
+        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set answer is
+        trained with at most ``intents`` of its items, drawn and ordered at random for each rationale, so that the
+        student does not learn a particular order.
     """
     numbered = kept.select("example", "rationale", number=pl.int_range(pl.len()).over("example"))
     orders = 1 + int(numbered["number"].max() or 0)  # type: ignore[arg-type]
@@ -79,7 +80,8 @@ def train_sft(
         rows: ``prompt``, ``completion``.
         settings: adapters or full fine-tuning, learning rate, sizes.
         folder: folder of the fine-tuned model.
-        seed: random seed of the order of rows and of the adapters' initial values. On a CPU the same call gives the same bytes.
+        seed: random seed of the order of rows and of the adapters' initial values. On a CPU the same call gives the
+            same bytes.
 
     With several processes (see :mod:`taiji.language.processes`), each one takes ``batch_size`` rows per batch, and the
     first one writes the folder.

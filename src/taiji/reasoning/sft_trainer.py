@@ -23,7 +23,8 @@ class PackedSFTTrainer(SFTTrainer):
     """Trainer with the same loss and gradients as TRL's, up to float rounding. A model without support for shared
     prefixes uses TRL's loss.
 
-    Rows must be right-padded, and the loss must cover every token from some position to the end of the row, as for a prompt followed by its completion.
+    Rows must be right-padded, and the loss must cover every token from some position to the end of the row, as for a
+    prompt followed by its completion.
     """
 
     _served: bool | None = None
@@ -31,7 +32,8 @@ class PackedSFTTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the summed negative log-likelihood of the tokens in the loss, divided by the number of such tokens in the whole accumulation step."""
+        """Return the summed negative log-likelihood of the tokens in the loss, divided by the number of such tokens in
+        the whole accumulation step."""
         if return_outputs or not self._serves(model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         rows, starts = unpadded(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
@@ -51,7 +53,8 @@ class PackedSFTTrainer(SFTTrainer):
 
 
 def unpadded(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[list[list[int]], list[int]]:
-    """Return the rows (B, T) without their padding, and the position of the first token of each row that is in the loss."""
+    """Return the rows (B, T) without their padding, and the position of the first token of each row that is in the
+    loss."""
     rows = [row[kept].tolist() for row, kept in zip(ids.cpu(), mask.bool().cpu())]
     learnt = (labels != IGNORED).sum(1).tolist()
     return rows, [len(row) - count for row, count in zip(rows, learnt)]

@@ -1,8 +1,8 @@
 """Teachers: writers of rationales (RUPR, Taiji §2).
 
-A teacher writes only the rationale. The answer is appended afterwards from the true item, so a rationale cannot end in a wrong or malformed answer. A
-teacher that sees the answer explains it; a model that does not see it has to predict. The audit's blind gap compares the teacher's rationales with
-those that the student writes without the answer.
+A teacher writes only the rationale. The answer is appended afterwards from the true item, so a rationale cannot end in
+a wrong or malformed answer. A teacher that sees the answer explains it; a model that does not see it has to predict.
+The audit's blind gap compares the teacher's rationales with those that the student writes without the answer.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def with_prefill(prefill: str, text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Return the rationale in a model's text: the part inside `<think>` or before the answer, as one line of complete sentences.
+    """Return the rationale in a model's text: the part inside `<think>` or before the answer, as one line of complete
+    sentences.
 
     A last sentence without final punctuation is dropped, unless it is the only one. The text ends before the first
     repeated sentence, because small models loop.

@@ -145,8 +145,8 @@ def model_facts(folder: Path) -> list[tuple[str, str]]:
 
 
 def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.DataFrame, folder: Path) -> str:
-    """Return the card of the tables: counts, periods, prompts by role, all columns with their shares of missing values, and files with
-    rows about people.
+    """Return the card of the tables: counts, periods, prompts by role, all columns with their shares of missing values,
+    and files with rows about people.
 
     Args:
         run: metrics of the run.

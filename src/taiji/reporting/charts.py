@@ -164,7 +164,8 @@ def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[
 
 
 def histogram(values: Sequence[float], threshold: float | None, *, label: str, bins: int = 24) -> Markup:
-    """Draw counts of positive values on a logarithmic axis, with a line at the threshold below which values are kept."""
+    """Draw counts of positive values on a logarithmic axis, with a line at the threshold below which values are
+    kept."""
     finite = sorted(value for value in values if value > 0 and math.isfinite(value))
     if len(finite) < 2:
         return Markup('<p class="none">No perplexities were recorded.</p>')

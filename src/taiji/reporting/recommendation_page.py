@@ -1,4 +1,5 @@
-"""``recommendation.html``: one page with the results of a recommender, the components that do not pay off, and possible reasons from the log."""
+"""``recommendation.html``: one page with the results of a recommender, the components that do not pay off, and possible
+reasons from the log."""
 
 from __future__ import annotations
 
@@ -262,7 +263,8 @@ def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _off_policy(found: Row | None, whole: Row) -> dict[str, Any] | None:
-    """Return the off-policy value of the lists, in clicks per item shown, and, in a simulated world, their true value."""
+    """Return the off-policy value of the lists, in clicks per item shown, and, in a simulated world, their true
+    value."""
     if found is None:
         return None
     truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_clicks@")}

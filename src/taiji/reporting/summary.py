@@ -83,8 +83,8 @@ class Difference(_Open):
     low: float | None
     high: float | None
     method: str | None = None
-    """Method of the interval: ``identity`` (both are identical, so the zero width is exact), ``exact binomial``, or null
-    for the bootstrap."""
+    """Method of the interval: ``identity`` (both are identical, so the zero width is exact), ``exact binomial``, or
+    null for the bootstrap."""
     reason: str | None = None
     """Reason why there is no interval."""
 
@@ -181,7 +181,8 @@ class RungResult(_Open):
 
     @property
     def difference(self) -> Difference | None:
-        """Gain over the reference rung ``against``; None on the first rung, and on one whose fields have no values on the log.
+        """Gain over the reference rung ``against``; None on the first rung, and on one whose fields have no values on
+        the log.
 
         If ``kept`` is recorded, it is ``kept_gain``, the gain of a ranker that drops fields that do not pay off.
         Otherwise it is ``gain``.

@@ -38,7 +38,8 @@ class Cluster(Settings):
     model: Rates = Rates()
     """Token rates of one GPU with this model, utilisation, and price per hour."""
     teacher: Rates | None = None
-    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same model."""
+    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same
+    model."""
     compare_gflops: float = Field(default=30.0, gt=0)
     """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
     vector: int = Field(default=256, ge=1)

@@ -226,7 +226,8 @@ def whole_answer(status: int, body: bytes, *, with_body: bool = True) -> bytes:
 
 
 def allow_files(connections: int) -> None:
-    """Raise the limit of open files of this process, as far as the system allows, so that it can hold its connections."""
+    """Raise the limit of open files of this process, as far as the system allows, so that it can hold its
+    connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

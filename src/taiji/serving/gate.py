@@ -55,8 +55,8 @@ KEY, BUSY = "taiji.key", "taiji.busy"
 :class:`Overloaded` error.
 """
 PAUSE_S = 0.1
-"""Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for responses,
-and a short overload would never end.
+"""Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for
+responses, and a short overload would never end.
 """
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),

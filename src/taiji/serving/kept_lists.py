@@ -112,8 +112,9 @@ class KeptList:
         """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.
 
         The number of places is the requested number of items. It is limited to the number of items found for the
-        original request, spare items included, unless this request asks for more items than the original one. If only the
-        original request set a length, the number of places is unknown: the list is shown whole, but only if ``share`` is 0.
+        original request, spare items included, unless this request asks for more items than the original one. If only
+        the original request set a length, the number of places is unknown: the list is shown whole, but only if
+        ``share`` is 0.
 
         Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
         them since the list was made.

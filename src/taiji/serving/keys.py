@@ -143,8 +143,8 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
         environment: environment variables, from which :data:`ENVIRONMENT` is read; by default ``os.environ``.
 
     Raises:
-        ConfigError: the file is missing, other users can read it, an entry is malformed, two keys have the same name, or
-            the environment variable is empty. Messages never contain a secret.
+        ConfigError: the file is missing, other users can read it, an entry is malformed, two keys have the same name,
+            or the environment variable is empty. Messages never contain a secret.
     """
     keys = _from_file(path) if path else []
     text = (os.environ if environment is None else environment).get(ENVIRONMENT)

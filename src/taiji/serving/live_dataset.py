@@ -1,8 +1,8 @@
 """A run's dataset with text ids, and small datasets of the newest data of some users.
 
-The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, a user's data consist of the run's log and the
-later events in the store. The data of a batch of users are assembled into a separate dataset with its own dense user
-ids, so that the same code makes prompts and rankings online and offline.
+The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, a user's data consist of the run's log and
+the later events in the store. The data of a batch of users are assembled into a separate dataset with its own dense
+user ids, so that the same code makes prompts and rankings online and offline.
 """
 
 from __future__ import annotations

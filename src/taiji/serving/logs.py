@@ -59,7 +59,8 @@ def log(event: str, **facts: str | int | float | bool | None) -> None:
 
 
 def where(error: BaseException) -> str:
-    """Return the type and place of an error (``ValueError at generate.py:120``), not its text, which may be personal."""
+    """Return the type and place of an error (``ValueError at generate.py:120``), not its text, which may be
+    personal."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"

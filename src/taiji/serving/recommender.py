@@ -62,7 +62,8 @@ class LiveRequests(Requests):
 
     @property
     def same_user(self) -> Array:
-        """See :attr:`taiji.core.component.Requests.same_user`: the user's number in the run, or one made of a new user's id."""
+        """See :attr:`taiji.core.component.Requests.same_user`: the user's number in the run, or one made of a new
+        user's id."""
         numbers, base = self.live.numbers[self.user], self.live.base.n_users
         new = [base + zlib.crc32(self.live.names[user].encode()) for user in self.user.tolist()]
         return np.where(numbers == NEW, new, numbers)

@@ -33,7 +33,8 @@ class Backend(Protocol):
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
-        """Load the LLM and the components that process its answers; not called if the release has no quantiser version."""
+        """Load the LLM and the components that process its answers; not called if the release has no quantiser
+        version."""
         ...
 
     def scorer(self, run: Path, settings: ServingSettings) -> Scorer | Recommender:

@@ -75,9 +75,9 @@ def event_batch(
 ) -> EventBatch:
     """Parse a batch of events.
 
-    An event's id consists of its time of arrival, the batch's key and the event's position, so that ids sort in order of
-    arrival: stores sort events of equal times by id. The prefix ``t`` makes these ids sort after those of version 0.2,
-    which begin with a hexadecimal digit.
+    An event's id consists of its time of arrival, the batch's key and the event's position, so that ids sort in order
+    of arrival: stores sort events of equal times by id. The prefix ``t`` makes these ids sort after those of version
+    0.2, which begin with a hexadecimal digit.
 
     Args:
         digest: keyed digest function of the store.

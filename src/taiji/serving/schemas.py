@@ -31,7 +31,8 @@ ContextValue = (
 
 
 class Body(BaseModel):
-    """Base of all bodies. A value of another type is rejected, as is an unknown field; a whole number may be written as 6.0."""
+    """Base of all bodies. A value of another type is rejected, as is an unknown field; a whole number may be written as
+    6.0."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

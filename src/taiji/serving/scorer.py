@@ -153,7 +153,8 @@ class RunScorer:
         times = np.array([history.as_of for history in histories])
 
         def scores(ranker: Ranker, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-            """Return the predictions (R, M) of the goal; the rankers share the statistics of requests and candidates."""
+            """Return the predictions (R, M) of the goal; the rankers share the statistics of requests and
+            candidates."""
             bound = ranker.bound_to(live, past)
             return bound.score(bound.encode(Requests(np.arange(len(requests)), times, columns)), slate)[ranker.goal]
 
@@ -199,7 +200,8 @@ def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> 
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
-    """Return the context columns that at least one request has; columns with missing values are objects, not numbers."""
+    """Return the context columns that at least one request has; columns with missing values are objects, not
+    numbers."""
     frame = world.context_frame(contexts)
     return {
         name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)

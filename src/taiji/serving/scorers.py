@@ -107,7 +107,8 @@ class Scorers:
         return isinstance(self._loaded.get(release or ""), Scorer)
 
     def recommends(self, release: str | None) -> bool | None:
-        """Return whether a release has a recommender; None while its models are being loaded or if they could not be loaded."""
+        """Return whether a release has a recommender; None while its models are being loaded or if they could not be
+        loaded."""
         if release not in self._loaded or release in self._reasons:
             return None
         return isinstance(self._loaded[release], Recommender)
@@ -130,8 +131,8 @@ class Scorers:
     def look(self) -> Releases:
         """Read the releases, and serve the active one if its models are loaded.
 
-        The thread that follows the releases does this every second. Call it after a switch in this process, so that no later request is answered by the
-        release before.
+        The thread that follows the releases does this every second. Call it after a switch in this process, so that no
+        later request is answered by the release before.
 
         Raises:
             StoreUnavailable: the releases could not be read.
@@ -233,7 +234,8 @@ class Scorers:
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, with one call per release. A result is None if its release was retired meanwhile."""
+        """Answer (release, request) pairs, with one call per release. A result is None if its release was retired
+        meanwhile."""
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)

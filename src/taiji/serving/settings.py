@@ -28,8 +28,8 @@ class TriggerSettings(Settings):
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
-    """Number of users with features whose rows are rewritten, per hour and API key, at full priority because of events sent with this key. Further users
-    are deferred, and rewritten earlier only when no other user is waiting.
+    """Number of users with features whose rows are rewritten, per hour and API key, at full priority because of events
+    sent with this key. Further users are deferred, and rewritten earlier only when no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
     """The same limit for users without features; a client can invent any number of such users."""
@@ -84,8 +84,8 @@ class LimitSettings(Settings):
     backlog: int = Field(default=1_000_000, ge=1)
     """Number of queued events at which new events get 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
-    """Largest number of open connections per process. If this number is exceeded, the connection whose client has kept the
-    process waiting the longest is closed.
+    """Largest number of open connections per process. If this number is exceeded, the connection whose client has kept
+    the process waiting the longest is closed.
     """
     stall_s: float = Field(default=120.0, gt=0)
     """Waiting time of the oldest queued event above which the service is not ready, because no worker absorbs events.
@@ -141,7 +141,8 @@ class ServingSettings(Settings):
     API.
     """
     keys: Path | None = None
-    """File of API keys, readable only by its owner (mode 0600). The environment variable TAIJI_API_KEYS can add keys."""
+    """File of API keys, readable only by its owner (mode 0600). The environment variable TAIJI_API_KEYS can add
+    keys."""
     api_processes: int = Field(default=1, ge=1)
     """Number of HTTP processes on the same port. Use one per core that rankings may occupy, because each process
     computes on one thread (`OMP_NUM_THREADS` in the environment changes this).
@@ -153,8 +154,8 @@ class ServingSettings(Settings):
     traces: bool = False
     """Send a span of each request to the address in OpenTelemetry's environment variables (extra `otel`)."""
     drain_s: float = Field(default=0.0, ge=0)
-    """Seconds for which a process still answers on a graceful stop, while ``/readyz`` reports the stop. Use the time that
-    a load balancer needs to notice it.
+    """Seconds for which a process still answers on a graceful stop, while ``/readyz`` reports the stop. Use the time
+    that a load balancer needs to notice it.
     """
     prefix: str = Field(default="taiji:", min_length=1)
     """Prefix of the Redis keys."""

@@ -313,8 +313,8 @@ def keyed_digest(data: bytes, secret: bytes) -> str:
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
     """Return the time at which a new row becomes stale; None if rows never become stale (``staleness_s`` is 0).
 
-    The period ``staleness_s`` is shortened by a share that depends on the user id, at most a tenth (with ``spread``, up to
-    all of it), so that users do not all become due together.
+    The period ``staleness_s`` is shortened by a share that depends on the user id, at most a tenth (with ``spread``, up
+    to all of it), so that users do not all become due together.
     """
     if not settings.trigger.staleness_s:
         return None

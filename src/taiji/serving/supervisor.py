@@ -187,7 +187,8 @@ def serve(
         run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji
             recommend``.
         settings: settings of the service.
-        started: callback that gets one line with the address once the service listens, before the processes are started.
+        started: callback that gets one line with the address once the service listens, before the processes are
+            started.
 
     Raises:
         ArtifactError: the run is not finished.

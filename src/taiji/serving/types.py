@@ -20,7 +20,8 @@ ContextValue = str | int | float | bool | None
 
 
 class Unreadable(ValueError):
-    """Bytes in the store that this version cannot read, such as those of a newer version; the message does not quote them."""
+    """Bytes in the store that this version cannot read, such as those of a newer version; the message does not quote
+    them."""
 
 
 class Event(NamedTuple):
@@ -232,7 +233,8 @@ class StudentRow:
     quantizer_version: str
 
     def body(self, release: str, features: Mapping[str, Any] | None, now: int) -> bytes:
-        """Return the row in the form of the API: the stored row with its intents replaced, or a row with only these intents."""
+        """Return the row in the form of the API: the stored row with its intents replaced, or a row with only these
+        intents."""
         alone = {
             "release": release,
             "feature_version": 0,
@@ -318,7 +320,8 @@ class FeatureWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """Candidates for one user, with the context of the request; ``features`` is the newest row's JSON object, or None."""
+    """Candidates for one user, with the context of the request; ``features`` is the newest row's JSON object, or
+    None."""
 
     history: UserHistory
     items: tuple[str, ...]
@@ -330,9 +333,9 @@ class RankRequest:
 class RankResult:
     """Predictions of the ranker's goal (CTCVR by default) per candidate; None for a candidate not in the catalogue.
 
-    ``with_features`` is None if the user has neither a row of the ranker's quantiser version nor intents from a student.
-    ``wrong_context`` maps each context column that the log lacks, or whose value has a different type, to the reason.
-    If it is not empty, nothing is scored.
+    ``with_features`` is None if the user has neither a row of the ranker's quantiser version nor intents from a
+    student. ``wrong_context`` maps each context column that the log lacks, or whose value has a different type, to the
+    reason. If it is not empty, nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)

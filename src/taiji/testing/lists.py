@@ -49,7 +49,8 @@ def check_fuser(
 
 
 def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3, seed: int = 0) -> None:
-    """Check that each proposed list contains only candidates, each at most once, and is the same in repeated calls and with more padding.
+    """Check that each proposed list contains only candidates, each at most once, and is the same in repeated calls and
+    with more padding.
 
     Args:
         generator: a fitted generator.
@@ -103,7 +104,8 @@ def check_list_evaluator(
 
 
 def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> None:
-    """Check that a list contains ``length`` different candidates, or all candidates if there are fewer, and does not depend on padding.
+    """Check that a list contains ``length`` different candidates, or all candidates if there are fewer, and does not
+    depend on padding.
 
     Args:
         reranker: a fitted re-ranker.

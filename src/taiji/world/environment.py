@@ -59,8 +59,8 @@ class WorldEnv(Base):
 
     Args:
         world: a world, or the name or path of a scenario, from which a world with :data:`USERS` users is created.
-        seed: seed of the world; by default that of a given world, or 0. ``reset(seed=…)`` sets a new one, and ``reset()`` draws one from the
-            environment's generator.
+        seed: seed of the world; by default that of a given world, or 0. ``reset(seed=…)`` sets a new one, and
+            ``reset()`` draws one from the environment's generator.
         changes: new values for keys of the scenario.
 
     Raises:

@@ -33,7 +33,8 @@ class Exposure:
         user_vector: (B, K) tastes; None if no mechanism provides them.
         item_vector: (B, L, K) topics; None if no mechanism provides them.
         behaviour_vectors: tastes that replace ``user_vector`` for a behaviour (``cart``, ``buy``), (B, K) each.
-        terms: sums that mechanisms add to, (B, L) each: ``interest``, ``click`` (logit), ``view`` (log), ``watch`` (log), …
+        terms: sums that mechanisms add to, (B, L) each: ``interest``, ``click`` (logit), ``view`` (log), ``watch``
+            (log), …
         row_terms: sums per request that mechanisms add to, (B,) each: ``leave`` (logit), ``delay`` (log).
         expected: expectations by name, (B, L) each.
         outcome: outcomes by name, (B, L) each; NaN where unknown.

@@ -13,7 +13,8 @@ A step calls the mechanisms phase by phase. Within a phase, each mechanism comes
 | ``draw`` | draws outcomes with those expectations |
 | ``settle`` | updates states, and the terms of leaving and of the delay until the next request, from the outcomes |
 
-``place``, ``shape`` and ``expect`` change nothing outside the exposure, because they are also used to compute the truth.
+``place``, ``shape`` and ``expect`` change nothing outside the exposure, because they are also used to compute the
+truth.
 """
 
 from __future__ import annotations

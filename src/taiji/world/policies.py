@@ -76,7 +76,8 @@ class RandomPolicy(RankingPolicy):
 
 
 class PopularPolicy(RankingPolicy):
-    """Policy that chooses the items with the highest click rate so far. Each item starts with ten exposures at the average rate."""
+    """Policy that chooses the items with the highest click rate so far. Each item starts with ten exposures at the
+    average rate."""
 
     def scores(self, observation: Observation) -> Array:
         """Return smoothed click rates of the candidates, relative to the average click rate."""
@@ -125,8 +126,8 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
     """Return a policy.
 
     Args:
-        policy: one of :data:`POLICIES`, optionally with a temperature (``content@0.2``); ``package.module:Name``, which is called with the world; or a policy,
-            which is returned unchanged.
+        policy: one of :data:`POLICIES`, optionally with a temperature (``content@0.2``); ``package.module:Name``, which
+            is called with the world; or a policy, which is returned unchanged.
         world: world in which the policy acts.
 
     Raises:

@@ -65,15 +65,15 @@ class Scenario(Settings):
     segments: int = Field(default=4, ge=1, le=20)
     """Number of user groups; it has no effect unless a mechanism uses them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
-    """Weights of outcomes (click, buy, watch, pleased, …) in the reward of a list. The expected reward applies them to the
-    expected outcomes."""
+    """Weights of outcomes (click, buy, watch, pleased, …) in the reward of a list. The expected reward applies them to
+    the expected outcomes."""
     task: Literal["slate", "fusion", "cache", "copy"] = "slate"
     """Decisions that an agent makes in the Gymnasium environment."""
     policy: str = "random"
     """Logging policy."""
     mechanisms: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
-    """Settings by mechanism: a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or ``package.module:Class``.
-    Mechanisms that are not listed are off."""
+    """Settings by mechanism: a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``,
+    or ``package.module:Class``. Mechanisms that are not listed are off."""
 
     @field_validator("mechanisms", mode="before")
     @classmethod

@@ -15,7 +15,8 @@ class ShopSettings(Settings):
     promoted: int = Field(default=30, ge=8)
     """Number of items that are shown, a few at a time."""
     tail: int = Field(default=6000, ge=50)
-    """Number of items that users find without an exposure. Each is found so rarely that only its text is informative."""
+    """Number of items that users find without an exposure. Each is found so rarely that only its text is
+    informative."""
     days: int = Field(default=120, ge=8)
     """Length of the log in days."""
     finds: float = Field(default=12.0, gt=0)
@@ -25,4 +26,5 @@ class ShopSettings(Settings):
     shown: int = Field(default=10, ge=2)
     """Items shown per request, drawn at random."""
     telling_text: bool = True
-    """Titles reveal an item's hidden theme. ``false`` gives the negative control: the same events, with the theme words of the titles permuted among items."""
+    """Titles reveal an item's hidden theme. ``false`` gives the negative control: the same events, with the theme words
+    of the titles permuted among items."""

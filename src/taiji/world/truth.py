@@ -74,7 +74,8 @@ class Truth:
             slates: (B, L) lists, padded with −1, or (B,) single items.
             time: as for :meth:`affinity`.
             display: additional choices of a policy (``style``), each (B, L).
-            context: (B,) values of the requests' context (``scenario``, ``network``); the mechanisms assume missing ones.
+            context: (B,) values of the requests' context (``scenario``, ``network``); the mechanisms assume missing
+                ones.
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
@@ -134,10 +135,10 @@ class Truth:
             length: length of the lists; None uses the scenario's.
             budget: number of candidates considered, those with the highest reward when shown alone; None considers all.
 
-        If a request has fewer candidates than positions, its list ends with :data:`NO_ITEM`; otherwise every position is
-        filled. If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily
-        and then improved by replacing one item or swapping two positions, at most 2 · length times. Its reward is a
-        lower bound of the best reward.
+        If a request has fewer candidates than positions, its list ends with :data:`NO_ITEM`; otherwise every position
+        is filled. If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is
+        built greedily and then improved by replacing one item or swapping two positions, at most 2 · length times. Its
+        reward is a lower bound of the best reward.
         """
         items = observation.candidates.items
         alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))
@@ -160,8 +161,8 @@ class Truth:
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
         """Return the expected loss of reward (B,) if requests get their cached lists instead of ``slates`` (B, L).
 
-        Items of a cached list that are no longer available are not shown. The loss is NaN for a user of whose cached list
-        nothing is left.
+        Items of a cached list that are no longer available are not shown. The loss is NaN for a user of whose cached
+        list nothing is left.
 
         Raises:
             ConfigError: the world has no cache.
@@ -181,8 +182,8 @@ class Truth:
         """Return the value of a policy per user over ``days``, by Monte Carlo over ``runs`` worlds with other seeds.
 
         Args:
-            policy: name of a policy, see :func:`taiji.world.policies.make_policy`, or a function that makes the policy for
-                a world. A policy made for one world cannot act in the others.
+            policy: name of a policy, see :func:`taiji.world.policies.make_policy`, or a function that makes the policy
+                for a world. A policy made for one world cannot act in the others.
             days: length of each run; later requests are ignored.
             runs: number of worlds.
 

@@ -1,4 +1,5 @@
-"""Cells as the mapping takes them: broken ones stop the reading or are counted with their place, missing ones decide nothing."""
+"""Cells as the mapping takes them: broken ones stop the reading or are counted with their place, missing ones decide
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Files that are not separated as assumed, or are no tables: one short message that names the separators and the line."""
+"""Files that are not separated as assumed, or are no tables: one short message that names the separators and the
+line."""
 
 from __future__ import annotations
 

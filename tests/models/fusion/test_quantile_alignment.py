@@ -35,7 +35,8 @@ def test_planted_world(fitted, biased):
 
 
 def test_world_that_violates_independence(biased):
-    """Taste depends on the duration here: the ranks still do not, and so tell less of the taste than where it does not."""
+    """Taste depends on the duration here: the ranks still do not, and so tell less of the taste than where it does
+    not."""
     rows, taste = biased(seed=3, dependence=0.6)
     fuser = QuantileAlignment(SETTINGS).fit(rows)
     ranks = fuser.adjust(rows.predictions, rows.requests)["watch"].ravel()

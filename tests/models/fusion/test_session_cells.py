@@ -1,4 +1,5 @@
-"""A policy over the outer functions keeps every promise of the cells, learns what sessions return, and hands it to the inner functions."""
+"""A policy over the outer functions keeps every promise of the cells, learns what sessions return, and hands it to the
+inner functions."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,8 @@ DISCOUNT = 0.9
 
 
 def log():
-    """Every level, state and action once, each followed by a row of its next state; the level ahead is left to the chain."""
+    """Every level, state and action once, each followed by a row of its next state; the level ahead is left to the
+    chain."""
     rows = [(c, s, a) for c in range(2) for s in range(3) for a in range(2)]
     level, state, action = (np.array(column) for column in zip(*rows))
     where = {row: number for number, row in enumerate(rows)}

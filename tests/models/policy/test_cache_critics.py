@@ -1,4 +1,5 @@
-"""Critics in eigen coordinates are the coupled ones, exactly, where load does not move the states, and not where it does."""
+"""Critics in eigen coordinates are the coupled ones, exactly, where load does not move the states, and not where it
+does."""
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_identity(chain, seed):
 
 
 def test_its_error_where_load_moves_the_states():
-    """The more the states' moves depend on the level, the more is lost by one kernel for all; a part of it at full dependence."""
+    """The more the states' moves depend on the level, the more is lost by one kernel for all; a part of it at full
+    dependence."""
     random = np.random.default_rng(0)
     common, own, rewards = kernel(random, 7, 7), kernel(random, 2, 7, 7), random.normal(size=(2, 7))
     share = np.linalg.matrix_power(TWO.T, 200)[:, 0]
@@ -110,7 +112,8 @@ def learnt():
 
 
 def test_errors_of_td_in_order(learnt):
-    """Root mean square errors in deviations of the values, over 20 seeds: eigen below expected below coupled, each by a paired interval."""
+    """Root mean square errors in deviations of the values, over 20 seeds: eigen below expected below coupled, each by a
+    paired interval."""
     exact, found, _ = learnt
     errors = {form: np.sqrt(((value - exact) ** 2).mean(axis=(1, 2))) / exact.std() for form, value in found.items()}
     for less, more in (("eigen", "expected"), ("expected", "coupled")):
@@ -119,7 +122,8 @@ def test_errors_of_td_in_order(learnt):
 
 
 def test_the_gain_is_in_learning_about_all_levels_at_once(learnt):
-    """Updating every level in its own coordinates, by the chain's mean and the same reward means, gives the same values."""
+    """Updating every level in its own coordinates, by the chain's mean and the same reward means, gives the same
+    values."""
     _, found, (states, levels, rewards) = learnt
     value, mean, seen = np.zeros((2, 6)), np.zeros((2, 6)), np.zeros((2, 6))
     for s, to, c, reward in zip(states[0], states[0][1:], levels[0], rewards[0]):

@@ -19,7 +19,8 @@ QUICK = ExpertCloningSettings(hidden=16, width=6, centroids=2, batch=64, epochs=
 
 
 def log(random, count=400):
-    """Return states, actions and tiers; the higher a tier, the further its action is turned, whatever the state's first number."""
+    """Return states, actions and tiers; the higher a tier, the further its action is turned, whatever the state's first
+    number."""
     states, tier = random.normal(size=(count, 4)), random.integers(3, size=count)
     states[:, 1] += 3 * tier
     angle = states[:, 0] + tier

@@ -1,4 +1,5 @@
-"""Random ranking graphs over two inputs, one of the request and one of the candidates, for the tests of the rewriter."""
+"""Random ranking graphs over two inputs, one of the request and one of the candidates, for the tests of the
+rewriter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The pair field of intents keeps the promises of fields; its numbers by their definitions; offline and online are the same bytes."""
+"""The pair field of intents keeps the promises of fields; its numbers by their definitions; offline and online are the
+same bytes."""
 
 import weakref
 
@@ -31,7 +32,8 @@ def vectors(board):
 
 @pytest.fixture(scope="module")
 def rows(board, vectors):
-    """Each user foresees two items, the first with three quarters of the weight; users of a multiple of five foresee nothing."""
+    """Each user foresees two items, the first with three quarters of the weight; users of a multiple of five foresee
+    nothing."""
     frame = exposures_of(board)
     users = np.arange(board.n_users)
     wanted = np.stack([users % board.n_items, (3 * users + 1) % board.n_items], axis=1)

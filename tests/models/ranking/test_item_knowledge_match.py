@@ -1,4 +1,5 @@
-"""The pair field of item knowledge keeps the promises of fields, counts a text from its time, and takes its texts along."""
+"""The pair field of item knowledge keeps the promises of fields, counts a text from its time, and takes its texts
+along."""
 
 from dataclasses import replace
 
@@ -97,7 +98,8 @@ def test_a_text_counts_from_its_time_on(board, rows, table, path, tmp_path):
     found, whole = (one.matrix(Rows(board, rows)) for one in (field, always))
     before, candidate = (rows["time"] < middle).to_numpy(), (rows["item"] < 4).to_numpy()
     assert not found[before & candidate].any() and whole[before & candidate].any()
-    # From that time on the cosines are those of texts that had always been there; the map is learnt anew at the next refresh.
+    # From that time on the cosines are those of texts that had always been there; the map is learnt anew at the next
+    # refresh.
     assert np.array_equal(found[~before, :5], whole[~before, :5])
     numbers = np.arange(board.n_items)
     assert field.known_at(numbers, middle - 1).tolist() == [-1] * 4 + list(range(4, board.n_items - 1)) + [-1]

@@ -21,7 +21,8 @@ pytest.importorskip("onnxruntime")
 helper, types = onnx.helper, onnx.TensorProto
 USERS, ITEMS, AS_OFS = np.array([3, 0, 59]), np.array([7, 79, 7]), np.array([1_577_836_800_000_000, 5, 6])
 POSITIVE = 1 / (1 + np.exp(-0.75))
-"""What the classifier gives to pairs of different ids, which all of these are: the logistic function of its intercept."""
+"""What the classifier gives to pairs of different ids, which all of these are: the logistic function of its
+intercept."""
 
 
 def write(path: Path, nodes: Sequence[Any], outputs: Sequence[Any], kind: int = types.STRING) -> Path:
@@ -47,7 +48,8 @@ def classifier(
     classes: tuple[int, ...] = (0, 1),
     post: str = "LOGISTIC",
 ) -> Path:
-    """A logistic classifier with its label first, as skl2onnx and onnxmltools export it, with and without ``zipmap``."""
+    """A logistic classifier with its label first, as skl2onnx and onnxmltools export it, with and without
+    ``zipmap``."""
     several, label, given = len(classes) > 2, names[0], names[1]
     sign = [-1.0, 1.0, 0.0][: len(classes)]
     raw = "probabilities" if zipmap else given

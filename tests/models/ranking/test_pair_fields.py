@@ -1,4 +1,5 @@
-"""Pair fields keep the promises of fields; offline and online are the same bytes; new items have a place from their text."""
+"""Pair fields keep the promises of fields; offline and online are the same bytes; new items have a place from their
+text."""
 
 import threading
 from dataclasses import replace

@@ -26,7 +26,8 @@ SMALL = {"hidden": (8, 6), "min_steps": 1, "device": "cpu", "dropout": 0.0, "ran
 
 
 def surveyed():
-    """A checkerboard whose requests show ten items and of which every fifth row is answered, by whether clicks on the item convert."""
+    """A checkerboard whose requests show ten items and of which every fifth row is answered, by whether clicks on the
+    item convert."""
     board = checkerboard()
     events = board.events.with_row_index("row").with_columns(
         timestamp=pl.from_epoch(pl.col("time") // 3_600_000_000 // 10 * 36_000, time_unit="s"),

@@ -1,4 +1,5 @@
-"""The cost-optimal threshold against brute force, a closed form of stalls, propensities, and what an empty pool changes."""
+"""The cost-optimal threshold against brute force, a closed form of stalls, propensities, and what an empty pool
+changes."""
 
 import sys
 from itertools import permutations, product
@@ -40,7 +41,8 @@ def candidates(count, seed=0, width=8):
 
 
 def stalls(requests, slate):
-    """Return the closed form under a constant bandwidth and an empty buffer: 20 seconds, 2 of them at the start, 1 of patience."""
+    """Return the closed form under a constant bandwidth and an empty buffer: 20 seconds, 2 of them at the start, 1 of
+    patience."""
     bandwidth = np.array([SPEEDS[name] for name in requests.columns["network"]])[:, None]
     bitrate = ITEMS["bitrate"][slate.items]
     return (bandwidth < stall_threshold(bitrate, np.full(bitrate.shape, 20.0), np.zeros(bitrate.shape), 2.0, 1.0)) * 1.0

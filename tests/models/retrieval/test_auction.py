@@ -1,4 +1,5 @@
-"""The auction against brute force and a linear programme; capacity holds whatever is asked, and no item's turn counts."""
+"""The auction against brute force and a linear programme; capacity holds whatever is asked, and no item's turn
+counts."""
 
 from itertools import combinations, product
 

@@ -38,7 +38,8 @@ ENCODER = QUICK.model_copy(update={"diffusion": False})
 
 
 def log_of(users=160, behaviours=("view", "buy")) -> Dataset:
-    """Return a log of users who view one item again and again and buy another one; which of the two comes next is drawn."""
+    """Return a log of users who view one item again and again and buy another one; which of the two comes next is
+    drawn."""
     random, rows = np.random.default_rng(0), []
     for user in range(users):
         own = random.choice(ITEMS, size=2, replace=False)
@@ -82,7 +83,8 @@ def fitted(encoder, two_items):
 
 
 def right(model, data, depth=1):
-    """Return the share of users among whose first answers is the item that they take under the target behaviour, of those who did before."""
+    """Return the share of users among whose first answers is the item that they take under the target behaviour, of
+    those who did before."""
     requests = requests_of(data, 80)
     own = data.events.filter(pl.col("behaviour") == model.settings.target).group_by("user").agg(pl.col("item").first())
     wanted = np.full(data.n_users, -1)
@@ -106,7 +108,8 @@ def test_the_encoder_tells_behaviours_apart(two_items, encoder):
 
 
 def test_the_condition_does_not_say_which_item_belongs_to_the_behaviour(two_items, encoder, fitted):
-    """With the behaviour masked, as in training, the user's two items are found and mixed up; shown it, as released, the sampler is handed the answer."""
+    """With the behaviour masked, as in training, the user's two items are found and mixed up; shown it, as released,
+    the sampler is handed the answer."""
     assert right(fitted, two_items) < 0.85 and right(fitted, two_items, 2) > 0.6
     shown = with_encoder(encoder, two_items, as_released=("masking",))
     assert right(shown, two_items) > right(fitted, two_items) + 0.15

@@ -77,7 +77,8 @@ def test_guidance_0_is_the_conditional_prediction():
 
 
 def test_guidance_as_released_adds_a_sample_begun_at_the_other(monkeypatch):
-    """With a denoiser that returns one value told the behaviour and another untold, the released sum is (1 + w) a + w b, not (1 + w) a − w b."""
+    """With a denoiser that returns one value told the behaviour and another untold, the released sum is (1 + w) a + w
+    b, not (1 + w) a − w b."""
     started = []
 
     def constant(noisy, step, agnostic, told):
@@ -114,7 +115,8 @@ def trained(network):
 
 
 def test_gradients_stop():
-    """The diffusion's loss trains the denoiser alone; the head's, on samples, neither it nor the encoder nor the items' vectors."""
+    """The diffusion's loss trains the denoiser alone; the head's, on samples, neither it nor the encoder nor the items'
+    vectors."""
     network = network_of()
     told, step = torch.tensor([True, False]), torch.tensor([3, 20])
     network.transfer_loss(HISTORIES, BEHAVIOURS, PLACES, told, step, noise()).sum().backward()

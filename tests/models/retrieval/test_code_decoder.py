@@ -1,4 +1,5 @@
-"""The contract, an order that only a sequence model sees, exhaustive scores, items that come and go, and the options."""
+"""The contract, an order that only a sequence model sees, exhaustive scores, items that come and go, and the
+options."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -37,7 +38,8 @@ QUICK = CodeDecoderSettings(
 
 @pytest.fixture(scope="module")
 def circle() -> Dataset:
-    """Users who step through a circle of items, forwards; popularity and co-occurrence say nothing about the next one."""
+    """Users who step through a circle of items, forwards; popularity and co-occurrence say nothing about the next
+    one."""
     random = np.random.default_rng(0)
     rows = [
         (f"u{user:02d}", f"i{(start + step) % ITEMS:02d}", datetime(2024, 1, 1) + timedelta(hours=step))

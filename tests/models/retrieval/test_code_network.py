@@ -1,4 +1,5 @@
-"""The plain decoder is GPT-NeoX; cached equals uncached; options that start as the identity are; costs are as the formulas say."""
+"""The plain decoder is GPT-NeoX; cached equals uncached; options that start as the identity are; costs are as the
+formulas say."""
 
 import numpy as np
 import pytest
@@ -146,7 +147,8 @@ def test_options_that_start_as_the_identity(options):
     ids=["plain", "heads", "thinking"],
 )
 def test_block_calls_per_item(options, calls, monkeypatch):
-    """L codes through D blocks are D · L calls; with sequential heads D + L − 1; with a step before each code 2 · D · L."""
+    """L codes through D blocks are D · L calls; with sequential heads D + L − 1; with a step before each code 2 · D ·
+    L."""
     network, counted = network_of(**options), []
     forward = PrefixBlock.forward
     monkeypatch.setattr(PrefixBlock, "forward", lambda self, *parts: counted.append(1) or forward(self, *parts))

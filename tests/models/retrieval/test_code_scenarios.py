@@ -35,7 +35,8 @@ SETTINGS = CodeDecoderSettings(
 
 @pytest.fixture(scope="module")
 def mall() -> Dataset:
-    """Users who take items 0 to 3 in the shop and 4 to 7 live; item 3 is at home in the shop, item 7 live, the others everywhere."""
+    """Users who take items 0 to 3 in the shop and 4 to 7 live; item 3 is at home in the shop, item 7 live, the others
+    everywhere."""
     random = np.random.default_rng(0)
     rows = [
         (f"u{user:02d}", f"i{4 * live + random.integers(4)}", datetime(2024, 1, 1) + timedelta(hours=hour), place)

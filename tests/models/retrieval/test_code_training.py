@@ -25,7 +25,8 @@ def shop() -> Dataset:
 
 
 def dataset_of(log: dict[str, str]) -> Dataset:
-    """Return a dataset of users' clicks and exposures, an hour apart; those of a list, joined without spaces, are at the same time."""
+    """Return a dataset of users' clicks and exposures, an hour apart; those of a list, joined without spaces, are at
+    the same time."""
     rows = [
         (user, f"i{shown[at + 1]}", datetime(2024, 1, 1) + timedelta(hours=hour), int(shown[at] == "+"))
         for user, entries in log.items()

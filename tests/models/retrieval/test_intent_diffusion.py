@@ -1,4 +1,5 @@
-"""The order of a log is found by sampling; the target is not shown but in the mode that says so; nothing leaks a gradient."""
+"""The order of a log is found by sampling; the target is not shown but in the mode that says so; nothing leaks a
+gradient."""
 
 from datetime import datetime, timedelta
 
@@ -102,7 +103,8 @@ def test_the_sampler_goes_where_the_next_item_is(circle, fitted):
 
 
 def test_the_released_mode_shows_the_tower_its_target():
-    """Where the next item is random nothing can be learnt; the noised target is seen all the same, and is missing when it counts."""
+    """Where the next item is random nothing can be learnt; the noised target is seen all the same, and is missing when
+    it counts."""
     chance = log_of(lambda random, item: int(random.integers(ITEMS)), users=120)
     losses = {}
     for intent in ("sampled", "noised_target"):

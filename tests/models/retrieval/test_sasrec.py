@@ -31,7 +31,8 @@ ITEMS = 12
 
 @pytest.fixture(scope="module")
 def circle() -> Dataset:
-    """Users who step through a circle of items, forwards; popularity and co-occurrence say nothing about the next one."""
+    """Users who step through a circle of items, forwards; popularity and co-occurrence say nothing about the next
+    one."""
     random = np.random.default_rng(0)
     rows = [
         (f"u{user}", f"i{(start + step) % ITEMS:02d}", datetime(2024, 1, 1) + timedelta(hours=step))

@@ -1,1 +1,2 @@
-"""Inspect a folder of unfamiliar files: collect facts about columns, find keys between files, and propose a mapping with reasons."""
+"""Inspect a folder of unfamiliar files: collect facts about columns, find keys between files, and propose a mapping
+with reasons."""

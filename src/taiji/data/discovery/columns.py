@@ -1,4 +1,5 @@
-"""Collect facts about a column of an unfamiliar file: the kind and number of its values, and whether they can be times."""
+"""Collect facts about a column of an unfamiliar file: the kind and number of its values, and whether they can be
+times."""
 
 from __future__ import annotations
 

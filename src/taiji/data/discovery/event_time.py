@@ -77,7 +77,8 @@ def _unit_reason(unit: str) -> str:
 
 
 def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
-    """If another column holds the time of day, return the facts about the combined times; otherwise return ``column``."""
+    """If another column holds the time of day, return the facts about the combined times; otherwise return
+    ``column``."""
     clock = answers.pop("events.timestamp.clock", "")
     sure, reasons = 1.0, ANSWERED
     if not clock and column.kind in ("time", "integer") and not column.units and _day_only(log, column):

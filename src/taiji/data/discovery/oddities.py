@@ -1,4 +1,5 @@
-"""Describe prices that may be in cents or in several currencies, and unused columns that hold the time of a purchase."""
+"""Describe prices that may be in cents or in several currencies, and unused columns that hold the time of a
+purchase."""
 
 from __future__ import annotations
 

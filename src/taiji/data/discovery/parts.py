@@ -103,7 +103,8 @@ def id_score(column: Column, meaning: str) -> Score:
 
 
 def time_score(column: Column) -> Score:
-    """Score a column as the time of an event. A column that is empty in most rows is probably the time of something else."""
+    """Score a column as the time of an event. A column that is empty in most rows is probably the time of something
+    else."""
     score, reasons = _time_score(column)
     return (score if column.present >= 0.5 * column.rows else 0.4 * score), reasons
 

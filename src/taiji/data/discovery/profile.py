@@ -1,4 +1,5 @@
-"""Choose the user columns for prompts: no ids, no contact data, no personal text, and nothing that leaks the outcome."""
+"""Choose the user columns for prompts: no ids, no contact data, no personal text, and nothing that leaks the
+outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Turn facts about a folder's files into a proposed mapping. Every guess has a confidence and reasons, and every doubt is reported.
+"""Turn facts about a folder's files into a proposed mapping. Every guess has a confidence and reasons, and every doubt
+is reported.
 
-The evidence comes from names, values, and key relations between files. If the scores of the best two candidates for a required role are close, the role is
-not guessed. It becomes a :class:`Question`.
+The evidence comes from names, values, and key relations between files. If the scores of the best two candidates for a
+required role are close, the role is not guessed. It becomes a :class:`Question`.
 """
 
 from __future__ import annotations
@@ -76,11 +77,13 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
 
     Args:
         tables: tables of the folder.
-        answers: the user's choices by key of the mapping: a column for ``events.user_id``, a file name for ``items.file``.
+        answers: the user's choices by key of the mapping: a column for ``events.user_id``, a file name for
+            ``items.file``.
         name: default name of the dataset.
 
     Raises:
-        InputError: an answer names a missing file, or no file can be a log; see :func:`taiji.data.discovery.assign.assign`.
+        InputError: an answer names a missing file, or no file can be a log; see
+            :func:`taiji.data.discovery.assign.assign`.
         ConfigError: an answer names a missing column or an unknown key of the mapping.
     """
     answers = _flatten_timestamp(dict(answers or {}))
@@ -357,7 +360,8 @@ class _ProposalBuilder:
         return [file.ids(str(self.proposal.guesses[key].value)) for file, key in named if key in self.proposal.guesses]
 
     def further(self) -> None:
-        """Propose further labels of the log, and roles for the columns that describe a request and how its items were displayed."""
+        """Propose further labels of the log, and roles for the columns that describe a request and how its items were
+        displayed."""
         log = self.roles.events
         taken = self.taken | self.item_columns | self.user_columns
         item = self.proposal.guesses.get("events.item_id")
@@ -436,7 +440,8 @@ class _ProposalBuilder:
             )
 
     def _apply_remaining_answers(self) -> None:
-        """Apply the answers that have not been used yet. Any key of the mapping takes a value in YAML; ``null`` omits the key."""
+        """Apply the answers that have not been used yet. Any key of the mapping takes a value in YAML; ``null`` omits
+        the key."""
         models: dict[str, type[Settings]] = {"items": ItemsMapping, "events": EventsMapping, "users": UsersMapping}
         for key in list(self.answers):
             section, _, part = key.partition(".")

@@ -75,7 +75,8 @@ class Table:
         header: column names for a CSV without a header line.
         broken: invalid lines among the inspected ones.
         partition: columns whose values come from the names of folders.
-        sequences: columns of a RecBole atomic file (``.inter``, ``.item``, ``.user``) that hold several values separated by spaces.
+        sequences: columns of a RecBole atomic file (``.inter``, ``.item``, ``.user``) that hold several values
+            separated by spaces.
         above: lines above the header.
     """
 
@@ -226,7 +227,8 @@ def _versions(files: list[Path]) -> bool:
 
 
 def _signature(path: Path) -> tuple[str, ...]:
-    """Return the column names of a file, or an empty tuple if they cannot be read cheaply or the first line holds values."""
+    """Return the column names of a file, or an empty tuple if they cannot be read cheaply or the first line holds
+    values."""
     try:
         if kind_of(path) in PARQUET:
             return tuple(sorted(columns_of(Part(path))))
@@ -398,7 +400,8 @@ def _separator(path: Path) -> tuple[str, list[list[str]]]:
 
 
 def _no_header(rows: list[list[str]]) -> bool:
-    """Return True if the first line is not a header: it contains a number, a date, or values that occur in the lines below."""
+    """Return True if the first line is not a header: it contains a number, a date, or values that occur in the lines
+    below."""
     cells = [cell.strip() for cell in rows[0]] if rows else []
     if any(NUMBER.match(cell) or time_forms(pl.Series([cell])) for cell in cells if any(map(str.isdigit, cell))):
         return True

@@ -42,7 +42,8 @@ class Unusable:
 
 
 def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
-    """Count rows without an id, a time or a click label, ids missing from their table, items without a title, and broken lines and cells."""
+    """Count rows without an id, a time or a click label, ids missing from their table, items without a title, and
+    broken lines and cells."""
     log = roles.events
     reasons: list[str] = []
     shares = [0.0]

@@ -84,7 +84,8 @@ def meanings(name: str) -> frozenset[str]:
 
 
 def negated(name: str, vocabulary: str) -> bool:
-    """Return True if a name negates a word of the vocabulary: ``not_clicked``, ``unclicked``, ``no_purchase``, ``未点击``."""
+    """Return True if a name negates a word of the vocabulary: ``not_clicked``, ``unclicked``, ``no_purchase``,
+    ``未点击``."""
     words = parts(name)
     if tuple(words[:2]) in NUMBER_OF:
         return False

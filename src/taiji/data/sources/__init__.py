@@ -1,4 +1,5 @@
-"""Data sources: named datasets, sources of other packages, and a user's own files. All of them are read into the same checked tables."""
+"""Data sources: named datasets, sources of other packages, and a user's own files. All of them are read into the same
+checked tables."""
 
 from __future__ import annotations
 
@@ -45,13 +46,15 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``sequences:FILE``; ``world:SCENARIO``;
-            ``package.module:Name`` (or an entry point) of another package's source; or a path: a folder of a known layout, a folder with a
-            ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder of its files.
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``sequences:FILE``;
+            ``world:SCENARIO``; ``package.module:Name`` (or an entry point) of another package's source; or a path: a
+            folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder
+            of its files.
         mapping: YAML file that assigns a role to each column (``docs/data.md``).
         seed: random seed for sampling non-clicks and users.
         users: number of users to sample; None keeps all users.
-        non_clicks: largest number of exposures without a click to sample, per trip or per click; None uses the default of the source.
+        non_clicks: largest number of exposures without a click to sample, per trip or per click; None uses the default
+            of the source.
         domain: domain of the items, which overrides the domain of the source.
 
     Raises:

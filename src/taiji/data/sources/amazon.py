@@ -1,4 +1,5 @@
-"""Read Amazon reviews: a folder with JSON lines of reviews and metadata, or a folder with interactions.csv and items.jsonl."""
+"""Read Amazon reviews: a folder with JSON lines of reviews and metadata, or a folder with interactions.csv and
+items.jsonl."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ MILLISECONDS = 10**11
 
 
 def layout(folder: Path) -> str | None:
-    """Return the layout of a folder: ``"prepared"`` (interactions.csv, items.jsonl), ``"raw"`` (JSON lines of reviews and meta_* files), or None."""
+    """Return the layout of a folder: ``"prepared"`` (interactions.csv, items.jsonl), ``"raw"`` (JSON lines of reviews
+    and meta_* files), or None."""
     if all((folder / file).is_file() for file in PREPARED):
         return "prepared"
     reviews, metadata = _raw_files(folder)
@@ -40,7 +42,8 @@ def layout(folder: Path) -> str | None:
 
 
 def plain_text(value: Any) -> str:
-    """Remove markup from a text: strip tags, comments, styles and scripts, decode entities, and collapse white space. The texts of a list are joined."""
+    """Remove markup from a text: strip tags, comments, styles and scripts, decode entities, and collapse white space.
+    The texts of a list are joined."""
     if isinstance(value, (list, tuple)):
         return " ".join(filter(None, map(plain_text, value)))
     if not isinstance(value, str):
@@ -175,7 +178,8 @@ def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]
 
 
 def _drop_repeated_reviews(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Keep the first review of each user, product and time, and return a note on the others. Published files contain repeated reviews."""
+    """Keep the first review of each user, product and time, and return a note on the others. Published files contain
+    repeated reviews."""
     kept = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     repeated = len(ratings) - len(kept)
     return kept, [

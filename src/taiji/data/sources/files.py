@@ -40,7 +40,8 @@ def read_table(
     decimal: str = ".",
     broken: list[Broken] | None = None,
 ) -> pl.DataFrame:
-    """Read columns of a Parquet, CSV/TSV, Excel or JSON-lines file (possibly ``.gz``), or of a table in several such files.
+    """Read columns of a Parquet, CSV/TSV, Excel or JSON-lines file (possibly ``.gz``), or of a table in several such
+    files.
 
     Args:
         path: file, folder of parts (possibly hive partitions), or pattern (``log-*.csv``).
@@ -167,7 +168,8 @@ def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Expand the fields of nested objects into separate columns (``user.id``), and convert categorical columns to text."""
+    """Expand the fields of nested objects into separate columns (``user.id``), and convert categorical columns to
+    text."""
     while any(isinstance(kind, pl.Struct) for kind in frame.schema.values()):
         made: list[pl.Series] = []
         for values in frame.get_columns():
@@ -208,7 +210,8 @@ def _csv_columns(
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     if missing := [name for name in columns or {} if name not in names]:
         raise explained(path, separator) or _column_missing(path, separator, names, missing[0], header is None, columns)
-    # Reading typed values takes a fraction of the memory. If a value does not fit its type, the file is read again as text to find it.
+    # Reading typed values takes a fraction of the memory. If a value does not fit its type, the file is read again as
+    # text to find it.
     kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
     return names if header else None, kinds
 
@@ -241,7 +244,8 @@ def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None
     """Add invalid lines to a list, or raise an error if there is no list.
 
     Raises:
-        InputError: ``broken`` is None and there are invalid lines. The message names the file and the lines, and says how to skip them.
+        InputError: ``broken`` is None and there are invalid lines. The message names the file and the lines, and says
+            how to skip them.
     """
     if broken is not None:
         broken.extend(found)
@@ -328,7 +332,8 @@ def demand_flat(values: pl.Series, path: str | Path) -> None:
 
 
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
-    """Convert values to ``"number"``, ``"integer"`` or ``"text"``. An empty text becomes null; any other invalid value raises an error with its rows."""
+    """Convert values to ``"number"``, ``"integer"`` or ``"text"``. An empty text becomes null; any other invalid value
+    raises an error with its rows."""
     demand_flat(values, path)
     result = values
     if values.dtype == pl.String and kind != "text":
@@ -379,7 +384,8 @@ def read_sheet(path: Path) -> pl.DataFrame:
 
 
 def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON-lines file (possibly ``.gz``) one by one. A file with one array of objects is accepted too.
+    """Yield the objects of a JSON-lines file (possibly ``.gz``) one by one. A file with one array of objects is
+    accepted too.
 
     Args:
         path: the file.

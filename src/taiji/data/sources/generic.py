@@ -120,8 +120,8 @@ class Files(Source):
     def load(self, settings: DataSettings, seed: int) -> Tables:
         """Read the files that the mapping describes.
 
-        Ids in a CSV stay text, without surrounding spaces. Ids of the events take the spelling of their table. If the types of an id differ between
-        tables, the ids become text.
+        Ids in a CSV stay text, without surrounding spaces. Ids of the events take the spelling of their table. If the
+        types of an id differ between tables, the ids become text.
 
         Args:
             settings: settings of the source; ``non_clicks`` overrides the number in the mapping.
@@ -262,7 +262,8 @@ def _unique(
 ) -> pl.DataFrame:
     """Return one row per id.
 
-    Equal rows are merged. If rows of an id differ and the mapping allows it, the first one is kept; rows with a title take precedence.
+    Equal rows are merged. If rows of an id differ and the mapping allows it, the first one is kept; rows with a title
+    take precedence.
 
     Raises:
         InputError: rows of an id differ, and the mapping does not set ``one_per_id``.
@@ -454,7 +455,8 @@ def _single(cells: Cells, column: str, role: str) -> pl.Series:
 
 
 def _values(cells: Cells, column: str) -> pl.Series:
-    """Return a column with the type of its values. Texts of a CSV become numbers if every value is a number (``007`` is not)."""
+    """Return a column with the type of its values. Texts of a CSV become numbers if every value is a number (``007`` is
+    not)."""
     values = cells.frame[column]
     if values.dtype.is_float():
         return cells.number(column, column)

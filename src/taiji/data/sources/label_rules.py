@@ -29,7 +29,8 @@ class Label:
 
     Attributes:
         column: column to read; None for a constant.
-        sign: ``>= <= == != > <``, ``in``, ``not in``, ``is null`` or ``is not null``; None if the column or the constant is the label itself.
+        sign: ``>= <= == != > <``, ``in``, ``not in``, ``is null`` or ``is not null``; None if the column or the
+            constant is the label itself.
         value: value to compare with (a tuple for ``in`` and ``not in``), or the constant.
     """
 
@@ -81,7 +82,8 @@ def parse_rule(rule: bool | int | str) -> Rule:
 
 
 def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
-    """Evaluate a rule in each row by three-valued logic, with null for unknown: ``unknown or true`` is true, ``unknown and true`` is unknown.
+    """Evaluate a rule in each row by three-valued logic, with null for unknown: ``unknown or true`` is true, ``unknown
+    and true`` is unknown.
 
     Args:
         rule: rule to evaluate.

@@ -50,7 +50,8 @@ def readable_title(title: str) -> str:
 
 
 def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
-    """Read a MovieLens folder. The category levels are the first three genres of a film in the order of the file; they are not a hierarchy.
+    """Read a MovieLens folder. The category levels are the first three genres of a film in the order of the file; they
+    are not a hierarchy.
 
     Raises:
         InputError: the folder has none of the layouts, or a file is broken.
@@ -162,7 +163,8 @@ def _below(text: str, most: int) -> bool:
 
 
 def _read_1m(folder: Path) -> Frames:
-    # Reading "::" as the separator ":" gives an empty column after every field. The fields are numbers, so none contains a colon.
+    # Reading "::" as the separator ":" gives an empty column after every field. The fields are numbers, so none
+    # contains a colon.
     columns = ["userId", "_1", "movieId", "_2", "rating", "_3", "timestamp"]
     kinds: dict[str, str | None] = {
         "userId": "integer",

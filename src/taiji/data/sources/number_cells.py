@@ -1,4 +1,5 @@
-"""Parse cells as numbers. Decimal and thousands separators are inferred from a column as a whole; currencies and words for missing values are recognised."""
+"""Parse cells as numbers. Decimal and thousands separators are inferred from a column as a whole; currencies and words
+for missing values are recognised."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
     Args:
         values: numbers, booleans or texts.
-        form: notation of the numbers in texts. Currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are recognised in every notation.
+        form: notation of the numbers in texts. Currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are
+            recognised in every notation.
     """
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         numbers = values.cast(pl.Float64)
@@ -66,7 +68,8 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
 
 def _parsed(texts: pl.Series, form: NumberForm, bare: Callable[[], pl.Series]) -> pl.Series:
-    """Parse stripped texts; ``bare`` returns them without currencies, and is called only if some of them do not fit the notation."""
+    """Parse stripped texts; ``bare`` returns them without currencies, and is called only if some of them do not fit the
+    notation."""
     fits = texts.str.contains(_pattern(form))
     if not bool(fits.all()):  # all() ignores nulls
         texts = bare()
@@ -103,7 +106,8 @@ def broken(values: pl.Series, read: pl.Series) -> pl.Series:
 
 
 def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
-    """Return the possible notations of the numbers in a column of texts: several if the cells are ambiguous, none if too few are numbers."""
+    """Return the possible notations of the numbers in a column of texts: several if the cells are ambiguous, none if
+    too few are numbers."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows")
     cells, rows = counts[values.name], counts["rows"]
     if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):

@@ -1,4 +1,5 @@
-"""Turn ratings into exposures: a rating is a click, a high rating is a conversion, and non-clicks are sampled from items popular at the time."""
+"""Turn ratings into exposures: a rating is a click, a high rating is a conversion, and non-clicks are sampled from
+items popular at the time."""
 
 from __future__ import annotations
 
@@ -32,10 +33,12 @@ def from_ratings(
     notes: tuple[str, ...] = (),
     files: Mapping[str, str] | None = None,
 ) -> Tables:
-    """Make tables from ratings. Every rating is an exposure with a click; a rating of at least 4 is a conversion, which is known immediately.
+    """Make tables from ratings. Every rating is an exposure with a click; a rating of at least 4 is a conversion, which
+    is known immediately.
 
     Args:
-        ratings: columns ``user_id``, ``item_id``, ``timestamp`` (Datetime) and ``rating``; rows of equal times are in their true order.
+        ratings: columns ``user_id``, ``item_id``, ``timestamp`` (Datetime) and ``rating``; rows of equal times are in
+            their true order.
         items: whole catalogue, as in :class:`Tables`; with ``keep_users``, only the items in the events of the sampled
             users are kept.
         users: users, as in :class:`Tables`; None uses only the ids in the ratings.

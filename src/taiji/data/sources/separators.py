@@ -1,4 +1,5 @@
-"""Recognise the separator of a delimited text, and explain a file that is not separated as assumed, or is not a table."""
+"""Recognise the separator of a delimited text, and explain a file that is not separated as assumed, or is not a
+table."""
 
 from __future__ import annotations
 

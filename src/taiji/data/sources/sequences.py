@@ -28,7 +28,8 @@ NOTE = (
 
 
 class Sequences(Source):
-    """Source ``sequences:PATH``, where the path is a text file of lines ``user item item …``, or a folder with a ``sequences.txt``."""
+    """Source ``sequences:PATH``, where the path is a text file of lines ``user item item …``, or a folder with a
+    ``sequences.txt``."""
 
     takes = "FILE"
 

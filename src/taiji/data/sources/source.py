@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 class Source(ABC):
     """Reader of one kind of log.
 
-    ``data.source`` names a subclass by its import path (``my_package.sources:Name``), or by the name of an entry point in
-    the group ``taiji.sources``. The text after a further colon is the argument.
+    ``data.source`` names a subclass by its import path (``my_package.sources:Name``), or by the name of an entry point
+    in the group ``taiji.sources``. The text after a further colon is the argument.
 
     Args:
-        argument: text after the colon (``movielens:FOLDER``), or the path that :meth:`recognises` accepted; otherwise empty.
+        argument: text after the colon (``movielens:FOLDER``), or the path that :meth:`recognises` accepted; otherwise
+            empty.
     """
 
     takes: ClassVar[str] = ""
@@ -39,7 +40,8 @@ class Source(ABC):
         """Return the tables of the log. The caller validates them.
 
         Args:
-            settings: settings whose ``users`` and ``non_clicks`` the source applies if it supports them; the caller applies ``domain``.
+            settings: settings whose ``users`` and ``non_clicks`` the source applies if it supports them; the caller
+                applies ``domain``.
             seed: random seed.
         """
 

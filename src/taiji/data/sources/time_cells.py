@@ -11,7 +11,8 @@ import polars as pl
 from taiji.data.sources.number_cells import MOST, PLAIN, NumberForm, as_numbers, stripped
 
 Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
-"""Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written dates."""
+"""Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written
+dates."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
 """First plausible year of an event, and the year after the last plausible one."""
@@ -41,7 +42,8 @@ SHAPES = {
     "%p": "[AaPp][Mm]",
 }
 IMPOSSIBLE = 0.2
-"""A column counts minutes or seconds since midnight if at least this share of its numbers ends in impossible minutes or seconds (two digits of 60 or more).
+"""A column counts minutes or seconds since midnight if at least this share of its numbers ends in impossible minutes or
+seconds (two digits of 60 or more).
 
 Among the minute counts of a whole day (0 to 1439), 4 in 10 end in two digits of 60 or more.
 """
@@ -146,8 +148,8 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
 
     Args:
         days: dates, date-times at midnight, or texts.
-        clock: times, texts, or numbers: hours (``9``), digits of hours, minutes and seconds (``936``, ``93620``), or minutes or seconds since midnight.
-            The kind of numbers is inferred from the whole column.
+        clock: times, texts, or numbers: hours (``9``), digits of hours, minutes and seconds (``936``, ``93620``), or
+            minutes or seconds since midnight. The kind of numbers is inferred from the whole column.
     """
     day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
     joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
@@ -182,7 +184,8 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
 
 
 def time_forms(values: pl.Series) -> tuple[str, ...]:
-    """Return the formats in which nearly all texts of a column are dates. An empty string stands for ISO 8601; several formats mean that the values are ambiguous."""
+    """Return the formats in which nearly all texts of a column are dates. An empty string stands for ISO 8601; several
+    formats mean that the values are ambiguous."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows").head(COMPARED)
     cells, rows = counts[values.name].str.replace_all(r"[\s\u00a0\u202f]+", " "), counts["rows"]
     least = MOST * int(rows.sum())
@@ -238,7 +241,8 @@ def _collect_if_fits(
 
 @cache
 def _shape(form: str) -> re.Pattern[str]:
-    """Return a pattern that matches the start of every date in this format. Matching it is far faster than parsing the date."""
+    """Return a pattern that matches the start of every date in this format. Matching it is far faster than parsing the
+    date."""
     text = re.escape(form).replace(r"\ ", " ")
     for code, shape in SHAPES.items():
         text = text.replace(re.escape(code), shape)
@@ -290,7 +294,8 @@ def _epoch(values: pl.Series, unit: str, form: NumberForm = PLAIN) -> pl.Series:
 
 
 def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Series]:
-    """Split off the time zone after the time of day: return the texts without it, and its offset in microseconds (null without a time zone)."""
+    """Split off the time zone after the time of day: return the texts without it, and its offset in microseconds (null
+    without a time zone)."""
     none = pl.repeat(None, len(texts), dtype=pl.Int64, eager=True)
     if form and ("%z" in form or "%Z" in form or "%:z" in form or "%#z" in form):
         return texts, none

@@ -1,4 +1,5 @@
-"""CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv 2601.18664).
+"""CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv
+2601.18664).
 
 The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The
 paper also smooths the item vectors over co-occurring items before coding; this step is in :mod:`.smoothing`.
@@ -38,7 +39,8 @@ class BalancedRQVAE(RQVAE):
     settings: BalancedRQVAESettings
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
-        """Return ``uniformity`` times the mean squared shortfall from the margin, over all pairs of entries of the same level."""
+        """Return ``uniformity`` times the mean squared shortfall from the margin, over all pairs of entries of the same
+        level."""
         return self.settings.uniformity * shortfall(codebooks, self.settings.margin)
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
@@ -47,7 +49,8 @@ class BalancedRQVAE(RQVAE):
 
 
 def shortfall(codebooks: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean of ``max(0, margin − distance)²`` over all pairs of entries of the same level of codebooks (L, K, w)."""
+    """Return the mean of ``max(0, margin − distance)²`` over all pairs of entries of the same level of codebooks (L, K,
+    w)."""
     size = codebooks.shape[1]
     if size < 2:
         return codebooks.new_zeros(())

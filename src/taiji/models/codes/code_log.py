@@ -16,7 +16,8 @@ ALWAYS = int(np.iinfo(np.int64).min)
 
 @dataclass(frozen=True, eq=False)
 class CodeLog:
-    """Assignments of codes to items, in the order of their times. On equal times, the last assignment of an item counts.
+    """Assignments of codes to items, in the order of their times. On equal times, the last assignment of an item
+    counts.
 
     Attributes:
         times: (T,) time of each assignment, ascending.
@@ -30,7 +31,8 @@ class CodeLog:
 
     @classmethod
     def constant(cls, codes: Array) -> Self:
-        """Return the log of items 0 … N − 1 whose codes (N, L) never change. The assignment of item i has position i."""
+        """Return the log of items 0 … N − 1 whose codes (N, L) never change. The assignment of item i has position
+        i."""
         return cls(np.full(len(codes), ALWAYS), np.arange(len(codes)), codes)
 
     @property
@@ -48,7 +50,8 @@ class CodeLog:
         return np.searchsorted(self.ticks, times, side="right")
 
     def last(self, items: Array, times: Array) -> Array:
-        """Return the position in the log of each item's last assignment at or before a time; −1 if there is none, or if the item is −1.
+        """Return the position in the log of each item's last assignment at or before a time; −1 if there is none, or if
+        the item is −1.
 
         Args:
             items: items, of any shape.
@@ -65,12 +68,14 @@ class CodeLog:
         return np.where(found & (keys[place] // width == items), order[place], -1)
 
     def at_tick(self, tick: int, count: int) -> Array:
-        """Return the position (N,) of the current assignment of items 0 … N − 1 after the first ``tick`` ticks; −1 for none."""
+        """Return the position (N,) of the current assignment of items 0 … N − 1 after the first ``tick`` ticks; −1 for
+        none."""
         return self.last(np.arange(count), self.ticks[tick - 1]) if tick else np.full(count, -1)
 
     @cached_property
     def _sorted(self) -> tuple[Array, Array, int]:
-        """Return the positions (T,) sorted by item and then by tick, their sort keys (T,), and the width of an item's range of keys."""
+        """Return the positions (T,) sorted by item and then by tick, their sort keys (T,), and the width of an item's
+        range of keys."""
         width = len(self.ticks) + 1
         keys = self.items * width + self.tick(self.times)
         order = np.argsort(keys, kind="stable")

@@ -131,7 +131,8 @@ class Coder(LearntComponent):
         return np.asarray(self.reconstruct(distinct.astype(np.int64)), dtype=np.float64)[place]
 
     def residual_energies(self, vectors: Array) -> Array:
-        """Return (L + 1,): the mean squared distance between the vectors and the decoding of their first 0, 1, … L codes."""
+        """Return (L + 1,): the mean squared distance between the vectors and the decoding of their first 0, 1, … L
+        codes."""
         vectors = self._checked(vectors, self.dimension)
         codes = self.encode(vectors)
         levels = range(codes.shape[1] + 1)

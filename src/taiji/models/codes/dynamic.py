@@ -67,7 +67,8 @@ class DynamicCodes:
             codes (N, L).
 
         Raises:
-            InputError: the time is earlier than the last tick, an item is repeated, or there is not one vector per item.
+            InputError: the time is earlier than the last tick, an item is repeated, or there is not one vector per
+                item.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
@@ -95,7 +96,8 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and for each item the index in :attr:`coders` of the coder that assigned them, (N,).
+        """Return the codes (N, L) that items (N,) had at times (N,), and for each item the index in :attr:`coders` of
+        the coder that assigned them, (N,).
 
         A code that was assigned at exactly the given time counts. Before an item's first code, codes and index are −1.
         """

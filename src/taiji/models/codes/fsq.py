@@ -33,7 +33,8 @@ class FSQSettings(CoderSettings):
     """Settings of :class:`FSQ`."""
 
     grid: Grid = (2,) * 8
-    """Number of levels of each direction of a code. Their product, the number of cells, must equal `size` (`()` is a single cell for all vectors)."""
+    """Number of levels of each direction of a code. Their product, the number of cells, must equal `size` (`()` is a
+    single cell for all vectors)."""
 
     @model_validator(mode="after")
     def _cells(self) -> Self:
@@ -47,8 +48,8 @@ class FSQSettings(CoderSettings):
 class FSQ(Coder):
     """Coder that projects vectors onto D directions per code and cuts each direction into equally frequent levels.
 
-    The first code uses the directions of largest variance. The squared residual of the training vectors does not increase from level to level, because
-    the decoding from the first l codes has its own least-squares fit for each l.
+    The first code uses the directions of largest variance. The squared residual of the training vectors does not
+    increase from level to level, because the decoding from the first l codes has its own least-squares fit for each l.
     """
 
     Settings: ClassVar[type[Base]] = FSQSettings
@@ -154,7 +155,8 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
 def even_thresholds(values: Array, grid: Grid) -> Array:
     """Return thresholds (D, T) that cut each column of values (N, D) into its levels, as evenly as ties permit.
 
-    A threshold lies halfway between two neighbouring values. Columns with fewer than T thresholds are padded with infinity.
+    A threshold lies halfway between two neighbouring values. Columns with fewer than T thresholds are padded with
+    infinity.
     """
     ordered, count = np.sort(values, axis=0), len(values)
     out = np.full((len(grid), max(grid, default=1) - 1), np.inf)

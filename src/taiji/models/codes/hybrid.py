@@ -1,4 +1,5 @@
-"""Residual k-means followed by a finite scalar quantiser of the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
+"""Residual k-means followed by a finite scalar quantiser of the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv
+2601.21770).
 
 The coarse levels are clusters, which decoders learn well. The last level has to distinguish items within a cluster. A
 learnt codebook leaves many collisions there, while a grid uses all of its cells.

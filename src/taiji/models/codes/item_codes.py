@@ -57,7 +57,8 @@ class ItemCodes:
         return self.table[items]
 
     def decode(self, codes: Array) -> list[Array]:
-        """Return, for each row of codes (B, L), the items that have these codes, in ascending order: none, one, or several on a collision."""
+        """Return, for each row of codes (B, L), the items that have these codes, in ascending order: none, one, or
+        several on a collision."""
         groups = code_groups(np.concatenate([self.table, np.asarray(codes, np.int64)]))
         mine, asked = groups[: len(self)], groups[len(self) :]
         order = np.argsort(mine, kind="stable")
@@ -66,7 +67,8 @@ class ItemCodes:
         return [order[start:end] for start, end in zip(starts, ends)]
 
     def on(self, dataset: Dataset) -> Dataset:
-        """Return the dataset with the codes as further columns of its items: ``code_1``, ``code_2``, … and :data:`VERSION`.
+        """Return the dataset with the codes as further columns of its items: ``code_1``, ``code_2``, … and
+        :data:`VERSION`.
 
         Raises:
             InputError: the number of items differs.

@@ -15,7 +15,8 @@ BLOCK = 8_000_000
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
-    """Return centroids (size, w) float32 of rows (N, w). If there are at most ``size`` distinct rows, these are the centroids, and the last is repeated.
+    """Return centroids (size, w) float32 of rows (N, w). If there are at most ``size`` distinct rows, these are the
+    centroids, and the last is repeated.
 
     Args:
         rows: (N, w), at least one row.
@@ -38,7 +39,8 @@ def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024
 
 
 def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Array:
-    """Return the nearest centroid of each row, (N,) int64; the first one on ties, so that the result does not depend on rounding errors.
+    """Return the nearest centroid of each row, (N,) int64; the first one on ties, so that the result does not depend on
+    rounding errors.
 
     Args:
         rows: (N, w).

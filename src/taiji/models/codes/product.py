@@ -51,8 +51,8 @@ class ProductSettings(Base):
 class ProductQuantizer:
     """Splits a vector into M sub-vectors and encodes each as its nearest centroid.
 
-    If M does not divide the width, the vector is padded with zeros. If there are fewer training vectors than centroids, the number of centroids is reduced to
-    the number of vectors.
+    If M does not divide the width, the vector is padded with zeros. If there are fewer training vectors than centroids,
+    the number of centroids is reduced to the number of vectors.
 
     Attributes:
         centroids: (M, K, w) float32.
@@ -125,9 +125,10 @@ class ProductQuantizer:
         """Return utilisation, distortion, perplexity and collisions on the given vectors.
 
         Returns:
-            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error divided by the mean squared distance from the mean
-            (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over slots of exp(entropy of the ids); ``collisions``: share of the distinct
-            vectors that have the same ids as another distinct vector.
+            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error divided by the mean
+            squared distance from the mean (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over
+            slots of exp(entropy of the ids); ``collisions``: share of the distinct vectors that have the same ids as
+            another distinct vector.
         """
         vectors = _checked(vectors, self.dimension)
         ids = self.encode(vectors)

@@ -1,4 +1,5 @@
-"""Quality of item codes: collisions, utilisation, entropy, and agreement of two encodings. All functions are pure functions of arrays of codes."""
+"""Quality of item codes: collisions, utilisation, entropy, and agreement of two encodings. All functions are pure
+functions of arrays of codes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ Array = NDArray[Any]
 
 
 def code_groups(codes: Array) -> Array:
-    """Return a group index (N,) for each row of codes (N, L). Equal rows have the same index; indices start at 0 and follow the order of the codes."""
+    """Return a group index (N,) for each row of codes (N, L). Equal rows have the same index; indices start at 0 and
+    follow the order of the codes."""
     if not len(codes):
         return np.zeros(0, np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
@@ -79,7 +81,8 @@ def entropies(codes: Array) -> Array:
 
 
 def agreement(first: Array, second: Array) -> float:
-    """Return the adjusted Rand index of two labellings (N,): 1 if both form the same groups, whatever the labels; 0 on average for random labels."""
+    """Return the adjusted Rand index of two labellings (N,): 1 if both form the same groups, whatever the labels; 0 on
+    average for random labels."""
     count = len(first)
     pairs = count * (count - 1) / 2.0
     both = _pairs(np.stack([first, second], axis=1))
@@ -90,7 +93,8 @@ def agreement(first: Array, second: Array) -> float:
 
 
 def stability(first: Array, second: Array) -> Array:
-    """Return (L,): the agreement of two encodings (N, L) of the same items on the groups that their first 1, 2, … levels form.
+    """Return (L,): the agreement of two encodings (N, L) of the same items on the groups that their first 1, 2, …
+    levels form.
 
     The numbering is ignored: a refit that finds the same groups in a different order is stable.
     """
@@ -99,7 +103,8 @@ def stability(first: Array, second: Array) -> Array:
 
 
 def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
-    """Return the share of colliding items, the surplus items, the size of the largest group, and the utilisation and entropy of each level."""
+    """Return the share of colliding items, the surplus items, the size of the largest group, and the utilisation and
+    entropy of each level."""
     found = {
         "collisions": collisions_by_item(codes),
         "surplus": surplus_items(codes),

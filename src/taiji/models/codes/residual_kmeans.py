@@ -27,8 +27,8 @@ class ResidualKMeansSettings(CoderSettings):
 class ResidualKMeans(Coder):
     """Coder that applies k-means to the vectors, then to their residuals, and so on.
 
-    The mean squared residual of the training vectors does not increase from level to level, because the centroids of a level are means of rows, and each
-    row is assigned to its nearest one.
+    The mean squared residual of the training vectors does not increase from level to level, because the centroids of a
+    level are means of rows, and each row is assigned to its nearest one.
     """
 
     Settings: ClassVar[type[Base]] = ResidualKMeansSettings

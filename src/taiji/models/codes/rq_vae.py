@@ -1,4 +1,5 @@
-"""RQ-VAE: an autoencoder whose latent vector is quantised residual by residual (Lee et al., CVPR 2022; TIGER, NeurIPS 2023)."""
+"""RQ-VAE: an autoencoder whose latent vector is quantised residual by residual (Lee et al., CVPR 2022; TIGER, NeurIPS
+2023)."""
 
 from __future__ import annotations
 
@@ -182,8 +183,8 @@ def quantised(
         commitment: β.
 
     Returns:
-        the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and the residual before each level
-        (L, B, w), without gradient.
+        the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and
+        the residual before each level (L, B, w), without gradient.
     """
     residual, total, pull = latent, torch.zeros_like(latent), latent.new_zeros(())
     codes, before = [], []
@@ -208,7 +209,8 @@ def straight_through(values: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
 
 
 def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor, random: np.random.Generator) -> None:
-    """Move each unused entry (``count`` (L, K) is 0) of ``books`` (L, K, w) to a random row of its level's residuals ``before`` (L, B, w)."""
+    """Move each unused entry (``count`` (L, K) is 0) of ``books`` (L, K, w) to a random row of its level's residuals
+    ``before`` (L, B, w)."""
     with torch.no_grad():
         for book, hits, rows in zip(books, count, before):
             dead = torch.nonzero(hits == 0).flatten()

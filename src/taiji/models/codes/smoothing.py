@@ -21,11 +21,13 @@ def step_weights(alpha: float, steps: int) -> Array:
 def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
     """Return Σ_k β_k H^k (N, d), with H⁰ = X, H^k = (1 − α) Â H^(k−1) + α X, and β from :func:`step_weights`.
 
-    Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new one, keeps its vector.
+    Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new one,
+    keeps its vector.
 
     Args:
         vectors: (N, d), X.
-        pairs: item, other item, and weight > 0, each (P,); from the training log only, so that the test set does not leak into the codes.
+        pairs: item, other item, and weight > 0, each (P,); from the training log only, so that the test set does not
+            leak into the codes.
         alpha: weight of content, in (0, 1]; 1 uses content alone.
         steps: K, the largest number of steps, from item to co-occurring item, over which vectors are averaged.
 

@@ -1,7 +1,7 @@
 """Trie of item codes, stored in sorted arrays, and its restriction to permitted items.
 
-Items with equal codes share a leaf. There is no Python loop over rows or nodes: the nodes of a level are the distinct prefixes in lexicographic order, so the
-children of a node are a contiguous range, ascending by code.
+Items with equal codes share a leaf. There is no Python loop over rows or nodes: the nodes of a level are the distinct
+prefixes in lexicographic order, so the children of a node are a contiguous range, ascending by code.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ class CodeTrie:
 
     Attributes:
         sizes: number of codes per level (L,); a code is in [0, size).
-        offsets: L arrays (n_l + 1,): the children of node v of level l are the nodes ``offsets[l][v]:offsets[l][v + 1]`` of level l + 1.
+        offsets: L arrays (n_l + 1,): the children of node v of level l are the nodes ``offsets[l][v]:offsets[l][v +
+            1]`` of level l + 1.
         codes: L arrays (n_{l + 1},): the code that leads to each node of level l + 1.
         node_of: (L + 1, N) node of each item on each level.
         leaf_offsets: (n_L + 1,) offsets into ``leaf_items`` (N,), the items of each leaf, most popular first.
-        log_shares: (N,) log of each item's share of its leaf: popularity + 1 of the item, divided by the sum of popularity + 1 over the leaf.
+        log_shares: (N,) log of each item's share of its leaf: popularity + 1 of the item, divided by the sum of
+            popularity + 1 over the leaf.
     """
 
     sizes: tuple[int, ...]
@@ -47,7 +49,8 @@ class CodeTrie:
         Args:
             codes: integers, ``0 ≤ codes[:, l] < sizes[l]``.
             sizes: number of codes per level; by default one more than the largest code.
-            popularity: (N,) at least 0, or −1 for an item without a share of its leaf; orders the items that share a leaf. By default all are equal, and the smaller item id comes first.
+            popularity: (N,) at least 0, or −1 for an item without a share of its leaf; orders the items that share a
+                leaf. By default all are equal, and the smaller item id comes first.
 
         Raises:
             InputError: there are no items, or a code is out of range for its level.
@@ -97,11 +100,13 @@ class CodeTrie:
         return 1 if level == 0 else len(self.codes[level - 1])
 
     def children(self, level: int, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return the C children of nodes (R,) of a level, in the order of ``nodes``: the parent's position in ``nodes``, the code, and the child, each (C,)."""
+        """Return the C children of nodes (R,) of a level, in the order of ``nodes``: the parent's position in
+        ``nodes``, the code, and the child, each (C,)."""
         return _ranges(self.offsets[level], nodes, self.codes[level])
 
     def items(self, leaves: Array) -> tuple[Array, Array]:
-        """Return the C items of leaves (R,), the most popular of each leaf first: the leaf's position in ``leaves``, and the item, each (C,)."""
+        """Return the C items of leaves (R,), the most popular of each leaf first: the leaf's position in ``leaves``,
+        and the item, each (C,)."""
         place, items, _ = _ranges(self.leaf_offsets, leaves, self.leaf_items)
         return place, items
 
@@ -132,7 +137,8 @@ class LiveTrie:
         self.set(np.arange(trie.n_items), True if available is None else available)
 
     def set(self, items: Array, available: ArrayLike) -> None:
-        """Set the availability of distinct items (C,) to values (C,) or to one value for all. This costs L operations per changed item."""
+        """Set the availability of distinct items (C,) to values (C,) or to one value for all. This costs L operations
+        per changed item."""
         items = np.asarray(items, np.int64)
         wanted = np.broadcast_to(np.asarray(available, bool), items.shape)
         changed = self.available[items] != wanted
@@ -153,12 +159,14 @@ class LiveTrie:
         return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
-        """Return the part of the trie that several requests may reach: ``items[h]`` is hidden from request ``rows[h]``, both (H,)."""
+        """Return the part of the trie that several requests may reach: ``items[h]`` is hidden from request ``rows[h]``,
+        both (H,)."""
         return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
 
 
 class PrunedTrie:
-    """Part of a live trie that each request may reach: nodes with at least one item that is available and not hidden from the request.
+    """Part of a live trie that each request may reach: nodes with at least one item that is available and not hidden
+    from the request.
 
     Nodes whose available items are all hidden from a request are determined on construction. The numbers of available
     items are read from the live trie at each call, so do not change the live trie as long as this object is used.
@@ -176,14 +184,16 @@ class PrunedTrie:
             self._dead.append(keys[counts == live.counts[level][keys % self.trie.width(level)]])
 
     def children(self, level: int, rows: Array, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return the permitted children of nodes (R,) that the requests ``rows`` (R,) have reached: position in ``nodes``, code, and child, each (C,)."""
+        """Return the permitted children of nodes (R,) that the requests ``rows`` (R,) have reached: position in
+        ``nodes``, code, and child, each (C,)."""
         place, codes, found = self.trie.children(level, nodes)
         kept = self.live.counts[level + 1][found] > 0
         kept &= ~_among(self._dead[level + 1], rows[place] * self.trie.width(level + 1) + found)
         return place[kept], codes[kept], found[kept]
 
     def items(self, rows: Array, leaves: Array) -> tuple[Array, Array]:
-        """Return the permitted items of leaves (R,) that the requests ``rows`` (R,) have reached, the most popular first: position in ``leaves``, and item."""
+        """Return the permitted items of leaves (R,) that the requests ``rows`` (R,) have reached, the most popular
+        first: position in ``leaves``, and item."""
         place, items = self.trie.items(leaves)
         kept = self.live.available[items] & ~_among(self._hidden, rows[place] * self.trie.n_items + items)
         return place[kept], items[kept]
@@ -224,7 +234,8 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
 
 
 def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Concatenate the ranges of ``values`` that belong to the nodes. Return each value's node (as a position in ``nodes``), the value, and its position."""
+    """Concatenate the ranges of ``values`` that belong to the nodes. Return each value's node (as a position in
+    ``nodes``), the value, and its position."""
     starts = offsets[nodes]
     place, step = rows_and_places(offsets[nodes + 1] - starts)
     found = starts[place] + step

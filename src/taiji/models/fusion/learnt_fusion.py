@@ -22,7 +22,8 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 CANDIDATES = "candidates"
-"""Column of the requests with the items of the predictions (B, M). A cascade sets it for components that correct predictions (:meth:`~taiji.core.component.Debiaser.adjust`) and for fusions."""
+"""Column of the requests with the items of the predictions (B, M). A cascade sets it for components that correct
+predictions (:meth:`~taiji.core.component.Debiaser.adjust`) and for fusions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class FusionSettings(Base):
     """Settings that all fitted fusions share."""
 
     weights: dict[str, float] = Field(default={"click": 1.0}, min_length=1)
-    """Weight of each prediction, above 0. Depending on the fusion, it applies to the prediction in the score, or to the label of the same name in training."""
+    """Weight of each prediction, above 0. Depending on the fusion, it applies to the prediction in the score, or to the
+    label of the same name in training."""
 
 
 class LearntFusion(LearntComponent):
@@ -71,8 +73,8 @@ class LearntFusion(LearntComponent):
             )
 
     usual_columns: Array
-    """Usual values (C,) of the conditioning columns: the columns of a request or its user on which the fusion's function of the
-    predictions depends. Only set if the fusion has such columns; see :meth:`learn_columns`."""
+    """Usual values (C,) of the conditioning columns: the columns of a request or its user on which the fusion's
+    function of the predictions depends. Only set if the fusion has such columns; see :meth:`learn_columns`."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -147,7 +149,8 @@ class LearntFusion(LearntComponent):
         return filled(request_numbers(names, requests, self.dataset), self.usual_columns)
 
     def known_users(self, requests: Requests) -> Array:
-        """Return the users (B,) as numbered in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for new ones."""
+        """Return the users (B,) as numbered in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for new
+        ones."""
         return self.dataset.numbers[requests.user] if isinstance(self.dataset, UserSubset) else requests.user
 
 

@@ -167,7 +167,8 @@ class MonotoneCells(LearntFusion):
     def _sum(self, scaled: torch.Tensor, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return (B, M) scores of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
         inner = self.network(scaled, columns if self.settings.columns else None)
-        # Between 0 and 1, as the bound of the action requires. Unlike a logistic function, it is monotone in floating point, too.
+        # Between 0 and 1, as the bound of the action requires. Unlike a logistic function, it is monotone in floating
+        # point, too.
         q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
         parts = outer(q, actions)
         total = torch.zeros_like(q[..., 0])

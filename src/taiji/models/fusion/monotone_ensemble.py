@@ -33,7 +33,8 @@ class MonotoneEnsembleSettings(FusionSettings):
     columns: tuple[str, ...] = ()
     """Attributes of a request: numeric columns of the requests or users, with one number per request each."""
     users: int = Field(default=0, ge=0)
-    """Number of rows in the table of learnt user vectors, indexed by the user's dense id modulo this; 0 for no table."""
+    """Number of rows in the table of learnt user vectors, indexed by the user's dense id modulo this; 0 for no
+    table."""
     dimension: PositiveInt = 8
     """Length of user vectors and task vectors."""
     grid: int = Field(default=17, ge=2)
@@ -92,8 +93,8 @@ class EnsembleNetwork(nn.Module):
 class MonotoneEnsemble(LearntFusion):
     """Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
 
-    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and are adjusted by the UAUC of each label on
-    held-out slates.
+    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and are
+    adjusted by the UAUC of each label on held-out slates.
     """
 
     Settings: ClassVar[type[Base]] = MonotoneEnsembleSettings
@@ -109,7 +110,8 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard deviation.
+        # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard
+        # deviation.
         start = np.array([s.weights[task] for task in labels]) * spread
         self.learn_columns(s.columns, rows.requests)
         scaled, columns = (
@@ -172,12 +174,14 @@ class MonotoneEnsemble(LearntFusion):
         self.network.load_state_dict(own)
 
     def _scaled(self, values: Array) -> Array:
-        """Return predictions (B, M, K) scaled to the grid: three standard deviations to either side of the mean map to [0, 1]."""
+        """Return predictions (B, M, K) scaled to the grid: three standard deviations to either side of the mean map to
+        [0, 1]."""
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
-    """Return (K,): the concordance between scores (B, M) and each label (B, M, K), averaged over users; 0.5 if no user's labels differ."""
+    """Return (K,): the concordance between scores (B, M) and each label (B, M, K), averaged over users; 0.5 if no
+    user's labels differ."""
     owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
     found = []
     for label in range(labels.shape[2]):

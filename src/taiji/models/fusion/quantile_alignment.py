@@ -33,7 +33,8 @@ class QuantileAlignmentSettings(FusionSettings):
     numbers: tuple[str, ...] = ()
     """Numeric circumstances, such as `duration`: columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Categorical circumstances. An unseen or missing value matches none of the known ones, so that the quantiles depend only on the other circumstances."""
+    """Categorical circumstances. An unseen or missing value matches none of the known ones, so that the quantiles
+    depend only on the other circumstances."""
     quantiles: int = Field(default=20, ge=3)
     """Number of quantile levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64
@@ -43,7 +44,8 @@ class QuantileAlignmentSettings(FusionSettings):
 
 
 class QuantileAlignment(LearntFusion):
-    """Fusion by Σ weight · rank of the prediction among the predictions made under the same circumstances. It can also be used as a debiaser.
+    """Fusion by Σ weight · rank of the prediction among the predictions made under the same circumstances. It can also
+    be used as a debiaser.
 
     The score never falls as a prediction rises, as long as the circumstances stay the same.
     """

@@ -1,4 +1,5 @@
-"""Monotone cells whose outer functions are set by a policy over the state of the session, learnt from session returns (xMTF's outer stage).
+"""Monotone cells whose outer functions are set by a policy over the state of the session, learnt from session returns
+(xMTF's outer stage).
 
 The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). The policy sets the slopes of
 the outer functions per request, to increase the return over the rest of the session. Then the inner functions are
@@ -57,7 +58,8 @@ class SessionCells(MonotoneCells):
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
 
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
-        """Return actions (B, K) from drawn parameters (B, K, S + 1) of the requests' sessions, or from the policy's own parameters.
+        """Return actions (B, K) from drawn parameters (B, K, S + 1) of the requests' sessions, or from the policy's own
+        parameters.
 
         With action a, the slope at q = 1 is 1 + 2 a. The policy multiplies it by e^u, so that the slope stays positive.
         """
@@ -100,10 +102,12 @@ class SessionCells(MonotoneCells):
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
-    """Load saved cells as the fusion of a recipe, combined with the retrievers' merge score if ``weights`` contains ``merged``.
+    """Load saved cells as the fusion of a recipe, combined with the retrievers' merge score if ``weights`` contains
+    ``merged``.
 
     Args:
-        weights: weights of the recipe: the weights with which the cells were trained, and optionally one for ``merged``.
+        weights: weights of the recipe: the weights with which the cells were trained, and optionally one for
+            ``merged``.
         folder: folder that :meth:`SessionCells.save` wrote.
         version: expected version of the saved cells.
 

@@ -35,7 +35,8 @@ def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
 
 
 class WeightedFusion:
-    """Base class of fusions with a weight per task. With a positive weight, the score never falls as the prediction rises.
+    """Base class of fusions with a weight per task. With a positive weight, the score never falls as the prediction
+    rises.
 
     Args:
         weights: weight by task, not 0; predictions of other tasks are ignored.
@@ -78,7 +79,8 @@ class LogLinearFusion(WeightedFusion):
 
 
 class RankAverage(WeightedFusion):
-    """Fusion by Σ weight · relative rank: the share of the request's other candidates with a lower prediction, where ties count one half.
+    """Fusion by Σ weight · relative rank: the share of the request's other candidates with a lower prediction, where
+    ties count one half.
 
     No common scale is needed. A NaN prediction (padding) is below all others and does not count as a candidate.
     """
@@ -89,7 +91,8 @@ class RankAverage(WeightedFusion):
 
 
 class BesideMerge:
-    """Weighted sum of two relative ranks: the rank by a fusion of the ranker's predictions, and the rank by the merge score of the retrievers.
+    """Weighted sum of two relative ranks: the rank by a fusion of the ranker's predictions, and the rank by the merge
+    score of the retrievers.
 
     Args:
         fuser: fusion of the predictions.

@@ -1,9 +1,10 @@
 """Values of requests if the load decides whether a list is computed or taken from the cache (CARL, arXiv 2404.14961).
 
-The load level c of the next request depends on the level of this one, by a Markov chain P, and not on the action. Let V (C, S) be the values by level
-and state, r (C, S) the rewards, and T (S, S) the transitions of the states. Then ``V = r + γ P V Tᵀ``: the critic of each level depends on all others. In
-the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``, ``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate: ``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is
-an identity of policy evaluation that holds if T is the same at every level.
+The load level c of the next request depends on the level of this one, by a Markov chain P, and not on the action. Let V
+(C, S) be the values by level and state, r (C, S) the rewards, and T (S, S) the transitions of the states. Then ``V = r
++ γ P V Tᵀ``: the critic of each level depends on all others. In the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``,
+``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate: ``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is an identity of policy
+evaluation that holds if T is the same at every level.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
     move only to their neighbours.
 
     Raises:
-        InputError: the matrix is not a chain, its eigenvalues are not real, or the condition number of its eigenvectors exceeds ``most``.
+        InputError: the matrix is not a chain, its eigenvalues are not real, or the condition number of its eigenvectors
+            exceeds ``most``.
     """
     chain = np.asarray(chain, dtype=np.float64)
     if (
@@ -82,7 +84,8 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
 def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array:
     """Return the chain (C, C) fitted to observed pairs of levels (n,), with ``prior`` counts added to each pair.
 
-    Load varies over the day: fit one chain per part of the day, and compute the critics with the chain of the current hour.
+    Load varies over the day: fit one chain per part of the day, and compute the critics with the chain of the current
+    hour.
 
     Raises:
         InputError: a level is out of range, or the prior is not positive.
@@ -117,7 +120,8 @@ def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) 
 
 
 def eigen_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
-    """Return V (C, S) from one system of S equations per level, in eigenvector coordinates; exact if the level does not affect the transitions.
+    """Return V (C, S) from one system of S equations per level, in eigenvector coordinates; exact if the level does not
+    affect the transitions.
 
     Args:
         chain: (C, C).

@@ -39,13 +39,15 @@ def retention_tiers(active_days: Array, tiers: int) -> Array:
 def nuclear_norm(actions: torch.Tensor) -> torch.Tensor:
     """Return the sum of the singular values of a batch of actions (B, A), each scaled to length 1.
 
-    The sum is √B if all actions are the same, and √(B · min(B, A)) if they are spread evenly over as many directions as possible.
+    The sum is √B if all actions are the same, and √(B · min(B, A)) if they are spread evenly over as many directions as
+    possible.
     """
     return torch.linalg.matrix_norm(functional.normalize(actions, dim=-1), ord="nuc")
 
 
 def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -> torch.Tensor:
-    """Return the mean of 1 − cosine to the shown actions (B, A), minus ``diversity`` times the nuclear norm as a share of its largest possible value."""
+    """Return the mean of 1 − cosine to the shown actions (B, A), minus ``diversity`` times the nuclear norm as a share
+    of its largest possible value."""
     imitation = (1 - functional.cosine_similarity(actions, shown, dim=-1)).mean()
     if not diversity:
         return imitation
@@ -54,7 +56,8 @@ def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -
 
 
 def permitted_tier(distances: Array, level: Array) -> Array:
-    """Return each request's tier (n,): the user's own ``level`` (n,) or the one above it, whichever is nearer by ``distances`` (n, K)."""
+    """Return each request's tier (n,): the user's own ``level`` (n,) or the one above it, whichever is nearer by
+    ``distances`` (n, K)."""
     tier = np.arange(distances.shape[1])
     inside = (tier >= level[:, None]) & (tier <= level[:, None] + 1)
     return np.asarray(np.where(inside, distances, np.inf).argmin(axis=1))
@@ -142,7 +145,8 @@ class ExpertCloning(LearntComponent):
         return self
 
     def tiers(self, states: Array, level: Array) -> Array:
-        """Return the tier (n,) whose head acts in states (n, S), for users of tier ``level`` (n,): that tier or the one above.
+        """Return the tier (n,) whose head acts in states (n, S), for users of tier ``level`` (n,): that tier or the one
+        above.
 
         Raises:
             InputError: a level is out of range.
@@ -167,7 +171,8 @@ class ExpertCloning(LearntComponent):
         return np.asarray(found.cpu().numpy(), np.float64)
 
     def prior(self, states: Array, level: Array, vectors: Array) -> Array:
-        """Return cosines (n, M) between candidates' vectors (n, M, A) and the actions, to be added to a ranker's scores."""
+        """Return cosines (n, M) between candidates' vectors (n, M, A) and the actions, to be added to a ranker's
+        scores."""
         lengths = np.maximum(np.linalg.norm(vectors, axis=2), 1e-12)
         return np.asarray(np.einsum("na,nma->nm", self.act(states, level), vectors) / lengths)
 

@@ -1,8 +1,9 @@
 """Linear policy learnt from the returns of whole sessions, by policy gradients with parameter-based exploration.
 
-Each session draws its own parameters around those of the policy and keeps them until it ends, so that its return includes the effect of actions on later
-requests. For normal draws with standard deviation σ, the natural gradient of the expected return is E[(R − b) (θ − θ₀)] (policy gradients with
-parameter-based exploration, Sehnke et al. 2010). This needs neither a model of the environment nor a derivative of the score.
+Each session draws its own parameters around those of the policy and keeps them until it ends, so that its return
+includes the effect of actions on later requests. For normal draws with standard deviation σ, the natural gradient of
+the expected return is E[(R − b) (θ − θ₀)] (policy gradients with parameter-based exploration, Sehnke et al. 2010). This
+needs neither a model of the environment nor a derivative of the score.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
         if not len(rows):
             return total
         to = ahead[rows]
-        # The right-hand sides are read before anything is written: each row has the discounted sum of 2^k rewards, its own first.
+        # The right-hand sides are read before anything is written: each row has the discounted sum of 2^k rewards, its
+        # own first.
         total[rows], weight[rows], ahead[rows] = (
             total[rows] + weight[rows] * total[to],
             weight[rows] * weight[to],

@@ -1,13 +1,13 @@
 """LCU (arXiv 2504.01602): prediction of the time T that a user spends in the comments of an item, from the texts of the
 comments.
 
-A logit p learns the label "stayed at all" (T > 0) with weight T if the user stayed and 1 otherwise; a companion logit c learns the same label without
-weights. At the optimum e^p = E[T] / P(T = 0), hence, exactly,
+A logit p learns the label "stayed at all" (T > 0) with weight T if the user stayed and 1 otherwise; a companion logit c
+learns the same label without weights. At the optimum e^p = E[T] / P(T = 0), hence, exactly,
 
     E[T] = e^p (1 − σ(c)),
 
-whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which comment is clicked (on rows with a
-click) and the order of the comments by popularity.
+whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which
+comment is clicked (on rows with a click) and the order of the comments by popularity.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ class CommentDwellSettings(NeuralRankerSettings):
     stay: str = "comment_seconds"
     """Label of kind `duration` that is predicted; it is 0 if the comments were not opened."""
     clicked: str = "comment_place"
-    """Label with the position (0, 1, …) of the clicked comment, null if none was clicked; give it the weight 0 in `labels:`."""
+    """Label with the position (0, 1, …) of the clicked comment, null if none was clicked; give it the weight 0 in
+    `labels:`."""
     comments: str = "comments"
     """Column of the item table with the texts of the comments, a list."""
     most: PositiveInt = 6
     """Number of comments read per item."""
     embedder: str = "auto"
-    """Embedder of titles and comments: `auto` (MiniLM if it is installed, else WordLlama), `minilm`, `wordllama`, or an encoder."""
+    """Embedder of titles and comments: `auto` (MiniLM if it is installed, else WordLlama), `minilm`, `wordllama`, or an
+    encoder."""
     text_columns: PositiveInt = 16
     """Number of principal components of the texts, at most one per twenty texts."""
     text_width: PositiveInt = 10
@@ -86,7 +88,8 @@ def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tens
 
 
 def stay_loss(stay: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-    """Return the weighted logistic loss of each row, (B,), for the label "stayed at all" with weight T if the user stayed and 1 otherwise.
+    """Return the weighted logistic loss of each row, (B,), for the label "stayed at all" with weight T if the user
+    stayed and 1 otherwise.
 
     Args:
         stay: (B,) p.
@@ -125,7 +128,8 @@ def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
 
 
 class CommentTexts(NumbersField):
-    """Field with the clicks on an item's comments before the time of a row, and the principal components of the item's title and comments.
+    """Field with the clicks on an item's comments before the time of a row, and the principal components of the item's
+    title and comments.
 
     Args:
         comments: column of the item table, a list of texts.
@@ -174,7 +178,8 @@ class CommentTexts(NumbersField):
         return np.concatenate([self.clicks(rows), self._placed(rows.dataset)[rows.item]], axis=1).astype(np.float32)
 
     def clicks(self, rows: Rows) -> Array:
-        """Return log(1 + clicks) for each comment of the row's item, counting clicks strictly before the row's time, (N, most)."""
+        """Return log(1 + clicks) for each comment of the row's item, counting clicks strictly before the row's time,
+        (N, most)."""
         events = rows.dataset.events
         if self._clicks is None or self._clicks[0] is not events:
             found = events.select("item", "time", self.clicked) if self.clicked in events.columns else events.clear()
@@ -227,7 +232,8 @@ class CommentTexts(NumbersField):
 
 
 class CommentDwellNetwork(Network[CommentDwellSettings]):
-    """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all inputs (LCU's DCN).
+    """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all
+    inputs (LCU's DCN).
 
     The output columns are the outputs of the tasks, with log(1 + E[T]) for the stay, followed by p, c, and the
     comments' click scores, popularity scores and log-counts of earlier clicks. The log-counts are copied from the
@@ -303,7 +309,8 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
 
 
 class CommentDwellLoss(MultitaskLoss):
-    """Sum of four losses: the other tasks, the stay with its companion, the clicked comments, and the order of the comments.
+    """Sum of four losses: the other tasks, the stay with its companion, the clicked comments, and the order of the
+    comments.
 
     Args:
         tasks: tasks of the ranker.

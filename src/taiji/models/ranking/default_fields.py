@@ -35,7 +35,8 @@ USUAL: tuple[dict[str, Any], ...] = (
 )
 """Pair fields used if the setting ``pair_fields`` is null."""
 FEW_VALUES = 50
-"""A numeric profile column with more distinct values than this is used even if almost all users have different values."""
+"""A numeric profile column with more distinct values than this is used even if almost all users have different
+values."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:

@@ -72,7 +72,8 @@ class ExternalRanker(ABC):
         """Return the scores (N,) float64 of (user, item, time), given as dense ids and microseconds, each (N,).
 
         Raises:
-            InputError, ResourceError: the ranker cannot be reached, fails, or does not return one finite number per pair.
+            InputError, ResourceError: the ranker cannot be reached, fails, or does not return one finite number per
+                pair.
         """
         out = np.zeros(len(users))
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
@@ -227,7 +228,8 @@ def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None
     """Open an external or saved ranker, depending on the form of ``source``.
 
     Args:
-        source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.
+        source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or
+            ``module:function``.
         dataset: dataset whose users and items are scored.
         settings: settings of external rankers.
     """

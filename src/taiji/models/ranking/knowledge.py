@@ -51,10 +51,11 @@ class KnowledgeSettings(RankerSettings):
     model: str = "knowledge"
     text: TextUse = "none"
     kinds: dict[str, PositiveInt] = Field(default_factory=lambda: {"vector": 1})
-    """Kinds of knowledge about the user: feature columns with vectors, and the number of chunks in each (the length of a vector is the number of chunks
-    times the embedder's width)."""
+    """Kinds of knowledge about the user: feature columns with vectors, and the number of chunks in each (the length of
+    a vector is the number of chunks times the embedder's width)."""
     item_kinds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Kinds of knowledge about the item: columns of the item table with a list of numbers, and the number of chunks in each."""
+    """Kinds of knowledge about the item: columns of the item table with a list of numbers, and the number of chunks in
+    each."""
     null_chunk: bool = True
     """Weight the chunks against each other and a null chunk; otherwise weight each chunk on its own."""
 
@@ -126,7 +127,8 @@ class ItemKnowledge(NumbersField):
 
 
 class SelectAlign(nn.Module):
-    """Weighting of the chunks of all kinds, followed by their alignment with the ranker's fields; see the module docstring.
+    """Weighting of the chunks of all kinds, followed by their alignment with the ranker's fields; see the module
+    docstring.
 
     Args:
         kinds: (width of the vector, number of chunks) by name.
@@ -159,7 +161,8 @@ class SelectAlign(nn.Module):
         return torch.cat([mask[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
 
     def chunk_weights(self, projected: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each chunk, (B, C). With a null chunk, the weights sum to less than 1, and a missing chunk has weight 0.
+        """Return the weight of each chunk, (B, C). With a null chunk, the weights sum to less than 1, and a missing
+        chunk has weight 0.
 
         Args:
             projected: (B, C, d) projected chunks.

@@ -1,4 +1,5 @@
-"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history by low-rank attention, without a preselection of interactions.
+"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history by low-rank attention, without a preselection of
+interactions.
 
 The method is reconstructed from the abstract; see :mod:`taiji.nn.low_rank_attention` for the operators.
 """

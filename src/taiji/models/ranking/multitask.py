@@ -1,4 +1,5 @@
-"""Multi-task rankers with any number of tasks: MMoE (Ma et al. 2018b), PLE (Tang et al. 2020) and ESMM (Ma et al. 2018a)."""
+"""Multi-task rankers with any number of tasks: MMoE (Ma et al. 2018b), PLE (Tang et al. 2020) and ESMM (Ma et al.
+2018a)."""
 
 from __future__ import annotations
 

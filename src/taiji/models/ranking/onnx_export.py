@@ -42,7 +42,8 @@ def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame, *, split: bool = False)
 
 
 def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, split: bool = False) -> None:
-    """Write the ranker as one ONNX file with one output per prediction (``click``, ``conversion``, ``ctcvr``, …), each (rows,).
+    """Write the ranker as one ONNX file with one output per prediction (``click``, ``conversion``, ``ctcvr``, …), each
+    (rows,).
 
     Args:
         ranker: ranker to export; the file contains its embeddings and calibration.

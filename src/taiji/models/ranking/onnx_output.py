@@ -29,7 +29,8 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a graph: its name, its type as written by onnxruntime, and its shape (a string or None for a variable dimension)."""
+    """Output of a graph: its name, its type as written by onnxruntime, and its shape (a string or None for a variable
+    dimension)."""
 
     name: str
     kind: str
@@ -79,7 +80,8 @@ def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
     """Return the scores (N,) from the value of an output; for two classes, the probability of the positive class.
 
     Raises:
-        InputError: the shape is wrong, there are not exactly two classes, two columns do not sum to 1, or a probability is outside [0, 1].
+        InputError: the shape is wrong, there are not exactly two classes, two columns do not sum to 1, or a probability
+            is outside [0, 1].
     """
     found = _of_maps(output, answer, where) if output.kind in MAPS else np.asarray(answer, dtype=np.float64)
     probability = output.is_probability

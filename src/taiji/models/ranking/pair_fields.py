@@ -350,14 +350,16 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
 
 
 class TextMatch(PastField):
-    """Field for the agreement of a candidate with the history, from the texts of the items. No language model runs per user.
+    """Field for the agreement of a candidate with the history, from the texts of the items. No language model runs per
+    user.
 
     ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines of item factors that a ridge
     regression predicts from the texts, so that new items have factors, too. ``<name>_vector_0, …``: first principal
     components of the candidate's own text.
 
     Args:
-        embedder: ``auto`` (MiniLM if its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
+        embedder: ``auto`` (MiniLM if its package is installed, else WordLlama), or see
+            :func:`taiji.language.embed.load_embedder`.
         vector: largest number of principal components.
         history, refreshes, least_rows: see :class:`PastField`.
         name: name of the field.

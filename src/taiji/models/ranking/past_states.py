@@ -48,7 +48,8 @@ _MADE: WeakKeyDictionary[Dataset, dict[int, PastState]] = WeakKeyDictionary()
 
 
 def past_state(dataset: Dataset, until: int) -> PastState:
-    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds). It is cached with the dataset."""
+    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds). It is cached
+    with the dataset."""
     made = _MADE.setdefault(dataset, {})
     if until not in made:
         made[until] = _learnt(earlier(dataset.history, until), dataset.n_items)

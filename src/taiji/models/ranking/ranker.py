@@ -1,4 +1,4 @@
-"""Base class of neural rankers: training, calibration, prediction, scoring and saving. A model adds a network and settings."""
+"""Base class of neural rankers: training, calibration, prediction, scoring and saving. A model adds its network."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ class Ranker:
 
         Args:
             dataset: dataset whose history and past events the model reads, strictly before the time of each row.
-            rows: event, user, item, time (microseconds), labels of the tasks (null if unknown), and context and feature columns.
+            rows: event, user, item, time (microseconds), labels (null if unknown), and columns of context and features.
             seed: random seed of initialisation, shuffling and dropout; on a CPU, the same seed gives the same weights.
             device: device that overrides the one in the settings.
-            valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
-            until: use only exposures strictly before this time (microseconds), with their labels as given in ``rows``; see
-                :func:`taiji.data.splits.exposures` for labels that mature later.
+            valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of rows.
+            until: use only exposures strictly before this time (microseconds), with their labels as given in ``rows``;
+                see :func:`taiji.data.splits.exposures` for labels that mature later.
 
         Raises:
             InputError: columns are missing, there are no rows, or all rows have the same label or the same time.
@@ -185,7 +185,7 @@ class Ranker:
 
         Args:
             dataset: as for :meth:`fit`.
-            frames: function that returns an iterator over frames of exposures; the first frame determines scales and context vocabularies.
+            frames: function that returns an iterator over frames of exposures; the first determines scales and context vocabularies.
             rows: number of rows in all frames.
             until: a time (microseconds) after all exposures.
             seed, device, valid: as for :meth:`fit`; without ``valid``, all epochs are run and nothing is calibrated.
@@ -394,7 +394,7 @@ class Ranker:
 
     @staticmethod
     def load(folder: str | Path, dataset: Dataset, device: str | None = None) -> Ranker:
-        """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more users and items).
+        """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more items).
 
         Args:
             folder: folder that :meth:`save` wrote.

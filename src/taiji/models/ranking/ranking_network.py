@@ -28,7 +28,8 @@ class Network(nn.Module, ABC, Generic[S]):
     - ``categories`` (B, K): embedding rows of the categories of context and pair fields;
     - per sequence: ``<name>`` (R, L), indices into ``items``, and ``<name>_age`` (R, L) if ages are known; R is B, or
       the number of requests with B / R candidates each;
-    - per field of item codes: ``<name>`` (B, M) with M codes per item; per vector: ``<name>`` (B, D) and ``<name>_present`` (B,).
+    - per field of item codes: ``<name>`` (B, M) with M codes per item; per vector: ``<name>`` (B, D) and
+      ``<name>_present`` (B,).
 
     Args:
         layout: layout of the inputs.

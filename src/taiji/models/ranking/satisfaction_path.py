@@ -216,7 +216,8 @@ class SatisfactionLoss(MultitaskLoss):
         return total + pairwise_loss(functional.softplus(outputs[:, -1]), torch.nan_to_num(value), known, group)
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers, times λ₁ and the survey's weight; 0 without pairs."""
+        """Return the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers, times λ₁ and the survey's weight; 0 without
+        pairs."""
         positive = functional.softplus(outputs[:, -2])
         pairs = positive[answer_pairs(answers)]
         losses = functional.softplus(pairs[:, 1] - pairs[:, 0])

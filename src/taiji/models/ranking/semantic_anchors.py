@@ -158,8 +158,8 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read the text versions of a dataset (the saved ones if it lacks the column), use them for later rows, and return
-        them.
+        """Read the text versions of a dataset (the saved ones if it lacks the column), use them for later rows, and
+        return them.
 
         Raises:
             ResourceError: there are more text versions than a float32 can number.
@@ -274,7 +274,7 @@ class AnchorHistory(NumbersField):
 
 
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
-    """Network of experts over all inputs, the candidate's text and the texts of the history; a separate head reads only the candidate's text.
+    """Network of experts over all inputs, the candidate's text and those of the history; one head reads only that text.
 
     The outputs are the O outputs of the tasks from all inputs, followed by O outputs from the candidate's text alone,
     for the auxiliary loss. ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to
@@ -378,8 +378,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
-        """Return the inner products of the parts of the centred h_CLS with the same parts of h_UIN, (B, heads), divided by
-        their standard deviations at the start of training.
+        """Return the inner products of the parts of the centred h_CLS with the same parts of h_UIN, (B, heads), divided
+        by their standard deviations at the start of training.
 
         Args:
             target: (B, 2 d) encodings of candidates.
@@ -457,8 +457,8 @@ class SemanticAnchorsRanker(Ranker):
         self.network.refresh()
 
     def staleness(self) -> NDArray[np.float64]:
-        """Return the length of the difference between each row of the bank and the encoder's current output, (n,), divided
-        by the mean length of the bank's rows. It is 0 except during training."""
+        """Return the length of the difference between each row of the bank and the encoder's current output, (n,),
+        divided by the mean length of the bank's rows. It is 0 except during training."""
         bank = self.network.bank
         found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
         return found.double().cpu().numpy()  # type: ignore[no-any-return]

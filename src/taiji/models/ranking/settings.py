@@ -23,16 +23,16 @@ class NeuralRankerSettings(Settings):
     model: str = "target_attention"
     """Ranking model: an entry point of the group `taiji.rankers`, or `package.module:Class`."""
     fields: tuple[str | dict[str, Any], ...] = ()
-    """Additional inputs: `{field: category, column: store}`, `{field: number, column: load, side: context}`, or `package.module:Class` of your own
-    field, with its arguments."""
+    """Additional inputs: `{field: category, column: store}`, `{field: number, column: load, side: context}`, or
+    `package.module:Class` of your own field, with its arguments."""
     pair_fields: tuple[str | dict[str, Any], ...] | None = None
-    """Agreement of a candidate with the history of its user: `collaborative` from the log, `text_match` from the item texts (not used if there are none,
-    or if no embedder is installed); with arguments: `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with
-    `text_match` as a field that must pay off: a second ranker is trained without it, and the field is kept only if it lowers the loss on later rows by more
-    than one standard error. `[]` uses neither.
-    `item_knowledge` adds the agreement in texts about items that a language model wrote (stage `item_knowledge`, or
-    `{field: item_knowledge, table: PATH}`).
-    `intents` adds the agreement with the user's predicted intents (`reasoning.prompts.answer: set`)."""
+    """Agreement of a candidate with the history of its user: `collaborative` from the log, `text_match` from the item
+    texts (not used if there are none, or if no embedder is installed); with arguments:
+    `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with `text_match` as a field
+    that must pay off: a second ranker is trained without it, and the field is kept only if it lowers the loss on later
+    rows by more than one standard error. `[]` uses neither. `item_knowledge` adds the agreement in texts about items
+    that a language model wrote (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`). `intents` adds the
+    agreement with the user's predicted intents (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` uses all labels of the log."""
     task_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -54,13 +54,16 @@ class NeuralRankerSettings(Settings):
     hashed_rows: PositiveInt = 1024
     """Number of hashed rows for rare and unseen ids, per vocabulary."""
     max_rows: PositiveInt = 1_000_000
-    """Largest number of ids with their own row, per vocabulary; the most frequent ids have one, and the others are hashed."""
+    """Largest number of ids with their own row, per vocabulary; the most frequent ids have one, and the others are
+    hashed."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of the hidden layers."""
     epochs: PositiveInt = 1
-    """Passes over the training rows. One is usually best on a large log: from the second pass on, a ranker memorises rows."""
+    """Passes over the training rows. One is usually best on a large log: from the second pass on, a ranker memorises
+    rows."""
     min_steps: PositiveInt = 500
-    """Smallest number of training steps: on a small log, the number of passes is raised to reach it, but to at most ten."""
+    """Smallest number of training steps: on a small log, the number of passes is raised to reach it, but to at most
+    ten."""
     batch: PositiveInt = 512
     """Rows per step."""
     learning_rate: float = Field(default=5e-3, gt=0)
@@ -72,15 +75,16 @@ class NeuralRankerSettings(Settings):
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the exposures, the latest ones, that is held out from training for early stopping and calibration if no validation frame is given."""
+    """Share of the exposures, the latest ones, that is held out from training for early stopping and calibration if no
+    validation frame is given."""
     checks: PositiveInt = 6
     """Number of validation checks, evenly spread over the training; the weights of the best one are kept."""
     patience: PositiveInt = 2
     """Number of consecutive checks without improvement after which training stops."""
 
     split_weights: bool = True
-    """Compute the part of the network that depends only on the request once per request instead of once per candidate (MaRI). The predictions do not
-    change."""
+    """Compute the part of the network that depends only on the request once per request instead of once per candidate
+    (MaRI). The predictions do not change."""
 
     def passes(self, rows: float) -> int:
         """Return the number of passes over the given number of training rows.
@@ -94,8 +98,8 @@ class RankerSettings(NeuralRankerSettings):
     """Settings of the default model, target attention with a wide path."""
 
     embeddings: bool = True
-    """Learn embeddings of user, item, categories, profile and history. Without them, a row is described only by its point-in-time numbers (and text
-    features, if any), which age better if the catalogue changes from month to month."""
+    """Learn embeddings of user, item, categories, profile and history. Without them, a row is described only by its
+    point-in-time numbers (and text features, if any), which age better if the catalogue changes from month to month."""
     attention_heads: PositiveInt = 2
     """Number of heads of the target attention."""
     tower: Literal["shared", "mmoe"] = "shared"
@@ -108,7 +112,8 @@ class RankerSettings(NeuralRankerSettings):
     text_width: PositiveInt = 16
     """Output width of the text module."""
     chunks: PositiveInt = 1
-    """Number of knowledge chunks in one ``vector`` with `text: select_align`; `model: knowledge` has `kinds` instead."""
+    """Number of knowledge chunks in one ``vector`` with `text: select_align`; `model: knowledge` has `kinds`
+    instead."""
 
     @model_validator(mode="after")
     def _alignment_has_fields(self) -> RankerSettings:

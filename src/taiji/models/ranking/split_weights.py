@@ -69,7 +69,8 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
     """Split a network into a step that runs once per request and a step that runs for the candidates.
 
     Args:
-        network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows independently.
+        network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows
+            independently.
         example: inputs in the split form of :class:`Sides`, for at least two requests with several candidates each. The
             example determines the shapes. The outputs of the rewritten graph and of the network are compared on it.
         sides: the side of each input.
@@ -230,7 +231,8 @@ def _joint_colour(node: fx.Node) -> str:
 
 
 def flops(graph: fx.Graph, root: nn.Module, batch: Batch) -> int:
-    """Return the number of floating-point operations of a graph's linear layers on a batch. Expansions and additions are not counted."""
+    """Return the number of floating-point operations of a graph's linear layers on a batch. Expansions and additions
+    are not counted."""
     shapes = shapes_of(root, graph, batch)
     total = 0
     for node in graph.nodes:

@@ -33,7 +33,8 @@ def train_streamed(
         files: one or more Parquet files, read in the given order. Scales and vocabularies of context columns come from
             the first chunk.
         settings, seed: as for :func:`taiji.models.ranking.train.train_ranker`.
-        valid: later exposures for early stopping and calibration; without them, all epochs are run and nothing is calibrated.
+        valid: later exposures for early stopping and calibration; without them, all epochs are run and nothing is
+            calibrated.
         chunk: number of rows converted to arrays at a time.
 
     Raises:

@@ -168,12 +168,13 @@ class TargetAttentionRanker(Ranker):
         return KnowledgeNetwork(self.layout, outputs, KnowledgeSettings.of(self.settings))
 
     def extend(self, rows: pl.DataFrame, settings: RankerSettings, *, seed: int = 0) -> TargetAttentionRanker:
-        """Return a copy of this trained ranker with KSER's alignment added. Only the alignment is trained (extractor-only).
+        """Return a copy of this trained ranker with KSER's alignment added. Only the alignment is trained
+        (extractor-only).
 
         Args:
             rows: exposures with the knowledge columns. This ranker must have been trained without these columns.
-            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with the
-                same layer sizes as this ranker.
+            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with
+                the same layer sizes as this ranker.
             seed: random seed of the module's initialisation and of shuffling.
 
         Raises:

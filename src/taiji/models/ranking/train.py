@@ -82,7 +82,8 @@ def train_ranker(
 
 
 def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
-    """Read a ranking model of any class, and bind it to a dataset: the same one, or a later one with more users and items.
+    """Read a ranking model of any class, and bind it to a dataset: the same one, or a later one with more users and
+    items.
 
     Raises:
         ArtifactError: the folder does not name the class of the model.

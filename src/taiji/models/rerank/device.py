@@ -68,7 +68,8 @@ class PlayedVideos:
         slate: (B, L) shown items, with their scores.
         stalled: (B, L) 1 or 0; NaN if the video was not played, or was played from the device.
         values: (B, L) worth of videos that played without a stall; read only where ``stalled`` is 0.
-        propensity: (B, L) probability of the item at its position, as logged by :meth:`DeviceGate.rerank`; None if nothing was replaced.
+        propensity: (B, L) probability of the item at its position, as logged by :meth:`DeviceGate.rerank`; None if
+            nothing was replaced.
     """
 
     requests: Requests

@@ -106,7 +106,8 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 def _nodes(booster: Booster) -> dict[str, Any]:
     """Return the attributes of ONNX's ``TreeEnsembleRegressor`` for a LightGBM model.
 
-    Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds if and only if x ≤ the rounded t.
+    Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds if and only if x
+    ≤ the rounded t.
     """
     rows: list[tuple[int, int, str, int, float, int, int]] = []
     leaves: list[tuple[int, int, float]] = []

@@ -15,8 +15,8 @@ Array = NDArray[Any]
 
 
 class MMR:
-    """Re-ranker that repeatedly adds the item with the highest ``λ · score − (1 − λ) · largest cosine to the items already in the list`` (Carbonell &
-    Goldstein, SIGIR 1998).
+    """Re-ranker that repeatedly adds the item with the highest ``λ · score − (1 − λ) · largest cosine to the items
+    already in the list`` (Carbonell & Goldstein, SIGIR 1998).
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -47,7 +47,8 @@ class MMR:
 
 
 class DPP:
-    """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
+    """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS
+    2018).
 
     The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step
     adds the item that increases the determinant most. An incremental Cholesky factor makes this O(M · length²) per

@@ -1,4 +1,5 @@
-"""Evaluation of all lists of a request in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
+"""Evaluation of all lists of a request in one pass, with attention across the lists (FlashEvaluator, arXiv
+2603.02565)."""
 
 from __future__ import annotations
 
@@ -143,8 +144,8 @@ class JointEvaluator(LearntComponent):
     """Evaluator of lists. If the lists are permuted, their scores are permuted in the same way; the order of the
     candidates does not matter; equal lists have equal scores.
 
-    It reads the item vectors, the scores in the slate, the user's history and the positions in a list. It sees neither the position of a list among the
-    others nor the generator of the list.
+    It reads the item vectors, the scores in the slate, the user's history and the positions in a list. It sees neither
+    the position of a list among the others nor the generator of the list.
 
     Args:
         settings: settings of the evaluator.

@@ -20,7 +20,8 @@ MOST_IN_HEAD = 7
 
 
 class BeamLists:
-    """Beam search where the next item has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to the items already in the list)).
+    """Beam search where the next item has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to the
+    items already in the list)).
 
     The distribution has a closed form, so nothing is learnt. At each step, the ``lists`` most probable prefixes are
     kept. The search is exact if there are never more prefixes than that.

@@ -15,7 +15,8 @@ Array = NDArray[Any]
 
 
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
-    """Return a mask (I, K) of matched candidates. Their total value is at most ``tolerance`` per match below the maximum.
+    """Return a mask (I, K) of matched candidates. Their total value is at most ``tolerance`` per match below the
+    maximum.
 
     Items bid for users in an ascending auction (Bertsekas & Castañón 1989). The net value of a match is its value minus
     the user's price. An item bids for the users of highest net value. Its offer to a user is the value of the match,

@@ -144,7 +144,8 @@ class Histories:
 def held_out(
     history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Choose users whose last interaction with the target behaviour is held out, among those with at least one interaction before it.
+    """Choose users whose last interaction with the target behaviour is held out, among those with at least one
+    interaction before it.
 
     Returns:
         The chosen users (V,), and where the trainable part of each user's slice ends (U,): before the held-out

@@ -5,7 +5,8 @@ Training has three stages. First, the encoder learns to predict masked items in 
 with the encoder fixed, the diffusion learns to map the latent vector of a masked item without its behaviour to the
 latent vector of the same item with its behaviour. Third, the head learns to predict items from the diffusion's samples.
 
-Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores the released versions).
+Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores the
+released versions).
 """
 
 from __future__ import annotations

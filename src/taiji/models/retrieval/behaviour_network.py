@@ -1,4 +1,5 @@
-"""Network of a behaviour diffusion (items, encoder, denoiser, head), with gradients stopped so that each loss trains only its own parts."""
+"""Network of a behaviour diffusion (items, encoder, denoiser, head), with gradients stopped so that each loss trains
+only its own parts."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class BehaviourNetwork(nn.Module):
         )
         # One fixed draw of noise for all requests, so that a request always gets the same result.
         self.register_buffer("start", torch.randn(width))
-        # The sampler reads single values; reading them from a GPU would make the host wait, so this copy stays on the host.
+        # The sampler reads single values; reading them from a GPU would make the host wait, so this copy stays on the
+        # host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
@@ -130,7 +132,8 @@ class BehaviourNetwork(nn.Module):
         return (1 + self.guidance) * conditional + self.guidance * drawn(conditional, torch.zeros_like(behaviour))
 
     def asked(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry multiplies the items' bias."""
+        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry multiplies
+        the items' bias."""
         return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
 
     def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:

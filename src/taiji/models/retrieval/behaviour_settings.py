@@ -18,7 +18,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     target: str = "buy"
     """Behaviour for which items are retrieved, as named in the log."""
     behaviours: Literal["rotary", "added", "none"] = "rotary"
-    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the item vectors (`added`), or not at all (`none`)."""
+    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the item vectors
+    (`added`), or not at all (`none`)."""
     diffusion: bool = True
     """True to sample the latent vector by the diffusion; False to use the encoder's latent."""
     as_released: tuple[Released, ...] = ()
@@ -49,7 +50,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     sampler_steps: PositiveInt = 20
     """Number of diffusion steps that the sampler uses."""
     guidance: NonNegativeFloat = 1.0
-    """Weight w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times the prediction without it; 0 disables it."""
+    """Weight w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times the
+    prediction without it; 0 disables it."""
     dropped: float = Field(default=0.2, ge=0, lt=1)
     """Probability with which the behaviour is hidden from the diffusion in training. Guidance needs predictions without
     the behaviour."""

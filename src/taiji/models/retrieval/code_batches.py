@@ -1,4 +1,5 @@
-"""Training and validation histories of a decoder over item codes: rows of similar length, in which every position is a target."""
+"""Training and validation histories of a decoder over item codes: rows of similar length, in which every position is a
+target."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) items of the interactions, oldest first, padded with −1, each given by the index of its codes in
-            the decoder's ``code_log``. Each interaction is predicted from those before it.
+        items: (R, n + 1) items of the interactions, oldest first, padded with −1, each given by the index of its codes
+            in the decoder's ``code_log``. Each interaction is predicted from those before it.
         places: (R, n + 1) indices of the interactions in the history's arrays, padded with −1.
         users: (R,) user of each row.
     """

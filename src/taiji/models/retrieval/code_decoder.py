@@ -120,7 +120,8 @@ class CodeDecoder(CatalogueRetriever):
             self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
     def _codes(self, history: History, seed: int) -> tuple[CodeLog, tuple[int, ...], str]:
-        """Return the codes of the catalogue's items, the sizes of the levels, and the version of the coder ("" if unknown)."""
+        """Return the codes of the catalogue's items, the sizes of the levels, and the version of the coder ("" if
+        unknown)."""
         given, count = self.given, len(self.places)
         if isinstance(given, DynamicCodes):
             return self._log_of(given), given.coders[-1].sizes, given.version
@@ -249,7 +250,8 @@ class CodeDecoder(CatalogueRetriever):
         self.network.eval()
 
     def recoded(self, dataset: Dataset, codes: ItemCodes | DynamicCodes | Array) -> Self:
-        """Return the retriever for a later catalogue, with new items and with items whose codes have changed. The network is shared.
+        """Return the retriever for a later catalogue, with new items and with items whose codes have changed. The
+        network is shared.
 
         Args:
             dataset: dataset to which the result is bound.
@@ -301,7 +303,8 @@ class CodeDecoder(CatalogueRetriever):
     # Retrieval.
 
     def scores(self, requests: Requests) -> Array:
-        """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a large catalogue."""
+        """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a
+        large catalogue."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         size = self._at_a_time(len(self.places))
         for tick, rows in _positions(self.code_log.tick(requests.time)):

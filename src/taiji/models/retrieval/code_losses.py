@@ -29,7 +29,8 @@ def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor)
 def cluster_loss(
     thoughts: torch.Tensor, table: torch.Tensor, cluster: torch.Tensor, target: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Return the cross-entropy of the cluster of the target code, from the cosines between a thinking state and the cluster means (S²GR).
+    """Return the cross-entropy of the cluster of the target code, from the cosines between a thinking state and the
+    cluster means (S²GR).
 
     Args:
         thoughts: (M, d) thinking states.

@@ -21,8 +21,9 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""A bucket consists of the tokens of a history's items that have the same first code. If every bucket has at most 1 / SMALL of all past
-tokens, attention runs over the gathered buckets; otherwise, it runs over the whole history with a mask."""
+"""A bucket consists of the tokens of a history's items that have the same first code. If every bucket has at most 1 /
+SMALL of all past tokens, attention runs over the gathered buckets; otherwise, it runs over the whole history with a
+mask."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Past:
     Attributes:
         codes: (R, n, L) int64; values at padding are never read.
         times: (R, n, 5) time features, if the network uses them.
-        long: (R, m, L) codes of earlier interactions, newest first, with mask ``long_mask`` (R, m), if the network uses them.
+        long: (R, m, L) codes of earlier interactions, newest first, with mask ``long_mask`` (R, m), if the network uses
+            them.
     """
 
     codes: torch.Tensor
@@ -165,7 +167,8 @@ class CodeNetwork(nn.Module):
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: RequestAttributes | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the states that predict each code given the true codes before it, and the states of the thinking steps.
+        """Return the states that predict each code given the true codes before it, and the states of the thinking
+        steps.
 
         Args:
             memory: keys and values of R histories, from :meth:`read`.
@@ -240,7 +243,8 @@ class Decoding:
         return torch.cat([self.mask.expand(-1, codes.shape[1], -1, -1), rest], dim=2)
 
     def bucket(self, first: torch.Tensor) -> torch.Tensor:
-        """Return the attention mask of groups with first codes (R, G): the interactions with the same first code, or all if there are none."""
+        """Return the attention mask of groups with first codes (R, G): the interactions with the same first code, or
+        all if there are none."""
         held = self.memory.first[:, None]
         shared = (held == first[..., None])[:, :, None] & self.mask
         some = shared.any(dim=-1, keepdim=True)
@@ -257,7 +261,8 @@ class Decoding:
         return network.norm(x)  # type: ignore[no-any-return]
 
     def next(self, level: int, codes: torch.Tensor) -> torch.Tensor:
-        """Return the states (R, G, d) that predict the code of a level, after the codes (R, G) of the previous level."""
+        """Return the states (R, G, d) that predict the code of a level, after the codes (R, G) of the previous
+        level."""
         network = self.network
         if level == 1 and network.settings.bucket:
             self.mask = self.bucket(codes)
@@ -308,8 +313,8 @@ class Decoding:
 
 
 class BeamScorer:
-    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; the keys of
-    its own codes are copied from its parent beam at each level."""
+    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; the keys
+    of its own codes are copied from its parent beam at each level."""
 
     def __init__(
         self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None

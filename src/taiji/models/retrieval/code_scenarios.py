@@ -37,7 +37,8 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
 
 
 def scenario_texts(values: Sequence[Any]) -> list[str]:
-    """Return the text of each scenario: empty where it is missing, ``true`` or ``false``, and whole numbers without a point."""
+    """Return the text of each scenario: empty where it is missing, ``true`` or ``false``, and whole numbers without a
+    point."""
 
     def text(value: Any) -> str:
         if value is None or value != value:

@@ -14,15 +14,18 @@ class CodeDecoderSettings(RetrieverSettings):
     """Settings of :class:`taiji.models.retrieval.code_decoder.CodeDecoder`. The defaults give the plain decoder."""
 
     coder: str = "taiji.models.codes.residual_kmeans:ResidualKMeans"
-    """Coder, as `package.module:Name` or as the name of an entry point in `taiji.coders`; not used if codes are given."""
+    """Coder, as `package.module:Name` or as the name of an entry point in `taiji.coders`; not used if codes are
+    given."""
     coder_settings: dict[str, Any] = Field(default={})
     """Settings of the coder, such as levels and sizes; the others keep their defaults."""
     vector_width: PositiveInt = 64
     """Width of the item factors that are encoded if no vectors are given."""
     collisions: Literal["level", "list"] = "level"
-    """Items with equal codes: a further `level` distinguishes them, or they share a leaf as a `list` ordered by popularity."""
+    """Items with equal codes: a further `level` distinguishes them, or they share a leaf as a `list` ordered by
+    popularity."""
     architecture: Literal["decoder", "encoder-decoder"] = "decoder"
-    """Architecture: history and codes in one causal sequence, or the history in a separate encoder to which the codes attend."""
+    """Architecture: history and codes in one causal sequence, or the history in a separate encoder to which the codes
+    attend."""
     tokens: Literal["items", "codes"] = "items"
     """Tokens of the history: one per item (the sum of its code vectors), or one per code."""
     width: PositiveInt = 64
@@ -88,7 +91,8 @@ class CodeDecoderSettings(RetrieverSettings):
     """Add encodings of the hour, the weekday and the time since the previous interaction to the tokens of the history
     and of the request. The encodings are initially zero."""
     scenario: str = ""
-    """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first token. Empty for none."""
+    """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first
+    token. Empty for none."""
     pool: str = ""
     """Column of the item table that names the scenario in which an item may be shown; an item with an empty value may
     be shown in all. Without a name, all items may be shown in all scenarios."""

@@ -42,7 +42,8 @@ class CodeTraining:
 
     Args:
         model: decoder with codes and network.
-        rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures without a click.
+        rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures
+            without a click.
         seed: random seed of the order of histories, the sampled negatives and the choice of validation users.
     """
 
@@ -96,7 +97,8 @@ class CodeTraining:
         return checks
 
     def step(self, batch: CodeBatch) -> torch.Tensor:
-        """Take one step, and return the loss of the next codes, which stays on the device so that the host does not wait."""
+        """Take one step, and return the loss of the next codes, which stays on the device so that the host does not
+        wait."""
         loss, reported = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +121,8 @@ class CodeTraining:
         return total / len(self.valid)
 
     def loss(self, batch: CodeBatch, newest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss to minimise, and the part of it that is the cross-entropy of the next codes, summed over levels.
+        """Return the loss to minimise, and the part of it that is the cross-entropy of the next codes, summed over
+        levels.
 
         Args:
             batch: windows.

@@ -20,8 +20,8 @@ class CooccurrenceSettings(NeighbourSettings):
     window: PositiveInt = 10
     """Largest distance, in interactions, at which two items of a history co-occur."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor of the weight of a co-occurrence per step of distance: items s interactions apart count with this value to the
-    power s − 1."""
+    """Factor of the weight of a co-occurrence per step of distance: items s interactions apart count with this value to
+    the power s − 1."""
     direction: Literal["both", "forward"] = "both"
     """`forward` lets an item vote only for items that followed it in a history; `both` also for items that preceded
     it."""
@@ -31,7 +31,8 @@ class CooccurrenceSettings(NeighbourSettings):
 
 
 class Cooccurrence(NeighbourRetriever):
-    """Retriever that counts pairs of items in a user's history, weighted by closeness and divided by a power of their popularity."""
+    """Retriever that counts pairs of items in a user's history, weighted by closeness and divided by a power of their
+    popularity."""
 
     Settings = CooccurrenceSettings
     settings: CooccurrenceSettings

@@ -32,7 +32,8 @@ class CreatorSettings(TwoTowersSettings):
     """Settings of :class:`CreatorSide`."""
 
     new_days: float = Field(default=2.0, gt=0)
-    """Number of days for which an item is new, from its `available_from` or, without one, from its first interaction; an item with neither is new."""
+    """Number of days for which an item is new, from its `available_from` or, without one, from its first interaction;
+    an item with neither is new."""
     per_item: PositiveInt = 50
     """Largest number of users matched with an item."""
     capacity: PositiveInt = 10

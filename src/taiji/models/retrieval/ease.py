@@ -53,7 +53,8 @@ class EASE(CatalogueRetriever):
         self.items, self.matrix = weights["items"], weights["weights"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return ``x B`` for the modelled items, −inf for the others, and for all items if the history has no modelled one."""
+        """Return ``x B`` for the modelled items, −inf for the others, and for all items if the history has no modelled
+        one."""
         items, _ = self.recent(requests)
         row, place = np.nonzero(items >= 0)
         known = np.zeros((len(requests), len(self.places)))

@@ -143,12 +143,14 @@ def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 
 def moved(condition: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
-    """Return the last item (B, d), taken from the first half of the condition (B, 2 d), plus a drift (B, d) in units of √2."""
+    """Return the last item (B, d), taken from the first half of the condition (B, 2 d), plus a drift (B, d) in units of
+    √2."""
     return condition[:, : drift.shape[1]] + 2**0.5 * drift
 
 
 class IntentDiffusion(TwoTowers):
-    """Two towers with a diffusion of the next item on the user side. It returns nothing for a user without a history."""
+    """Two towers with a diffusion of the next item on the user side. It returns nothing for a user without a
+    history."""
 
     Settings = IntentDiffusionSettings
     settings: IntentDiffusionSettings
@@ -183,6 +185,7 @@ class IntentDiffusion(TwoTowers):
         return self._softmax(user, items, log_chance) + of_drift
 
     def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings (B, L, d) and a mask of known items (B, L) for histories (B, L), −1 for padding and unknown items."""
+        """Return embeddings (B, L, d) and a mask of known items (B, L) for histories (B, L), −1 for padding and unknown
+        items."""
         items = on_device(newest_first + 1, self.device)
         return self.network.sequence(items, self._padded[items]), items > 0

@@ -23,8 +23,9 @@ def item_factors(history: History, count: int, width: int, seed: int = 0) -> Arr
 
     Items without interactions have zeros.
 
-    Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither busy users nor popular items
-    dominate the directions. The decomposition uses randomised subspace iteration (Halko et al., SIAM Review 2011).
+    Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither
+    busy users nor popular items dominate the directions. The decomposition uses randomised subspace iteration (Halko et
+    al., SIAM Review 2011).
 
     Args:
         history: interactions.

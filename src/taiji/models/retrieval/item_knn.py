@@ -26,7 +26,8 @@ class ItemKNNSettings(NeighbourSettings):
 
 
 class ItemKNN(NeighbourRetriever):
-    """Retriever by the shrunk cosine of the sets of users: |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) (Sarwar et al., WWW 2001)."""
+    """Retriever by the shrunk cosine of the sets of users: |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) (Sarwar et al.,
+    WWW 2001)."""
 
     Settings = ItemKNNSettings
     settings: ItemKNNSettings

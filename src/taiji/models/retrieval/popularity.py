@@ -30,7 +30,8 @@ class PopularitySettings(RetrieverSettings):
     """Settings of :class:`Popularity`."""
 
     half_life_days: float | None = Field(default=None, gt=0)
-    """Age at which an interaction counts one half, measured from the start (UTC) of the request's day; `null` counts all equally."""
+    """Age at which an interaction counts one half, measured from the start (UTC) of the request's day; `null` counts
+    all equally."""
     segment: str | None = None
     """Column of the user table. The users with the same value form a segment, which has its own counts, smoothed by the
     counts of all users."""
@@ -39,7 +40,8 @@ class PopularitySettings(RetrieverSettings):
 class Popularity(CatalogueRetriever):
     """Retriever that scores items by their number of interactions.
 
-    Without a half-life, the counts come from the training rows. With one, they come from the dataset's log up to the start of the request's day.
+    Without a half-life, the counts come from the training rows. With one, they come from the dataset's log up to the
+    start of the request's day.
     """
 
     Settings = PopularitySettings

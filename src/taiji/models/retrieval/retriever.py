@@ -62,7 +62,8 @@ class CatalogueRetriever(ABC):
 
     @abstractmethod
     def scores(self, requests: Requests) -> Array:
-        """Return scores (B, N) float64, reading nothing at or after the time of a request; −inf for items that must not be retrieved."""
+        """Return scores (B, N) float64, reading nothing at or after the time of a request; −inf for items that must not
+        be retrieved."""
 
     @abstractmethod
     def weights(self) -> dict[str, Array]:
@@ -82,7 +83,8 @@ class CatalogueRetriever(ABC):
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` items of each request with the highest scores, in the model's own indices. The base class scores all items.
+        """Return the ``k`` items of each request with the highest scores, in the model's own indices. The base class
+        scores all items.
 
         The slate has width ``k`` and is padded if a request has fewer items. Ties go to the smaller index.
         """
@@ -102,8 +104,10 @@ class CatalogueRetriever(ABC):
         """Fit to interactions.
 
         Args:
-            dataset: dataset that defines users and items; its history is read at retrieval, strictly before each request.
-            rows: events (``user, item, time, click``), of which only the clicks are used; by default all events of the dataset.
+            dataset: dataset that defines users and items; its history is read at retrieval, strictly before each
+                request.
+            rows: events (``user, item, time, click``), of which only the clicks are used; by default all events of the
+                dataset.
             seed: random seed; on a CPU, the same seed gives the same weights.
             device: ``cpu``, ``cuda`` or ``auto``, for models that compute with torch.
 
@@ -125,7 +129,8 @@ class CatalogueRetriever(ABC):
         return self
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items that are available at the time of the request, without seen items if these are dropped."""
+        """Return the ``k`` best items that are available at the time of the request, without seen items if these are
+        dropped."""
         size = max(1, BLOCK // max(len(self.places), 1))
         parts = [self._retrieve(requests.take(slice(at, at + size)), k) for at in range(0, len(requests), size)]
         if not parts:
@@ -159,7 +164,8 @@ class CatalogueRetriever(ABC):
         return top_items(scores, k)
 
     def _hidden(self, requests: Requests) -> tuple[Array, Array]:
-        """Return request indices and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items are dropped."""
+        """Return request indices and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items
+        are dropped."""
         rows, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self.availability.bounded:
             rows, items = np.nonzero(self._gone | ~self.availability.at(requests.time)[:, self.places])

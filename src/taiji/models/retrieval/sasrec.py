@@ -1,7 +1,8 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
-Deviation: a sampled softmax replaces the paper's binary loss with one negative. This closes the gap to later models (Klenitskiy & Vasilev, RecSys 2023;
-Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that the cost depends on their actual lengths.
+Deviation: a sampled softmax replaces the paper's binary loss with one negative. This closes the gap to later models
+(Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that
+the cost depends on their actual lengths.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class SASRecNetwork(nn.Module):
         )
 
     def forward(self, items: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        """Return states (R, L, d). Items (R, L) are numbered from 1; see :class:`SequenceTransformer` for the other arguments."""
+        """Return states (R, L, d). Items (R, L) are numbered from 1; see :class:`SequenceTransformer` for the other
+        arguments."""
         scale = self.table.shape[1] ** 0.5
         return self.encoder(look_up(self.table, items) * scale, place, segment)  # type: ignore[no-any-return]
 
@@ -106,7 +108,8 @@ class SASRec(VectorRetriever):
     def _prepared(
         self, history: History, seed: int, device: str | None
     ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
-        """Create the network, and return training sequences, the sampling probability of each item, the validation data, and the random generator."""
+        """Create the network, and return training sequences, the sampling probability of each item, the validation
+        data, and the random generator."""
         settings, random = self.settings, np.random.default_rng(seed)
         held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
         if len(held_out) > settings.valid_users:
@@ -132,7 +135,8 @@ class SASRec(VectorRetriever):
         self.vectors = to_numpy(self.network.table[1:])
 
     def queries(self, requests: Requests) -> Array:
-        """Return the states after the requests' histories; zeros for an empty history, for which nothing is retrieved."""
+        """Return the states after the requests' histories; zeros for an empty history, for which nothing is
+        retrieved."""
         items, _ = self.recent(requests)
         return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
 
@@ -242,7 +246,8 @@ def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> I
 
 
 PackedBatch = tuple[Array, Array, Array, Array, Array]
-"""Items, positions and segments, each (R, L); flat positions (M,) of the states that predict; their targets (M,), items from 0."""
+"""Items, positions and segments, each (R, L); flat positions (M,) of the states that predict; their targets (M,), items
+from 0."""
 
 
 class Sequences:

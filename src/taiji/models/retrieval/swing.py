@@ -1,4 +1,5 @@
-"""Swing: two items are similar if many pairs of users interacted with both and have little else in common (Yang et al., arXiv 2010.05525)."""
+"""Swing: two items are similar if many pairs of users interacted with both and have little else in common (Yang et al.,
+arXiv 2010.05525)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class SwingSettings(NeighbourSettings):
 
 
 class Swing(NeighbourRetriever):
-    """Retriever by Σ w_u w_v / (α + |I_u ∩ I_v|) over pairs of users u, v who both interacted with i and j, with w_u = |I_u|^(−½).
+    """Retriever by Σ w_u w_v / (α + |I_u ∩ I_v|) over pairs of users u, v who both interacted with i and j, with w_u =
+    |I_u|^(−½).
 
     Unlike in co-occurrence, two users with many items in common contribute little to the similarity of any two of these
     items.

@@ -80,7 +80,8 @@ class TwoTowersNetwork(ItemTower):
         self.user_tower = tower(settings.width, settings)
 
     def user(self, items: torch.Tensor, categories: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B, L)."""
+        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B,
+        L)."""
         x = (self.inputs(items, categories) * weight.unsqueeze(-1)).sum(dim=1)
         return nn.functional.normalize(x + self.user_tower(x), dim=-1)
 

@@ -19,7 +19,8 @@ SMOOTHING = 60.0
 
 
 class RankFusion:
-    """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
+    """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher,
+    SIGIR 2009).
 
     Args:
         retrievers: retrievers to merge. The ``source`` in a slate is the index of the retriever that contributes most

@@ -16,8 +16,8 @@ from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
 Array = NDArray[Any]
 SHARE = 80
-"""In a catalogue of more than ``EXACT_BELOW`` items, the index is used if at most 1 / SHARE of the items is requested and at most 1 / SHARE is hidden;
-otherwise every item is scored."""
+"""In a catalogue of more than ``EXACT_BELOW`` items, the index is used if at most 1 / SHARE of the items is requested
+and at most 1 / SHARE is hidden; otherwise every item is scored."""
 REQUESTS = 1024
 """Number of requests that pass through a network at a time."""
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Audit(Stage):
-    """Stage that audits a sample of the run's rationales with the model that scored them. `reasoning.audit` sets the size of the sample."""
+    """Stage that audits a sample of the run's rationales with the model that scored them. `reasoning.audit` sets the
+    size of the sample."""
 
     name = "audit"
     summary = "Audit the rationales for leaked answers: guards, decoys, controls, worst examples."
@@ -28,7 +29,8 @@ class Audit(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of a sample that is scored with decoys and controls, and of rationales that are written without the answer."""
+        """Return the tokens of a sample that is scored with decoys and controls, and of rationales that are written
+        without the answer."""
         audit, prompts = config.reasoning.audit, config.size.rationale_prompts * prompt_share(config, log)
         audited, blind = min(audit.controls, prompts), min(audit.blind, prompts)
         read = audited * (log.student_tokens + 2 * (2 + audit.decoys) * log.said_tokens) + blind * log.student_tokens

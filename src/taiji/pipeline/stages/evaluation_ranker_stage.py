@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class EvaluationRanker(Stage):
-    """Stage that trains the ranker without features on the ranker period. This ranker also evaluates the answers of the language models."""
+    """Stage that trains the ranker without features on the ranker period. This ranker also evaluates the answers of the
+    language models."""
 
     name = "evaluation_ranker"
     summary = "Train the ranker without features; it also evaluates the models."

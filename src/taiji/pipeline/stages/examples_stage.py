@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Examples(Stage):
-    """Stage that splits the log into four periods and chooses the prompts of each role. The roles of the LLM period have no users in common."""
+    """Stage that splits the log into four periods and chooses the prompts of each role. The roles of the LLM period
+    have no users in common."""
 
     name = "examples"
     summary = "Split by time and choose the prompts."

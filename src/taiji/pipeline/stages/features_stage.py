@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Features(Stage):
-    """Stage that computes two feature tables: one from a model's answers, and the baseline ``history_mean`` without a language model.
+    """Stage that computes two feature tables: one from a model's answers, and the baseline ``history_mean`` without a
+    language model.
 
     Args:
         writer: model that answers: ``base``, ``sft``, ``aligned``, or the weighting rule of an :class:`Alignment`.
@@ -52,7 +53,8 @@ class Features(Stage):
         return {"writer": self.writer} if self.variant else {}
 
     def outside(self, config: Config) -> State:
-        """Return the state of the prompt-template files, of the base model's folder if the base model answers, and of the embedder if it is a folder."""
+        """Return the state of the prompt-template files, of the base model's folder if the base model answers, and of
+        the embedder if it is a folder."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates, config.embedder.name)
 
@@ -141,7 +143,8 @@ class Features(Stage):
 
 
 def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np.float32]:
-    """Return text vectors of items, (n_items, d), for the items in the recent history of at least one row; 0 for all other items."""
+    """Return text vectors of items, (n_items, d), for the items in the recent history of at least one row; 0 for all
+    other items."""
     import numpy as np
 
     from taiji.pipeline.completions import embed
@@ -159,7 +162,8 @@ def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
-    """Return the intent columns of completions. ``moved``, if given, maps the intents' vectors from the embedder's space."""
+    """Return the intent columns of completions. ``moved``, if given, maps the intents' vectors from the embedder's
+    space."""
     from taiji.features.intents import intent_columns
     from taiji.language.embed import load_embedder
 
@@ -194,7 +198,8 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
 
 
 def _map(context: Context, dataset: Dataset, writer: str) -> IntentMap | None:
-    """Fit and store the :class:`IntentMap` on the prompts of the LLM period; return None unless ``features.align_intents`` is set."""
+    """Fit and store the :class:`IntentMap` on the prompts of the LLM period; return None unless
+    ``features.align_intents`` is set."""
     import numpy as np
     import polars as pl
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Fusion(Stage):
-    """Stage that fits the fusion of predictions on the last period before the test, with a ranker trained only on earlier data."""
+    """Stage that fits the fusion of predictions on the last period before the test, with a ranker trained only on
+    earlier data."""
 
     name = "fusion"
     summary = "Fit the fusion of predictions on the last period before the test."

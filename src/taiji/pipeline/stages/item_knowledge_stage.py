@@ -28,7 +28,8 @@ PROMPT_TOKENS = 120.0
 
 
 class ItemKnowledge(Stage):
-    """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field of the same name reads it."""
+    """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field of the same
+    name reads it."""
 
     name = "item_knowledge"
     summary = "Write knowledge beyond the title with a language model, once per item."
@@ -86,7 +87,8 @@ class ItemKnowledge(Stage):
                 reused = len(items.join(texts, on="asked", how="semi"))
                 missing = missing.join(texts, on="asked", how="anti", maintain_order="left")
         if len(missing):
-            # A single process manages the budget and the journal of the endpoint; it is limited by the network, not by a core.
+            # A single process manages the budget and the journal of the endpoint; it is limited by the network, not by
+            # a core.
             here = settings.kind == "endpoint"
             factory = partial(open_writing, context, settings)
             parts.append(

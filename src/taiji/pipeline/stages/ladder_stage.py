@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Ladder(Stage):
-    """Stage that measures the value of text to a ranker on the run's log and on further logs, without running a language model."""
+    """Stage that measures the value of text to a ranker on the run's log and on further logs, without running a
+    language model."""
 
     name = "ladder"
     summary = "Compare rankers with more and more inputs, without a language model: counts, collaborative fields, texts, the true next items."
@@ -23,7 +24,8 @@ class Ladder(Stage):
     settings = ("ladder", "embedder", "evaluation.resamples", "evaluation.level")
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the further logs, and of the embedder if it is a folder. The stage runs again when one of them changes."""
+        """Return the state of the further logs, and of the embedder if it is a folder. The stage runs again when one of
+        them changes."""
         from taiji.data.settings import DataSettings
         from taiji.data.sources import find_source
 

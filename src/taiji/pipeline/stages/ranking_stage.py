@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Ranking(Stage):
-    """Stage that trains one ranker per feature table. These rankers, and the ranker without features, score the test exposures of users who have features."""
+    """Stage that trains one ranker per feature table. These rankers, and the ranker without features, score the test
+    exposures of users who have features."""
 
     name = "ranking"
     summary = "Train the rankers with features and score the test exposures."

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Rationales(Stage):
-    """Stage in which the teacher, which reads the true next item, writes ``reasoning.teacher.rationales`` rationales per prompt."""
+    """Stage in which the teacher, which reads the true next item, writes ``reasoning.teacher.rationales`` rationales
+    per prompt."""
 
     name = "rationales"
     summary = "Write rationales with the teacher, which knows the true next item (RUPR)."
@@ -48,7 +49,8 @@ class Rationales(Stage):
         from taiji.reasoning.teachers import check_endings
 
         examples = taught_examples(context)
-        # A single process manages the budget, rate limit and journal of the endpoint; it is limited by the network, not by a core.
+        # A single process manages the budget, rate limit and journal of the endpoint; it is limited by the network, not
+        # by a core.
         here = context.config.reasoning.teacher.kind == "endpoint"
         written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
         write_parquet(context.folder / "rationales.parquet", written)

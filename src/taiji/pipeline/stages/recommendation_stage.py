@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Recommendation(ComposedStage):
-    """Stage that evaluates the recommender on the test period: recall after every step of the cascade, the final lists, and an ablation of each component."""
+    """Stage that evaluates the recommender on the test period: recall after every step of the cascade, the final lists,
+    and an ablation of each component."""
 
     name = "recommendation"
     summary = "Evaluate the recommender on the test period, in full and without each component."
@@ -32,7 +33,8 @@ class Recommendation(ComposedStage):
         self.needs = (*self.needs, *self.without.values())
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of ranked candidates in three passes: the whole cascade, all of its variants together, and the logged lists."""
+        """Return the number of ranked candidates in three passes: the whole cascade, all of its variants together, and
+        the logged lists."""
         settings = config.recommend
         return Amount(min(settings.requests, log.users) * settings.budget.candidates * 3)
 

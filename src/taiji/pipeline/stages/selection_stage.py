@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Selection(Stage):
-    """Stage that scores all rationales by the perplexity of the true answer, calibrates the threshold on held-out prompts, and decides which rationales
-    to keep."""
+    """Stage that scores all rationales by the perplexity of the true answer, calibrates the threshold on held-out
+    prompts, and decides which rationales to keep."""
 
     name = "selection"
     summary = "Keep the rationales that make the true item likely (open-ended rejection sampling; ORFT in the paper)."

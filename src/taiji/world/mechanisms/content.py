@@ -1,4 +1,5 @@
-"""Items: topics, quality, price, duration, creator, birth and death, and a title that reveals an adjustable part of the topic."""
+"""Items: topics, quality, price, duration, creator, birth and death, and a title that reveals an adjustable part of the
+topic."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class ContentSettings(Base):
     main: float = Field(default=0.8, ge=0, le=1)
     """Weight of an item's main topic; its second topic gets the rest."""
     text_signal: float = Field(default=0.9, ge=0, le=1)
-    """Probability that a word of the title names one of the item's topics; the other words name any topic. With 0, titles are uninformative."""
+    """Probability that a word of the title names one of the item's topics; the other words name any topic. With 0,
+    titles are uninformative."""
     words: int = Field(default=2, ge=1, le=8)
     """Number of topic words in a title."""
     quality: float = Field(default=0.4, ge=0)
@@ -131,7 +133,8 @@ class Content(Mechanism[ContentSettings]):
 
     @property
     def text_share(self) -> float:
-        """Share of the topics' variance that titles explain: R² of a regression of topics (items, topics) on the title words."""
+        """Share of the topics' variance that titles explain: R² of a regression of topics (items, topics) on the title
+        words."""
         told = self.text_topics - self.text_topics.mean(axis=0)
         topics = self.topics - self.topics.mean(axis=0)
         slope = np.linalg.lstsq(told, topics, rcond=None)[0]

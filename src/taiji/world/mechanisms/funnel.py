@@ -1,4 +1,5 @@
-"""From exposure to purchase: view → click → cart → buy, with position bias and competition between the items of a list."""
+"""From exposure to purchase: view → click → cart → buy, with position bias and competition between the items of a
+list."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ class LoadSettings(Base):
     """Settings of ``load``."""
 
     capacity: float = Field(default=0.8, gt=0)
-    """Number of lists that can be computed per slot, relative to the number of requests expected in a slot of average demand."""
+    """Number of lists that can be computed per slot, relative to the number of requests expected in a slot of average
+    demand."""
     stale: bool = True
     """Show the cached list to requests served from the cache. If False, they get a newly computed list at no cost."""
 

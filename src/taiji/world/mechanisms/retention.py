@@ -24,7 +24,8 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """Outcome (``click``, ``pleased``, ``buy``) that measures how good a list is, by its share among the viewed positions."""
+    """Outcome (``click``, ``pleased``, ``buy``) that measures how good a list is, by its share among the viewed
+    positions."""
     centre: float = Field(default=0.15, ge=0, le=1)
     """Share of viewed positions with the outcome at which a list is neutral."""
     scale: float = Field(default=0.15, gt=0)
@@ -36,7 +37,8 @@ class RetentionSettings(Base):
     back: float = Field(default=0.5, ge=0)
     """Decrease of the log time away at a mood of 1."""
     confounded: float = Field(default=0.0, ge=0)
-    """Decrease of the log time away per standard deviation of keenness: users who click more return sooner, but not because of the clicks."""
+    """Decrease of the log time away per standard deviation of keenness: users who click more return sooner, but not
+    because of the clicks."""
 
 
 class Retention(Mechanism[RetentionSettings]):

@@ -39,7 +39,8 @@ class SatisfactionSettings(Base):
     answers: float = Field(default=0.015, ge=0, le=0.5)
     """Response rate of asked users, averaged over satisfied and unsatisfied ones."""
     selection: float = Field(default=0.4, ge=0, lt=1)
-    """Selection bias: the response rate of satisfied users is higher by this share, and that of the others lower by the same share."""
+    """Selection bias: the response rate of satisfied users is higher by this share, and that of the others lower by the
+    same share."""
 
 
 class Satisfaction(Mechanism[SatisfactionSettings]):

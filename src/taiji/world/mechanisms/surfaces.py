@@ -1,4 +1,5 @@
-"""Surfaces of a mall: product cards, short videos and live rooms, which share the users' tastes but have separate pools and noise."""
+"""Surfaces of a mall: product cards, short videos and live rooms, which share the users' tastes but have separate pools
+and noise."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class SurfacesSettings(Base):
 
 
 class Surfaces(Mechanism[SurfacesSettings]):
-    """Surface of each item and each request, and each user's taste offsets per surface, which do not change over time."""
+    """Surface of each item and each request, and each user's taste offsets per surface, which do not change over
+    time."""
 
     Settings = SurfacesSettings
     after = ("content", "taste", "live")

@@ -1,4 +1,5 @@
-"""Tastes of users: a constant long-term part, a short-term part that drifts, and separate tastes for single behaviours."""
+"""Tastes of users: a constant long-term part, a short-term part that drifts, and separate tastes for single
+behaviours."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class TasteSettings(Base):
     short: float = Field(default=0.4, ge=0, le=1)
     """Weight of the short-term part."""
     pull: float = Field(default=0.3, ge=0)
-    """Rate per day at which the short-term part approaches the long-term part: in a slot of t days it covers ``pull`` · t (at most 1) of the distance."""
+    """Rate per day at which the short-term part approaches the long-term part: in a slot of t days it covers ``pull`` ·
+    t (at most 1) of the distance."""
     drift: float = Field(default=1.0, ge=0)
     """Standard deviation of the short-term part's random walk per day; 0 keeps it constant."""
     behaviours: float = Field(default=0.3, ge=0, le=1)
@@ -78,7 +80,8 @@ class Taste(Mechanism[TasteSettings]):
         return blend(self.long[users], self.short_at(slot)[users], self.settings.short)
 
     def place(self, exposure: Exposure) -> None:
-        """Add the tastes at the exposure's slot; none if they have no strength, because other mechanisms read them, too."""
+        """Add the tastes at the exposure's slot; none if they have no strength, because other mechanisms read them,
+        too."""
         if not self.settings.strength:
             return
         exposure.user_vector = self.at(exposure.user, exposure.slot)
