@@ -37,8 +37,8 @@ ORDER = (
 )
 ABOUT = """# Reference
 
-Every module with its public classes and functions (`make pages` writes this page, a test compares it with the source). Arguments, returns and
-raises are in the site that `make docs` builds, where each name here is a link, and in `python -c "import taiji.data.splits as m; help(m)"`.
+Every module with its public classes and functions (`make pages` writes this page, a test compares it with the source). `make docs` builds a
+site that also shows arguments, returned values and errors; so does `python -c "import taiji.data.splits as m; help(m)"`.
 Settings have [a page of their own](configuration.md), commands [another](commands.md).
 """
 LEFT_OUT = ("__init__", "settings", "cli")

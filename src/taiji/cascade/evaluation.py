@@ -90,7 +90,8 @@ def evaluate_recommender(
         vectors: (N, d) item vectors, for re-rankers.
         further: function from final lists (B, K) to additional metrics: values per request (B,), by name.
         fuser: the fitted fusion, if the settings name one.
-        without_fields: field to a ranker that was trained without it; each gives a further variant.
+        without_fields: rankers that were trained without a field, by the name of the field; each adds a variant to the
+            comparison.
         resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
     """
     if not len(requests):
@@ -190,11 +191,11 @@ def variants(
         at: row indices of the current requests.
         ranker: used instead of ``remembered`` in the full cascade, so that its time is measured.
         fuser: the fitted fusion, if the settings name one; one variant uses averaged ranks instead.
-        without_fields: field to the predictions of a ranker that was trained without it.
+        without_fields: predictions of the rankers that were trained without a field, by the name of the field.
     """
 
-    # A block of requests takes longer than one request, and stored predictions take no time, so no arm has a time
-    # limit.
+    # No arm has a time limit. A limit is for one request, whereas a block of requests runs here; and arms with stored
+    # predictions take almost no time, so a limit would affect only the others.
     unhurried = settings.budget.unhurried()
 
     def composed(
@@ -231,7 +232,9 @@ def variants(
 
 
 def item_popularity(dataset: Dataset, before: int) -> Array:
-    """Return, for each item, the share (N,) of the users with interactions before a time who had one with the item."""
+    """Return for each item (N,) the share of users who interacted with it before a time, among all users with earlier
+    interactions.
+    """
     history = dataset.history
     owner = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     past = np.asarray(history.times) < before

@@ -39,7 +39,8 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # ENOENT is an internal error, unless the temporary file is missing: folders such as /proc accept no new files.
+        # A missing file (ENOENT) is an internal error. The exception: in folders such as /proc, it means that the
+        # temporary file could not be created.
         not_creatable = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
         if error.errno not in _REFUSALS and not not_creatable:
             raise

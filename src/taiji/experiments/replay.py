@@ -1,4 +1,4 @@
-"""Logged replay: outcomes of the shown items that each ranker would have put first.
+"""Logged replay: the logged outcomes of those shown items that a ranker would have put first.
 
 If every shown item has a label, a request can be replayed without propensities: each ranker's first ``k`` of the
 shown items get their logged outcomes. We assume, as stated in the report, that an item's click depends neither on its

@@ -61,8 +61,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
     Returns:
         ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows
-        with the truth), ``ab`` (metric → comparison of the arms, beside the ``truth``; each metric with and without
-        CUPED), ``aa`` (metric → share significant), ``repeats`` (coverage of the truth and power over repeated tests),
+        with the truth), ``ab`` (metric → comparison of the arms, beside the ``truth``; means with and without CUPED), ``aa`` (metric → share significant), ``repeats`` (coverage of the truth and power over repeated tests),
         ``plan``, ``users``, ``notes``.
     """
     loop = _Loop(settings, seed, embedder)

@@ -1,4 +1,4 @@
-"""Candidates of a log for the uplift ladder.
+"""Candidate items of a log on which the rankers of the uplift ladder are trained and tested.
 
 Positives are each user's first interactions with items. Negatives are items with which others interacted in the same
 time window.

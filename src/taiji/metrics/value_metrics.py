@@ -1,4 +1,4 @@
-"""Metrics of numeric labels: counts, durations, grades, and orders within a request."""
+"""Metrics of numeric labels: counts, durations, grades, and how well the items of a request are ordered by them."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ title's length."""
 GRAM, CHARACTERS = 3, 5
 """Length of a run of words, and of a run of characters, that counts as naming the title."""
 DISTINCT = 4
-"""Minimum number of letters of a title word that is redacted even if the title does not count as named. Only words that
-do not occur in the history are redacted in this way."""
+"""Single words of the title are redacted even where the title does not count as named, if they have at least this many
+letters and do not occur in the history."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 """Characters of Chinese, Japanese and Korean."""
@@ -144,7 +144,7 @@ def _title_kinds(
     """Return the ways in which the title is named, and mark the words of the rationale that name it.
 
     A run of three title words that also occurs in the name of the first or second level ("Sour Creams (Milk
-    by-Products)") counts as naming that level, not the title.
+    by-Products)") counts as naming that level, not the title, if the level's name is shorter than the title.
     """
     if not name or _runs(known, name):
         return []
@@ -198,7 +198,7 @@ def _grams(text: list[str]) -> set[tuple[str, ...]]:
 
 
 def _joined(said: Sequence[str]) -> str:
-    """Join words with spaces, and characters without."""
+    """Join tokens: words with spaces, and characters of Chinese, Japanese and Korean without spaces."""
     return "".join(token if not place or _CHARACTER.match(token) else f" {token}" for place, token in enumerate(said))
 
 

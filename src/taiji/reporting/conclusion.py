@@ -151,7 +151,10 @@ def _short(gap: Difference, goal: str) -> str:
 
 
 def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
-    said = {"text": "The texts of the items", ORACLE: "The true next items, the best answer that a model could give,"}
+    said = {
+        "text": "The texts of the items",
+        ORACLE: "Features of the true next items, an upper bound for a language model,",
+    }
     does = {
         "better": "improve a ranker: {gain} AUC over {before}.",
         "worse": "make a ranker worse: {gain} AUC over {before}.",

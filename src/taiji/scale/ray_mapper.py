@@ -1,9 +1,9 @@
 """Computation of partitions on a Ray cluster: a pool of Ray actors runs the same stage functions as a local run.
 
 Only the *names* of partitions travel through Ray; rows and results are Parquet files in the run directory, which every
-node must reach under the same path. If a node dies, only the partitions that its workers were computing are lost: the
-current pass over the partitions is aborted, and another pass on the remaining nodes computes those without an output
-file. Ray Data's streaming executor limits the load: a worker holds at most ``scale.ahead`` partitions and gets the
+node must reach under the same path. If a node dies, the current pass over the partitions is aborted, and another
+pass on the remaining nodes computes the partitions that have no output file yet; only those that were being computed
+are lost. Ray Data's streaming executor limits the load: a worker holds at most ``scale.ahead`` partitions and gets the
 next when one is done.
 """
 
@@ -49,7 +49,9 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
                 "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
                 where=f"--address {address}" if address else "--engine ray",
                 found=(str(error).strip().splitlines() or [type(error).__name__])[0],
-                fix="start one with `ray start --head`, give its address, or leave --address out to use this machine alone",
+                fix="start one with `ray start --head`, give its address, or leave --address out to use this machine alone"
+                if address
+                else "read the message of Ray; --engine local needs no Ray",
             ) from error
     room(settings)
     return RayMapper(settings)

@@ -1,4 +1,4 @@
-"""Learnt cache policy: show kept (earlier) lists for the requests that lose the least expected value by it."""
+"""Learnt cache policy: answer those requests with cached (earlier) lists that lose the least expected value."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ class Worker:
                 time.sleep(0.2)
 
     def absorb(self) -> bool:
-        """Absorb a batch of events, and return whether there were any. Give a sign of life every few seconds."""
+        """Absorb a batch of events, and return whether there were any. Send a heartbeat every few
+        seconds."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + BEAT_EVERY_S
             self._store.beat(self._name, {"kind": "worker", "release": self._release.name}, self._clock())

@@ -1,5 +1,5 @@
-"""Policy trained by critics of cache-aware requests (the actor of CARL, arXiv 2404.14961), for a finite number of
-actions.
+"""Policy over a finite number of actions, trained by critics that value fresh and cached lists (the actor of CARL,
+arXiv 2404.14961).
 
 The action in a state is the same at every load level. Otherwise the level would affect the transitions between states,
 and the equations in eigenvector coordinates would not separate (see :mod:`.cache_critics`). The fit is policy iteration

@@ -50,8 +50,8 @@ class Ranker:
         settings, tasks, fieldset, network: settings, learnt tasks, fitted fields, and the network.
         inputs: conversion of rows of the dataset into batches.
         calibration: (scale, shift) by task name, see :data:`taiji.nn.predictions.Calibration`.
-        history: one entry per validation check: ``rows`` (training rows seen so far), ``loss`` on the validation rows,
-            and ``rows_per_second``. Without validation rows, ``loss`` is minus ``rows``.
+        history: one entry per validation check: ``rows`` (training rows seen so far), ``loss`` (of the
+            validation rows; without any, minus ``rows``: the latest check is the best), and ``rows_per_second``.
         worths: measured worth of each field with ``must_pay``. A field that does not pay off is removed from
             ``fieldset``.
     """
@@ -93,7 +93,7 @@ class Ranker:
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a training step. Override this to add losses, or rows that are not in the batch.
+        """Return the loss of a training step. Override this to add loss terms, which may use rows outside the batch.
 
         Args:
             chunk: rows in memory.

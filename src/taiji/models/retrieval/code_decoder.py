@@ -255,10 +255,11 @@ class CodeDecoder(CatalogueRetriever):
 
         Args:
             dataset: dataset to which the result is bound.
-            codes: (n_items, L) codes of its items, or their codes over time. If the fit added a level to distinguish
-                items, ``codes`` may include that level; otherwise, it is added here: an item of the fit whose other
-                codes are unchanged keeps its code of the level, and the other items get free ones. Items that do not
-                fit into the level get its last code. Items with equal codes share a leaf.
+            codes: (n_items, L) codes of its items, or their codes over time. The fit may have added
+                a last level that distinguishes items with equal codes. If ``codes`` lack this level, it is added here:
+                an item that was in the fit, and whose other codes are unchanged, keeps its last code; every other item
+                gets one that is not in use, or the level's highest code if all are in use. Items with equal codes share
+                a leaf.
 
         Raises:
             InputError: the codes come from a different coder, or have different levels or sizes.
@@ -362,8 +363,8 @@ class CodeDecoder(CatalogueRetriever):
         """Return a trie of the codes after ``tick`` ticks, restricted for each request to the items of the pool that
         may be shown.
 
-        Requests with the same time share a live trie, in which only the items are updated that have changed since the
-        previous time.
+        Requests with the same time share a live trie. Only the items that have changed since the previous time are
+        updated in it.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         trie, coded = self._trie_at(tick)

@@ -1,5 +1,5 @@
-"""Additional losses of the decoder over item codes: on clusters of codes for thinking steps, and on skipped
-exposures."""
+"""Additional losses of the decoder over item codes: a loss of its intermediate (thinking) steps, which predict clusters
+of codes, and a loss on skipped exposures."""
 
 from __future__ import annotations
 
