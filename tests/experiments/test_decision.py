@@ -68,6 +68,23 @@ def test_titles_are_told_by_what_the_ranker_does_with_them(text, kept, says):
     assert says in line["says"] and f"keeps them in {kept:.0%} of the seeds" in line["found"]
 
 
+@pytest.mark.parametrize(
+    "low, says", [(-0.021, "drops it in some of the seeds"), (0.002, "Yes")], ids=["not shown", "shown"]
+)
+def test_titles_that_some_seeds_drop(low, says):
+    """The gain of a ranker that always reads them is not that of the default ranker."""
+    kept = {"kept": 0.67, "kept_gain": 0.016, "kept_low": low, "kept_high": 0.053}
+    (line,) = [
+        line
+        for line in decisions(FACTS, [row("2 text match, e", 0.02, 0.005) | kept], 10)
+        if "titles" in line["question"]
+    ]
+    assert says in line["says"]
+    assert f"keeps them in 67% of the seeds, and then gains +0.0160 [{low:+.4f}, +0.0530]" in line["found"].replace(
+        "−", "-"
+    )
+
+
 def test_a_rung_counts_as_kept_as_on_the_ladder():
     """The ladder builds on a rung that at least half of the seeds keep."""
     assert [is_kept({"kept": share}) for share in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]

@@ -11,6 +11,7 @@ from taiji.reporting.conclusion import (
     NO_TEXTS,
     NOT_ASKED,
     ROOM,
+    TEXT_DROPPED,
     TEXT_PAYS,
     conclusion,
     ladder_conclusion,
@@ -77,6 +78,20 @@ def test_what_the_ladder_advises(rungs, advice):
     assert ladder_conclusion(rungs).advice == advice
     assert conclusion(run(NOTHING, NOTHING, rungs)).advice == advice
     assert conclusion(run(GAIN, GAIN, rungs)).advice != advice, "the model itself comes first"
+
+
+def test_a_gain_that_some_trainings_drop_is_told_with_both_values():
+    """The decision table reads the gain of a ranker that always reads the texts: both must say the same."""
+    rungs = ladder(0.02, 0.0, kept=0.67)
+    rungs[1] |= {"kept_gain": 0.016, "kept_low": -0.021, "kept_high": 0.053}
+    reached = ladder_conclusion(rungs)
+    said = reached.answers[0].text
+    assert (
+        "improve a ranker that always reads them (+0.020" in said and "drops them in 33% of the training runs" in said
+    )
+    assert "not shown: +0.016 [−0.021, +0.053]" in said and reached.advice == TEXT_DROPPED
+    rungs[1]["kept_low"] = 0.001
+    assert ladder_conclusion(rungs).advice == TEXT_PAYS
 
 
 def test_other_groups_and_controls_decide_nothing():

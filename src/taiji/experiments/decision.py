@@ -152,12 +152,21 @@ def is_kept(row: Mapping[str, Any] | None) -> bool | None:
 
 
 def _kept_text(row: Mapping[str, Any] | None) -> str:
-    """Return a text on the share of seeds in which the ranker keeps the fields; empty if this was not measured."""
-    return (
-        ""
-        if row is None or row.get("kept") is None
-        else f" with the fields in use (the ranker keeps them in {float(row['kept']):.0%} of the seeds)"
-    )
+    """Return a text on the share of seeds in which the ranker keeps the fields, with its own gain if it keeps them in
+    some but not all; empty if this was not measured."""
+    if row is None or row.get("kept") is None:
+        return ""
+    share = f"the ranker keeps them in {float(row['kept']):.0%} of the seeds"
+    own = _own(row)
+    return f" with the fields in use ({share}{f', and then gains {gap(own)}' if own else ''})"
+
+
+def _own(row: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the gain of the ranker that drops the fields in some of the seeds; None if it keeps or drops them in
+    all."""
+    if row is None or row.get("kept_low") is None or not 0 < float(row.get("kept") or 0) < 1:
+        return None
+    return {name: row[f"kept_{name}"] for name in ("gain", "low", "high")}
 
 
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
@@ -172,6 +181,8 @@ def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -
             "No gain is shown from text beyond the log's own signals, and rankers with the default fields drop `text_match`.",
             "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
         )
+    if sign(text) == 1 and (own := _own(text)) is not None and sign(own) != 1:
+        return "Text helps a ranker that always reads it. But the default ranker drops it in some of the seeds, so its own gain is not shown. Try more rows, or `{field: text_match}` without `must_pay`."
     return _sign(
         text,
         "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",

@@ -24,6 +24,10 @@ from taiji.reporting.summary import (
 
 NOT_ASKED = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
 TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on by default): they pay off here without a language model."
+TEXT_DROPPED = (
+    "Let the ranker always read the texts (`{field: text_match}` without `must_pay` in `ranking.pair_fields`), or use more rows "
+    "(`data.users`, `ladder.rows`): the rule that drops fields which do not pay off does not reliably keep them here."
+)
 ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
@@ -120,6 +124,8 @@ def ladder_advice(ladder: Sequence[RungResult]) -> str:
     further = f" {ROOM}" if room == "better" else ""
     if outcomes.get("text") == "better":
         return TEXT_PAYS + further
+    if "text" in outcomes and _rungs(ladder)["text"].sometimes_dropped:
+        return TEXT_DROPPED + further
     if room is None:
         return NO_TEXTS if without_texts(ladder) else NOT_ASKED
     if room not in ("better", "worse", LEFT_OUT, "interval includes zero"):
@@ -158,7 +164,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     does = {
         "better": "improve a ranker: {gain} AUC over {before}.",
         "worse": "make a ranker worse: {gain} AUC over {before}.",
-        LEFT_OUT: "do not pay off: the ranker drops them.",
+        LEFT_OUT: "do not pay off: the ranker drops them (if it always reads them: {always} AUC over {before}).",
         "interval includes zero": "do not measurably improve a ranker: {gain} AUC over {before}.",
     }
     answers = []
@@ -168,8 +174,15 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
         kept = "" if not row.kept else f" (validation chose to use them in {row.kept:.0%} of the training runs)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
+            always=metric_text(row.always_read, signed=True) if row.always_read else "",
             before=f"“{title_of_rung(row.difference.against)}”{kept}",
         )
+        if row.sometimes_dropped and row.always_read is not None:
+            text = (
+                f"improve a ranker that always reads them ({metric_text(row.always_read, signed=True)} AUC), but the default "
+                f"ranker drops them in {1 - (row.kept or 0):.0%} of the training runs, and its own gain is not shown: "
+                f"{metric_text(row.difference, signed=True)} AUC over “{title_of_rung(row.difference.against)}”."
+            )
         answers.append(Answer(f"{said[kind]} {text}", outcome))
     return answers
 

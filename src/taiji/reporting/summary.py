@@ -187,11 +187,24 @@ class RungResult(_Open):
         If ``kept`` is recorded, it is ``kept_gain``, the gain of a ranker that drops fields that do not pay off.
         Otherwise it is ``gain``.
         """
+        if self.gain is None or self.kept is None:
+            return self.always_read
+        return Difference(against=self.against or "", value=self.kept_gain, low=self.kept_low, high=self.kept_high)
+
+    @property
+    def always_read(self) -> Difference | None:
+        """Gain of a ranker that always reads the rung's fields; None as for :attr:`difference`."""
         if self.gain is None:
             return None
-        if self.kept is None:
-            return Difference(against=self.against or "", value=self.gain, low=self.low, high=self.high)
-        return Difference(against=self.against or "", value=self.kept_gain, low=self.kept_low, high=self.kept_high)
+        return Difference(against=self.against or "", value=self.gain, low=self.low, high=self.high)
+
+    @property
+    def sometimes_dropped(self) -> bool:
+        """True if a gain is shown only for a ranker that always reads the fields, because in some training runs they are
+        dropped."""
+        if self.difference is None or self.always_read is None or self.kept is None or not 0 < self.kept < 1:
+            return False
+        return verdict(self.always_read) == "better" != verdict(self.difference)
 
 
 class LogLadder(_Open):

@@ -66,9 +66,15 @@ class Forecast:
             what += " In brackets: prompts or texts of the language model."
         if not self.runs:
             return f"{what} The time is unknown: no other run in this folder has finished one of them with this language model."
-        rest = f", without {', '.join(self.unmeasured)}, which were never measured" if self.unmeasured else ""
         same = ", if this log is about as large as theirs" if self.other_log else ""
-        return f"{what} Roughly {duration(self.seconds)}{rest}, based on {' and '.join(self.runs)}{same}."
+        about = f"oughly {duration(self.seconds)}{{}}, based on {' and '.join(self.runs)}{same}."
+        if not self.unmeasured:
+            return f"{what} R{about.format('')}"
+        known = counted(len(self.pending) - len(self.unmeasured), "stage")
+        return (
+            f"{what} The time of the whole is unknown: {', '.join(self.unmeasured)} were never measured; "
+            f"r{about.format(f' for the other {known}')}"
+        )
 
 
 def duration(seconds: float) -> str:

@@ -461,3 +461,24 @@ def test_longer_texts_about_items_are_proposed_as_their_description(tmp_path, co
     assert (proposal.values["items"]["title"], proposal.values["items"]["description"]) == ("name", column)
     assert "docs/data.md" in proposal.guesses["items.description"].reasons[-1]
     assert "description" not in propose(read_tables(tmp_path)[0], {"items.description": "null"}).values["items"]
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "expected"),
+    [
+        ("bereich7", "|", {"column": "bereich7", "separator": "|"}),
+        ("bereich7", " > ", {"column": "bereich7", "separator": " > "}),
+        ("bereich7", "/", "bereich7"),
+        ("dept", "/", {"column": "dept", "separator": "/"}),
+    ],
+    ids=["bar", "arrow", "a slash may belong to a name", "a slash under a category's name"],
+)
+def test_joined_levels_are_separated_in_columns_of_any_name(tmp_path, name, separator, expected):
+    kinds = [f"Food{separator}Dairy", f"Food{separator}Bread", f"Home{separator}Garden", f"Home{separator}Lamps"]
+    items = {"sku": [f"s{n}" for n in range(40)], "label": [f"a thing called {n}" for n in range(40)]}
+    pl.DataFrame(items | {name: [kinds[n % 4] for n in range(40)]}).write_csv(tmp_path / "items.csv")
+    events = {"cust": [f"c{n % 9}" for n in range(400)], "sku": [f"s{n * 7 % 40}" for n in range(400)]}
+    times = [f"2024-01-{1 + n % 28:02d} 10:00:{n % 60:02d}" for n in range(400)]
+    pl.DataFrame(events | {"when": times}).write_csv(tmp_path / "events.csv")
+    found = propose(read_tables(tmp_path)[0]).guesses
+    assert found.get("items.categories", found.get("items.category_l1")).value == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ ENOUGH = 0.4
 ANSWERED = ("you set this",)
 """Reasons of a guess that is the user's answer."""
 SEPARATED = ("|", " > ", ">", " / ", "/", ";")
+UNMISTAKABLE = ("|", " > ")
+"""Separators of category levels in columns whose names do not suggest a category."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,19 @@ def says_price(column: Column) -> bool:
     return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 
+def joined_by(table: Table, column: Column, separators: Sequence[str]) -> str | None:
+    """Return the first of the separators that at least half of the values of a text column contain; None if there is
+    none."""
+    values = table.frame[column.name].drop_nulls().head(2000)
+    shares = (float(values.str.contains(one, literal=True).mean() or 0.0) for one in separators)  # type: ignore[arg-type]
+    return next((one for one, share in zip(separators, shares) if share >= 0.5), None)
+
+
+def _joined(column: Column, separator: str, confidence: float) -> Guess:
+    value, reason = {"column": column.name, "separator": separator}, f"levels joined by {separator!r}"
+    return Guess(value, confidence, (reason,), column=column.name)
+
+
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
     """Propose category levels: one column with all of them, or one column per level, the coarsest first.
 
@@ -221,18 +236,8 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         if column.name in table.sequences and column.kind == "text" and "category" in column.means:
             reason = "the header declares several values in each row"
             return {"categories": Guess({"column": column.name, "separator": " "}, 0.8, (reason,), column=column.name)}
-        if column.kind == "text" and "category" in column.means:
-            values = table.frame[column.name].drop_nulls().head(2000)
-            for separator in SEPARATED:
-                if float(values.str.contains(separator, literal=True).mean() or 0.0) >= 0.5:  # type: ignore[arg-type]
-                    return {
-                        "categories": Guess(
-                            {"column": column.name, "separator": separator},
-                            0.8,
-                            (f"levels joined by {separator!r}",),
-                            column=column.name,
-                        )
-                    }
+        if column.kind == "text" and "category" in column.means and (separator := joined_by(table, column, SEPARATED)):
+            return {"categories": _joined(column, separator, 0.8)}
     named = [
         column
         for column in columns
@@ -246,6 +251,10 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         and column.characters <= 40
         and not column.means & {"user", "id"}
     ]
+    if not named:
+        for column in sorted(few, key=lambda column: (column.distinct, column.name)):
+            if separator := joined_by(table, column, UNMISTAKABLE):
+                return {"categories": _joined(column, separator, 0.6)}
     chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[: None if named else 3]
     if named:  # names determine the coarsest levels, values the finer ones
         for column in sorted(few, key=lambda column: (column.distinct, column.name)):
