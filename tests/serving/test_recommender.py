@@ -36,6 +36,7 @@ from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.serving import backend
+from taiji.serving import recommender as recommender_module
 from taiji.serving.live_dataset import World
 from taiji.serving.recommender import LiveFuser, LiveRequests, RankingRecommender, RunRecommender, recommender_of
 from taiji.serving.releases import roll_back, roll_out
@@ -207,6 +208,14 @@ def test_the_trace_says_of_every_candidate_what_became_of_it(recommender: Rankin
         assert tuple(sorted(placed, key=placed.get)) == found.items  # type: ignore[arg-type]
         assert all(row["left_out"] for row in found.trace if not row["place"])
     assert recommender.recommend([RecommendRequest(users[0])])[0].trace is None
+
+
+def test_values_of_a_trace_that_json_cannot_write_are_null() -> None:
+    values = [1.5, float("inf"), -float("inf"), float("nan"), None]
+    rows = pl.DataFrame({"request": [0] * 5, "item": [1, 0, 1, 0, 1], "score": values, "place": [1, 2, 3, 0, 0]})
+    found = recommender_module._trace(rows, ["a", "b"])
+    assert [row["score"] for row in found] == [1.5, None, None, None, None]
+    assert [row["item"] for row in found] == ["b", "a", "b", "a", "b"] and "request" not in found[0]
 
 
 def test_a_context_that_does_not_fit_costs_nobody_else_a_list(recommender: RankingRecommender) -> None:

@@ -1,7 +1,8 @@
 """The uplift ladder: gain of each set of fields on one log, before any language model is run.
 
 Each step of the ladder, a rung, adds a set of fields. Every rung is trained on the same rows with the same budget and
-compared with the previous rung, paired by user and seed.
+compared with the previous rung whose fields pay off (controls: with the rung on which they build), paired by user and
+seed.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Bench:
     """Training and test arrays of a trial, shared by all rungs.
 
     Attributes:
-        trial: candidates.
-        fit, stop, test: arrays with point-in-time counts only: of the earlier part of training, of its latest 15 % (for
-            early stopping), and of the test.
+        trial: the candidate items and their labels.
+        fit: arrays of the earlier part of training. Like those below, they contain only point-in-time counts.
+        stop: arrays of the latest 15 % of training, for early stopping.
+        test: arrays of the test.
     """
 
     trial: Trial
@@ -198,7 +200,7 @@ def climb(
     resamples: int = 500,
     level: float = 0.95,
 ) -> Iterator[dict[str, Any]]:
-    """Train every rung and compare it with the previous one.
+    """Train every rung and compare it with an earlier one (``against``).
 
     Args:
         trial: candidates.
@@ -213,9 +215,9 @@ def climb(
         difference); the rung's cost; and the shares of rows about which the rung has information.
         If the fields of a rung have no values on this log (for example because no texts distinguish the items), the
         dict has ``unread`` instead of a gain.
-        A rung with ``must_pay`` also has ``kept`` (the share of seeds in which its fields pay off on the latest part of
-        training) and ``kept_gain, kept_low, kept_high`` (the difference if the fields are dropped in the other seeds,
-        as the default ranker does).
+        A rung with ``must_pay`` also has ``kept``, the share of seeds in which its fields pay off on the latest part of
+        training, and ``kept_gain, kept_low, kept_high``: the difference for the default ranker, which drops the fields in
+        the seeds in which they do not pay off.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}

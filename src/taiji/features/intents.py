@@ -25,7 +25,7 @@ def intent_columns(
     Args:
         vectors: (K, d) of all intents, row by row, within a row in the order of the answer.
         weights: (K,) positive.
-        levels: category levels, one sequence of K texts per level, empty where missing.
+        levels: K sequences, one per intent, each with the texts of its category levels, empty where missing.
         counts: numbers of intents per row (N), which sum to K.
         most: m, largest number of intents per row.
         embedder: ``name@version`` of the vectors' embedder.

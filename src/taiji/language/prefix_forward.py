@@ -133,13 +133,13 @@ def scored_places(
 
 
 def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:
-    """Split sequences into packs of at most `room` distinct tokens.
+    """Split sequences into packs of at most `room` tokens, where a shared prefix counts once.
 
     Sequences with a common prefix are placed in the same pack where possible. A sequence longer than `room` is a pack
     of its own.
 
     Returns:
-        Lists of sequence indices, in the given order if all fit into one pack.
+        one list of sequence indices per pack.
     """
     packs: list[list[int]] = []
     left = -1

@@ -21,7 +21,8 @@ class Above:
     Attributes:
         own: the segment's tokens in the shared packing.
         below: the private tokens, in the private packing.
-        levels: batches of the segments of these tokens, by length; each with the sequence index of every row, (B,).
+        levels: batches of B segments of similar length that contain the tokens of ``below``, each with the indices (B,)
+            of the sequences to which its segments belong.
     """
 
     own: slice
@@ -35,7 +36,7 @@ class SplitTree:
     Attributes:
         shared: tokens of at least two sequences.
         private: tokens of a single sequence.
-        is_private: (T,) bool, True if a token of the whole tree is private.
+        is_private: (T,) bool, for each token of the whole tree, True if it is private.
         place: (T,) position of each token in its packing.
         sequence: (private tokens,) index of the sequence of each token.
         above: shared segments with private descendants.
@@ -67,7 +68,7 @@ class SplitTree:
 def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
     """Return a packing of the kept tokens of a tree.
 
-    For each kept segment, either all or none of its ancestors are kept.
+    ``kept`` must contain, for each kept segment, either all of its ancestors or none.
     """
     before = np.concatenate([[0], kept.cumsum()])
     index = torch.from_numpy(kept)

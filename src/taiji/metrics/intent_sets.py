@@ -36,7 +36,7 @@ def coverage(intents: Array, items: Array) -> Array:
 
 
 def redundancy(intents: Array, near: float = NEAR) -> Array:
-    """Return the share of the intents after the first that repeat an earlier one.
+    """Return how many intents of a set repeat an earlier one, as a share of all intents but the first.
 
     An intent's contribution rises linearly from 0 to 1 as its best cosine with an earlier one goes from ``near`` to
     1.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def print_audit(found: dict[str, Any]) -> None:
-    """Print the metrics of the audit, and the worst examples in full."""
+    """Print the metrics of the audit, and the worst examples (their first 600 characters)."""
     from rich.console import Console
     from rich.pretty import Pretty
 
@@ -120,7 +120,8 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
             fix="choose another verdict with --only, or leave it out" if only else None,
         )
     order = np.random.default_rng([config.seed, 41]).permutation(len(verdicts))
-    mixed = verdicts[order.tolist()]  # reviewers must not be able to guess the verdict from the position
+    # Doubtful rationales come first. Among the others, the position must not reveal whether one was kept or rejected.
+    mixed = verdicts[order.tolist()]
     chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(
         count
     )

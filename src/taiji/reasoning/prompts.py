@@ -94,7 +94,7 @@ def true_answers(
         dataset: the log.
         examples: ``example``, ``target`` and, for sets, ``targets``.
         settings: settings that say whether an answer is an item or a set.
-        orders: number of texts per set, each in a different order; a single item has one text.
+        orders: number of texts per set, each in a random order; a single item has one text.
         most: number of items per text, drawn separately for each order; None for all.
 
     Returns:

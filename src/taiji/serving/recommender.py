@@ -314,4 +314,5 @@ def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a trace as JSON objects with text ids; values that are not finite numbers are null."""
     items = pl.Series("item", [names[item] for item in rows["item"]], dtype=pl.String)
     floats = [name for name, kind in rows.schema.items() if kind.is_float()]
-    return rows.drop("request").with_columns(items, pl.col(floats).fill_nan(None)).to_dicts()
+    finite = [pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats]
+    return rows.drop("request").with_columns(items, *finite).to_dicts()

@@ -47,7 +47,7 @@ class Truth:
     """Result of reading a column as yes and no.
 
     Attributes:
-        values: true or false; null where a cell is empty, means unknown, or cannot be read.
+        values: true or false; null where a cell is empty (unless ``mark`` is set), means unknown, or cannot be read.
         known: share of the cells that could be read, among those that are neither empty nor mean unknown.
         empty: number of cells that are empty or mean unknown.
         mark: the only mark in the column if empty cells were read as no; otherwise empty.

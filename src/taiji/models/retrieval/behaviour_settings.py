@@ -23,8 +23,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     diffusion: bool = True
     """True to sample the latent vector by the diffusion; False to use the encoder's latent."""
     as_released: tuple[Released, ...] = ()
-    """Parts that follow the released code where it deviates from the paper: `guidance` adds the unconditional sample,
-    started at the conditional one, instead of subtracting the unconditional prediction at each step; `masking` does not
+    """Parts that follow the released code where it deviates from the paper: `guidance` draws a second, unconditional sample
+    that starts from the conditional one, and adds it, instead of subtracting the unconditional prediction at each step; `masking` does not
     mask the behaviour of the masked item in the encoder's input when sampling; `rotary` scales queries and keys after
     the rotation."""
     width: PositiveInt = 64
@@ -42,7 +42,7 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     denoiser_blocks: PositiveInt = 2
     """Number of blocks of the denoiser."""
     shared_experts: PositiveInt = 1
-    """Number of experts per block that all behaviours share."""
+    """Number of experts per block that are used for every behaviour."""
     own_experts: NonNegativeInt = 2
     """Number of experts per block for each behaviour."""
     steps: PositiveInt = 200

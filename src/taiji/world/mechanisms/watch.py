@@ -76,7 +76,7 @@ class Watch(Mechanism[WatchSettings]):
         )
 
     def shape(self, exposure: Exposure) -> None:
-        """Record the duration and the user segment of each shown item, which become columns of the log."""
+        """Record the duration of each shown item and the segment of the user; both become columns of the log."""
         exposure.display["duration"] = self.content.duration[exposure.safe_items]
         segment = self.ground.traits["segment"][exposure.user][:, None]
         exposure.display["segment"] = np.broadcast_to(segment, exposure.shape)
