@@ -119,12 +119,13 @@ def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
 
 def ladder_advice(ladder: Sequence[RungResult]) -> str:
     """Return advice based on a ladder: first about texts, because they cost least, then about a language model."""
-    outcomes = {kind: outcome_of(row) for kind, row in _rungs(ladder).items()}
+    rungs = _rungs(ladder)
+    outcomes = {kind: outcome_of(row) for kind, row in rungs.items()}
     room = outcomes.get(ORACLE)
     further = f" {ROOM}" if room == "better" else ""
     if outcomes.get("text") == "better":
         return TEXT_PAYS + further
-    if "text" in outcomes and _rungs(ladder)["text"].sometimes_dropped:
+    if "text" in rungs and rungs["text"].sometimes_dropped:
         return TEXT_DROPPED + further
     if room is None:
         return NO_TEXTS if without_texts(ladder) else NOT_ASKED

@@ -204,7 +204,7 @@ class RungResult(_Open):
         dropped."""
         if self.difference is None or self.always_read is None or self.kept is None or not 0 < self.kept < 1:
             return False
-        return verdict(self.always_read) == "better" != verdict(self.difference)
+        return verdict(self.always_read) == "better" and verdict(self.difference) != "better"
 
 
 class LogLadder(_Open):

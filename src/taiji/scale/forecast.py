@@ -67,13 +67,13 @@ class Forecast:
         if not self.runs:
             return f"{what} The time is unknown: no other run in this folder has finished one of them with this language model."
         same = ", if this log is about as large as theirs" if self.other_log else ""
-        about = f"oughly {duration(self.seconds)}{{}}, based on {' and '.join(self.runs)}{same}."
+        source = f"based on {' and '.join(self.runs)}{same}."
         if not self.unmeasured:
-            return f"{what} R{about.format('')}"
+            return f"{what} Roughly {duration(self.seconds)}, {source}"
         known = counted(len(self.pending) - len(self.unmeasured), "stage")
         return (
             f"{what} The time of the whole is unknown: {', '.join(self.unmeasured)} were never measured; "
-            f"r{about.format(f' for the other {known}')}"
+            f"roughly {duration(self.seconds)} for the other {known}, {source}"
         )
 
 
