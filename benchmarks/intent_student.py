@@ -82,7 +82,8 @@ def measure(quick: bool) -> Result:
     untrained = IntentStudent(settings)
     untrained.facts = dict(student.facts)
     torch.manual_seed(0)
-    untrained.network = untrained._built().eval()
+    untrained.network = untrained._built()
+    untrained.restore(untrained.weights())
     mixed = intent_rows(untrained.write(shop, users, times), settings.intents, 0).vectors
     wanted = intent_rows(later, settings.intents, 0).vectors
     taken = cpu_per_row(student, shop, later, 50 if quick else 400)

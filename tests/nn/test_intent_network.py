@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from taiji.nn.intent_network import IntentNetwork, matched, set_loss
+from taiji.nn.intent_network import IntentNetwork, OneHistory, matched, set_loss
 
 
 @pytest.fixture
@@ -39,6 +39,19 @@ def test_an_untrained_network_mixes_the_history(network, history):
     one = history[:, :1]
     vectors, _ = network(one, torch.ones(4, 1, dtype=torch.bool))
     assert torch.allclose(vectors, one.expand(4, 3, 6))
+
+
+@pytest.mark.parametrize("length", [1, 3, 5])
+def test_one_history_in_numpy_is_the_network(network, history, length):
+    with torch.no_grad():
+        for (
+            weights
+        ) in network.parameters():  # a trained network: scales, shifts and steps that are not the initial ones
+            weights.add_(0.3 * torch.randn_like(weights))
+    vectors, logarithms = network(history[:1, :length])
+    said, weights = OneHistory(network)(history[0, :length].numpy())
+    assert torch.allclose(vectors[0], torch.from_numpy(said), atol=1e-12)
+    assert torch.allclose(logarithms[0].exp(), torch.from_numpy(weights), atol=1e-12)
 
 
 def test_matching_by_falling_weight():

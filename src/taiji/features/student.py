@@ -24,7 +24,7 @@ from taiji.data.item_text import item_texts
 from taiji.language.item_vectors import embedded, embedder_version
 from taiji.metrics.intent_sets import SAME_INTENT
 from taiji.models.learnt_component import LearntComponent
-from taiji.nn.intent_network import IntentNetwork, set_loss
+from taiji.nn.intent_network import IntentNetwork, OneHistory, set_loss
 
 Array = NDArray[Any]
 Row = tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]
@@ -76,7 +76,8 @@ class IntentStudent(LearntComponent):
     def __init__(self, settings: StudentSettings | None = None) -> None:
         super().__init__(settings)
         self.network: IntentNetwork | None = None
-        self._vectors: tuple[pl.DataFrame, str, torch.Tensor] | None = None
+        self._reader: OneHistory | None = None
+        self._vectors: tuple[pl.DataFrame, str, Array] | None = None
 
     def fit(self, dataset: Dataset, table: pl.DataFrame, seed: int = 0) -> Self:
         """Train on intent rows.
@@ -119,8 +120,8 @@ class IntentStudent(LearntComponent):
 
     def _train(
         self,
-        vectors: torch.Tensor,
-        items: torch.Tensor,
+        vectors: Array,
+        items: Array,
         targets: torch.Tensor,
         weights: torch.Tensor,
         first: int,
@@ -155,7 +156,7 @@ class IntentStudent(LearntComponent):
             if waited >= settings.patience:
                 break
         network.load_state_dict(kept)
-        network.eval()
+        self._reader = OneHistory(network.eval())
         self.facts |= {"loss": round(best, 6), "loss_untrained": round(untrained, 6), "rows": len(items)}
 
     def _built(self) -> IntentNetwork:
@@ -188,20 +189,15 @@ class IntentStudent(LearntComponent):
         Raises:
             ConfigError: the student has not been trained.
         """
-        if self.network is None:
+        if self._reader is None:
             raise ConfigError(
                 "The student has not been trained.", where="features.student", fix="fit or load a student"
             )
         catalogue = self._item_vectors(dataset)
-        items = self._items(dataset, users, as_ofs)
         rows: list[Row] = []
-        with torch.inference_mode():
-            for place, length in enumerate((items >= 0).sum(dim=1).tolist()):
-                if length:
-                    vectors, logarithms = self.network(catalogue[items[place : place + 1, :length]])
-                    rows.append(self._row(vectors[0].numpy(), np.exp(logarithms[0].numpy())))
-                else:
-                    rows.append((None, None, None, None))
+        for items in self._items(dataset, users, as_ofs):
+            known = items[items >= 0]
+            rows.append(self._row(*self._reader(catalogue[known])) if len(known) else (None, None, None, None))
         return rows
 
     def _row(self, vectors: Array, weights: Array) -> Row:
@@ -226,12 +222,12 @@ class IntentStudent(LearntComponent):
         shares = [total[place] / mass for place in places]
         return codes.astype(np.int8).ravel().tolist(), shares, [[] for _ in places], self.facts["embedder"]
 
-    def _items(self, dataset: Dataset, users: Array, times: Array) -> torch.Tensor:
+    def _items(self, dataset: Dataset, users: Array, times: Array) -> Array:
         """Return the newest items strictly before each time, (N, L) int64, padded with −1."""
         found = dataset.history.before_batch(users.astype(np.int64), times.astype(np.int64), self.settings.history)
-        return torch.from_numpy(found[0].astype(np.int64))
+        return found[0].astype(np.int64)
 
-    def _item_vectors(self, dataset: Dataset) -> torch.Tensor:
+    def _item_vectors(self, dataset: Dataset) -> Array:
         """Return the vectors of the item texts followed by a zero row, (n + 1, d). One catalogue is cached."""
         embedder = self.facts["embedder"]
         if self._vectors is None or self._vectors[0] is not dataset.items or self._vectors[1] != embedder:
@@ -246,7 +242,7 @@ class IntentStudent(LearntComponent):
                 )
             found = embedded(name, item_texts(dataset))
             padded = np.concatenate([found, np.zeros((1, found.shape[1]), np.float32)])
-            self._vectors = (dataset.items, embedder, torch.from_numpy(padded))
+            self._vectors = (dataset.items, embedder, padded)
         return self._vectors[2]
 
     def weights(self) -> dict[str, Array]:
@@ -258,12 +254,12 @@ class IntentStudent(LearntComponent):
         """Restore the student from :meth:`weights`."""
         self.network = self._built()
         self.network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-        self.network.eval()
+        self._reader = OneHistory(self.network.eval())
 
 
-def _read(catalogue: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(catalogue: Array, items: Array) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the vectors of histories (B, L, d) and their mask (B, L); −1 selects the zero row at the end."""
-    return catalogue[items], items >= 0
+    return torch.from_numpy(catalogue[items]), torch.from_numpy(items >= 0)
 
 
 def _copy(network: IntentNetwork) -> dict[str, torch.Tensor]:
