@@ -24,6 +24,7 @@ from typing import Any
 
 from taiji.core import progress
 from taiji.core.artifacts import write_json
+from taiji.core.errors import TaijiError
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,10 @@ def _text(value: Any) -> str:
 
 
 def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) -> None:
-    """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold."""
+    """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold.
+
+    An error that the user can correct is printed without a traceback, and exits with 2, as on the command line.
+    """
     function = measure.func if isinstance(measure, partial) else measure
     parser = argparse.ArgumentParser(
         description=sys.modules[function.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -143,7 +147,11 @@ def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) ->
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
     arguments = parser.parse_args(argv)
     progress.silence(False)
-    result = measure(arguments.quick)
+    try:
+        result = measure(arguments.quick)
+    except TaijiError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     show(result.rows)
     for check in result.checks:
         print(f"{'holds' if check.holds else 'FAILS'}  {check.name}: {check.value:.4g} (bar {check.bar:.4g})")

@@ -20,9 +20,9 @@ arm ``student``. Each is compared with text match, and reported with its negativ
 user had intents at the time are the stratum ``covered``. For the student, the share of the gain of 4 that it keeps is
 reported as well.
 
-Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and
-ml-latest-small where TAIJI_TEST_DATA names the public data sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS
-("LightGBM taiji") change the budget.
+``--data`` is a source, a path, or the name of a folder in TAIJI_TEST_DATA. Without it: the world ``shop`` and its twin
+without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA has them.
+UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
 """
 
 from __future__ import annotations
@@ -189,19 +189,20 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str
     parser.add_argument("--data", action="append", default=[])
     parser.add_argument("--embedder", action="append", default=[])
     known, rest = parser.parse_known_args(argv)
-    folder = os.environ.get("TAIJI_TEST_DATA")
-    public = [str(Path(folder) / name) for name in ("amazon-office", "ml-latest-small")] if folder else []
-    logs = known.data or [
-        "world:shop",
-        "world:shop,-shelf.text",
-        *[path for path in public if Path(path).is_dir()],
-        "completejourney",
-    ]
+    public = [name for name in ("amazon-office", "ml-latest-small") if found_in_public(name) != name]
+    logs = known.data or ["world:shop", "world:shop,-shelf.text", *public, "completejourney"]
+    logs = [found_in_public(name) for name in logs]
     found = known.embedder or [name for name in ("wordllama", "minilm") if chosen_embedder("auto") in (name, "minilm")]
     language = Language(**{name: getattr(known, name) for name in files})
     if language != Language() and len(known.data) != 1:
         parser.error("files of a language model belong to one log: name it with a single --data")
     return logs, found, language, rest
+
+
+def found_in_public(name: str) -> str:
+    """Return the path of a folder of the public data sets, or the name itself if there is no such folder."""
+    path = Path(os.environ.get("TAIJI_TEST_DATA") or os.devnull) / name
+    return str(path) if path.is_dir() and not Path(name).exists() else name
 
 
 def main() -> None:

@@ -31,3 +31,12 @@ def test_it_starts_and_says_what_it_takes(name, monkeypatch, capsys):
         runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
     assert not ended.value.code
     assert "--json" in capsys.readouterr().out
+
+
+def test_an_error_of_the_user_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["uplift", "--data", "nowhere"])
+    monkeypatch.delitem(sys.modules, "benchmarks.uplift", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks.uplift", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 2
+    assert "where: nowhere" in capsys.readouterr().err
