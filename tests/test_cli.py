@@ -412,6 +412,21 @@ def test_an_interruption_while_a_library_loads_has_the_same_exit_code(tmp_path):
     assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
 
 
+def test_a_scheduler_that_ends_a_run_is_told_how_to_go_on(tmp_path):
+    (tmp_path / "ended.py").write_text(
+        "import os, signal, time\n"
+        "from taiji.cli import console\n"
+        "def command():\n"
+        "    console.can_go_on('taiji run --resume')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "console.guarded(command)\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "ended"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr.strip().endswith("Terminated; finished stages and partitions are kept. Continue with: taiji run --resume"), done.stderr  # fmt: skip
+
+
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

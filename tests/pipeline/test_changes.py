@@ -13,6 +13,7 @@ BEFORE = {
     "version": "1.0",
     "seed": 0,
     "class": "package:Class",
+    "foreign code": {"shop:Ranker": "1", "shop:Field": "1"},
 }
 
 
@@ -28,7 +29,9 @@ BEFORE = {
         ({"inputs": {"data": "2"}}, "inputs changed: data"),
         ({"outside": "x"}, "external files changed (name, size or modification time)"),
         ({"version": "1.1", "seed": 4}, "version of taiji changed: 1.0 → 1.1; seed changed: 0 → 4"),
-        ({"class": "package:Class 12ab"}, "code of another package changed"),
+        ({"class": "package:Class 12ab"}, "code of another package changed: package:Class"),
+        ({"foreign code": {"shop:Ranker": "2", "shop:Field": "1"}},
+         "code of another package changed: shop:Ranker"),
         ({"settings": {"size": {"chunk": 1, "users": 2}, "ranking.epochs": 2, "data": {"stages": []}}},
          "settings changed: size.chunk: 4 → 1, size.users: None → 2, ranking.epochs: 1 → 2 and 1 more"),
         ({}, "it belongs to another run"),

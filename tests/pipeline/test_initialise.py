@@ -130,6 +130,12 @@ def test_a_refuted_proposal_is_kept_to_be_corrected(export, tmp_path):
     with pytest.raises(TaijiError, match="correct it there"):
         initialise(folder, tmp_path, "two", {"events.click": "Menge"})
     assert yaml.safe_load((tmp_path / "two-mapping.yaml").read_text())["events"]["click"] == "Menge"
+    works = (tmp_path / "one-mapping.yaml").read_text()
+    with pytest.raises(TaijiError, match=r"one-mapping\.proposed\.yaml"):
+        initialise(folder, tmp_path, "one", {"events.click": "Menge"}, force=True)
+    assert (tmp_path / "one-mapping.yaml").read_text() == works, "a mapping that can be read is not lost"
+    initialise(folder, tmp_path, "one", {}, force=True)
+    assert not (tmp_path / "one-mapping.proposed.yaml").exists()
 
 
 def test_a_thin_log_lowers_what_prompts_need(tmp_path):

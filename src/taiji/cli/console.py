@@ -1,17 +1,20 @@
-"""Output and exit codes of every command: JSON results, one message for a user's error, and after Ctrl-C the command
-with which to resume."""
+"""Output and exit codes of every command: JSON results, one message for a user's error, and after Ctrl-C or SIGTERM the
+command with which to resume."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from taiji.core.errors import NoSpace, TaijiError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and SIGTERM: 128 + the number of the signal, as in shells."""
 
 
 class _Continuation:
@@ -42,17 +45,19 @@ def emit_json(path: Path, value: object) -> bool:
 def guarded(command: Callable[[], None]) -> None:
     """Run a command line, and turn errors, interruptions and full disks into one message and an exit code.
 
-    The exit code is 2 for a user's error, 130 for an interruption, and 1 for a failed check or an internal error (with
-    its traceback).
+    The exit code is 2 for a user's error, 130 for Ctrl-C, 143 for SIGTERM, and 1 for a failed check or an internal
+    error (with its traceback).
     """
     can_go_on("")  # one process may run several commands
+    if threading.current_thread() is threading.main_thread():  # Python sets handlers only there
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         command()
     except KeyboardInterrupt:
-        _interrupted()
+        _interrupted(INTERRUPTED)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            _interrupted()
+        if stop.code in (INTERRUPTED, TERMINATED):
+            _interrupted(stop.code)
         raise
     except TaijiError as error:
         print(f"Error: {error}{_continuation_line() if isinstance(error, NoSpace) else ''}", file=sys.stderr)
@@ -81,18 +86,23 @@ def _missing_package(error: ImportError) -> None:
         sys.exit(2)
 
 
-def _interrupted() -> None:
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
+
+
+def _interrupted(code: int) -> None:
+    what = "Interrupted" if code == INTERRUPTED else "Terminated"
     print(
-        f"\nInterrupted; finished stages and partitions are kept. Continue with: {_Continuation.command}"
+        f"\n{what}; finished stages and partitions are kept. Continue with: {_Continuation.command}"
         if _Continuation.command
-        else "\nInterrupted.",
+        else f"\n{what}.",
         file=sys.stderr,
     )
     # Dataclasses are created by exec of a string, for example while a library is imported. If Ctrl-C interrupts such an
     # exec, Python sets a flag and ends with SIGINT instead of the exit code, even if the interruption is handled. The
     # next exec of a string clears this flag.
     exec("")
-    sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 def _continuation_line() -> str:

@@ -30,9 +30,16 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
     for key, what in (("version", "version of taiji"), ("seed", "seed"), ("parameters", "parameters")):
         if manifest.get(key) != depends_on.get(key):
             notes.append(f"{what} changed: {manifest.get(key)} → {depends_on.get(key)}")
-    if any(manifest.get(key) != depends_on.get(key) for key in ("class", "foreign code")):
-        notes.append("code of another package changed")
+    if code := _changed_code(manifest, depends_on):
+        notes.append(f"code of another package changed: {', '.join(code)}")
     return "; ".join(notes) or "it belongs to another run"
+
+
+def _changed_code(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
+    """Return the names by which changed code of other packages is referenced."""
+    stage = [str(depends_on["class"]).partition(" ")[0]] if manifest.get("class") != depends_on["class"] else []
+    before, now = (found.get("foreign code") or {} for found in (manifest, depends_on))
+    return [*stage, *(name for name in {**before, **now} if before.get(name) != now.get(name))]
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:

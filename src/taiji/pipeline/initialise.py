@@ -130,11 +130,12 @@ def initialise(
     left_out = [*left_out, *(note for table in spare if (note := unlinked(roles.events, table)))]
     if proposal.questions:
         raise _undecided(folder, proposal, answers)
-    write_text(mapping, mapping_text(proposal, folder))
+    proposed = mapping.with_suffix(".proposed.yaml") if mapping.exists() else mapping
+    write_text(proposed, mapping_text(proposal, folder))
     try:
-        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder), mapping=mapping)))
+        dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder), mapping=proposed)))
     except TaijiError as error:
-        written = f"the proposed mapping is in {mapping}: correct it there, or override it with --set and --force"
+        written = f"the proposed mapping is in {proposed}: correct it there, or override it with --set and --force"
         raise InputError(
             f"The files do not match the proposed mapping. {error.message}",
             where=error.where,
@@ -142,6 +143,7 @@ def initialise(
             found=error.found,
             fix=f"{error.fix}; {written}" if error.fix else written,
         ) from error
+    proposed.replace(mapping)  # a mapping of an earlier call is replaced only by one that can be read
     sizes, doubts = _sizes(dataset)
     if dataset.domain not in domains(None, "student"):
         doubts.append(
