@@ -10,7 +10,7 @@ SHOWN = 3
 
 
 def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
-    """Describe how a stage's dependencies differ from its manifest.
+    """Describe how a stage's dependencies differ from those in its manifest.
 
     Args:
         manifest: manifest of the finished stage.

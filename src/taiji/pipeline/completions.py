@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 TEXTS_PER_PARTITION = 4096
 """Number of texts in a partition when embedding."""
 MANY_CUT = 0.25
-"""Share of completions at the length limit above which :func:`warn_of_cut` logs a warning."""
+"""Share of truncated completions above which :func:`warn_of_cut` logs a warning."""
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
@@ -66,7 +66,7 @@ def _open_answering(context: Context, which: str) -> Work:
 
 
 def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> dict[str, pl.Series]:
-    """Return the tokens read (the prompt, once) and written (all samples) for each row."""
+    """Return, for each row, the number of tokens read (its prompt, counted once) and written (in all samples)."""
     read = [len(ids_of(lm.tokenizer, prompt)) for prompt in asked]
     completion_lengths = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
     return {
@@ -76,8 +76,8 @@ def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[
 
 
 def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = "") -> pl.DataFrame:
-    """Return the result of :func:`complete` for the first of ``features.intent_samples`` answers, and the intents of
-    all of them.
+    """Return the result of :func:`complete` for the first of a row's ``features.intent_samples`` answers, and the
+    intents of all these answers.
 
     Args:
         context: context of the stage.
@@ -128,12 +128,12 @@ def _open_answering_sets(context: Context, which: str) -> Work:
 
 
 def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None:
-    """Warn if the length limit ended many completions. The warning counts those that end in a loop, and names settings
-    to try.
+    """Warn if the length limit ended many completions. The warning also says how many of them end in a loop, and names
+    settings to try.
 
     Args:
         completions: columns ``completion`` and ``cut``.
-        settings: settings under which they were written.
+        settings: generation settings with which the completions were written.
     """
     texts = completions.filter("cut")["completion"].to_list()
     if len(texts) <= MANY_CUT * len(completions):

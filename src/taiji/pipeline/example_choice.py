@@ -87,7 +87,7 @@ def open_choosing(context: Context, split: Split) -> Work:
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
     """Return the prompts with a role each. Users are assigned to roles in a seeded random order.
 
-    A role takes users until it has its wanted number of prompts. If there are too few prompts, all wanted numbers are
+    A role is given users until it has its wanted number of prompts. If there are too few prompts, all wanted numbers are
     scaled down by the same factor.
     """
     users = frame["user"].unique().sort()

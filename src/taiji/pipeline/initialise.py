@@ -281,8 +281,8 @@ def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSetting
 
 
 def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
-    """Return the prompts of three users, spread over the log. Tokens are estimated as four characters, so no model is
-    needed."""
+    """Return the prompts of three users, spread over the log. A token is estimated as four characters, so no tokenizer
+    is needed."""
     if dataset.domain not in domains(None, "student"):
         return []
     settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])

@@ -7,7 +7,7 @@ from pathlib import Path
 from taiji.core.errors import ConfigError
 
 MODELS = ("base", "sft", "aligned")
-"""Models that answer the test prompts: before fine-tuning, after it, after alignment."""
+"""Models that answer the test prompts: before fine-tuning, after fine-tuning, and after alignment."""
 ARMS = ("history_mean", "taiji")
 """Names of the feature tables. One ranker is trained with each table, and one without features."""
 
@@ -18,7 +18,7 @@ def model_stage(which: str) -> str | None:
 
 
 def run_name(name: str, source: str) -> str:
-    """Return the name of a run if it is valid: it names a folder and the files of `taiji init`.
+    """Return the name of a run if it is a valid name for a folder and for the files of `taiji init`.
 
     Args:
         name: the name.

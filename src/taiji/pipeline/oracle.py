@@ -102,7 +102,7 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the upper bounds on the gain from a model, one for each kind of truth.
 
-    A bound is known only if, in paired comparisons over all rows, the truth is significantly better both than no
+    A bound exists only if, in paired comparisons over all rows, the truth is significantly better both than no
     features and than the shuffled truth.
 
     Args:
@@ -171,7 +171,7 @@ def _gap(gap: Mapping[str, Any]) -> str:
 
 
 def print_oracle(found: dict[str, Any]) -> None:
-    """Print the table, for each kind of truth its bound or the reason why there is none, and the ladder."""
+    """Print the table, the bound for each kind of truth (or why there is none), the ladder, and the decisions."""
     print_study(found, groups=("all", "sparse", "cold items"))
     for line in found["bounds"]:
         print(line["says"])

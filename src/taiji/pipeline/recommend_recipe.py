@@ -28,8 +28,8 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     the source is a simulated world, and the report page.
 
     Raises:
-        ConfigError: a retriever has an invalid name or unknown settings, or the run in ``recommend.features`` has no
-            features.
+        ConfigError: a retriever has an invalid name or unknown settings, the run in ``recommend.features`` has no
+            features, or the ranker lacks a field in ``recommend.without_fields``.
     """
     from taiji.cascade.assembly import fitted_fusion, make_fuser, make_merge, make_retriever
     from taiji.features.other_run import features_run

@@ -47,8 +47,8 @@ class Catalogue:
     Attributes:
         items: table with one row per item.
         levels: category columns.
-        listed: listing time of each item in microseconds.
-        end: latest time of the source in microseconds; 0 if it has no times.
+        listed: listing time of each item in microseconds since the epoch.
+        end: latest time of the source in microseconds since the epoch; 0 if the source has no times.
         domain: domain of the category files.
     """
 
@@ -191,10 +191,10 @@ def print_copies(found: dict[str, Any]) -> None:
 
 
 def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
-    """Read the comments in a table that have an item, a text and a time.
+    """Read a table of comments. Comments without an item, a text or a time are left out with a warning.
 
     Raises:
-        InputError: a column is missing, or a time is missing or in the future.
+        InputError: a column is missing, or a time is invalid or in the future.
     """
     given = read_table(path)
     missing = [name for name in COMMENT_COLUMNS if name not in given.columns]

@@ -58,7 +58,7 @@ def copy_review_summary(session: CopyReview, least_z: float) -> dict[str, int | 
 
     Args:
         session: the session.
-        least_z: see :class:`taiji.copywriting.settings.PairSettings`.
+        least_z: smallest preference, in standard errors, that gives a pair (``copywriting.pairs.least_z``).
     """
     same, several = agreement(session.folder)
     return {

@@ -41,8 +41,8 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
         test: start of the test period in microseconds.
 
     Raises:
-        ConfigError: no row has earlier features of its user, or :func:`taiji.features.other_run.import_table` raises
-            it.
+        ConfigError: no row has earlier features of its user, or the features do not fit this log (see
+            :func:`taiji.features.other_run.import_table`).
     """
     config = context.config
     table, columns = feature_columns(config, dataset, test)

@@ -33,9 +33,9 @@ def with_texts(dataset: Dataset, folder: Path) -> Dataset:
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, settings: Settings | None = None
 ) -> RankingModel:
-    """Train, store and return the configured ranker, or one with other settings. ``folder`` is within the stage's.
+    """Train, store and return the configured ranker, or one with other settings.
 
-    The ranker may read the item knowledge of the run.
+    The ranker is stored in ``folder`` within the folder of the stage, and may read the item knowledge of the run.
     """
     if KNOWLEDGE_STAGE in context.needs:
         dataset = with_texts(dataset, context.input(KNOWLEDGE_STAGE))
@@ -112,7 +112,7 @@ def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:
-    """Return the ranker that rewards alignment: the user's own if the configuration names one."""
+    """Return the ranker whose scores are rewards in alignment: the user's own if the configuration names one."""
     own = context.config.own_ranker
     return open_ranker(own.reward, dataset, own.external) if own.reward else load_trained(context, "reward", dataset)
 

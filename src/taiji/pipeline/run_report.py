@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 SHOWN_RATIONALES = 3
-"""Number of kept rationales shown in the report, and the same number of rejected ones."""
+"""Number of kept rationales, and also of rejected ones, that the report shows."""
 
 
 def write_run_report(context: Context) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
-    # The guarded rule compares the perplexity after the masked rationale with the threshold, the plain one that after
-    # the whole rationale.
+    # The threshold is compared with the perplexity after the masked rationale (guarded rule) or after the whole
+    # rationale (plain rule).
     masked = context.config.reasoning.selection.rule == "guarded"
     return {
         "written": len(written),

@@ -58,7 +58,7 @@ ORACLE_ARM = "truth"
 COLD = 5
 """An item with fewer clicks than this before the test period is cold."""
 SMALL = 0.1
-"""Bound below which values are printed with one more decimal."""
+"""Absolute value below which a metric is printed with one more decimal."""
 DEPARTMENTS = 8
 """Number of departments that are evaluated separately, starting with the one that has the largest number of test
 exposures."""
@@ -73,7 +73,7 @@ def study(
         run: finished run directory.
         config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
         seeds: number of training runs per arm.
-        arms: names of the feature tables, each of which is compared with a ranker without features: ``history_mean``,
+        arms: names of the feature tables (a ranker with each is compared with one without features): ``history_mean``,
             ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``, ``popo``, and ``taiji`` if the run's weighting rule
             is none of these; all by default. The run's own table (or, if it is not among them, the last table) is
             ablated and gets the negative controls.

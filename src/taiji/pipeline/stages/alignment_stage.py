@@ -44,7 +44,7 @@ class Alignment(Stage):
         return named_files(config.reasoning.prompts.templates, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of the rollouts, which are generated and trained on."""
+        """Return the number of tokens that the rollouts generate, and of those on which the model is trained."""
         generations, aligned = config.alignment.generations, aligned_prompts(config, log)
         return Amount(
             aligned * generations,
@@ -56,7 +56,7 @@ class Alignment(Stage):
         )
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train, then record the grounding of each rollout."""
+        """Align the model, then record the item to which each rollout was grounded."""
         import polars as pl
 
         from taiji.alignment import align

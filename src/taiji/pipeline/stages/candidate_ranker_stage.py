@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class CandidateRanker(Stage):
     """Stage that trains the candidate ranker on the exposures of all periods before the test.
 
-    If ``recommend.features`` is set, it stores the features next to the ranker: ``features.parquet`` (with the user and
-    item ids of this log) and ``features.json``.
+    If ``recommend.features`` is set, the stage stores the features next to the ranker: ``features.parquet`` (with the
+    user and item ids of this log) and ``features.json``.
     """
 
     name = "candidate_ranker"
@@ -30,7 +30,7 @@ class CandidateRanker(Stage):
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
-        """Return the state of the other run's features, and of the files that the ranker reads."""
+        """Return the state of the features in ``recommend.features``, and of the files that the ranker reads."""
         return recommender_tables(config) or None
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -162,8 +162,7 @@ def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
-    """Return the intent columns of completions. ``moved``, if given, maps the intents' vectors from the embedder's
-    space."""
+    """Return the intent columns of completions. If ``moved`` is given, it is applied to the intents' vectors."""
     from taiji.features.intents import intent_columns
     from taiji.language.embed import load_embedder
 

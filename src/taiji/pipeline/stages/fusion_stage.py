@@ -27,7 +27,7 @@ class Fusion(Stage):
     settings = ("ranking", "split", "recommend")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the other run's features, and of the files that the ranker reads."""
+        """Return the state of the features in ``recommend.features``, and of the files that the ranker reads."""
         return recommender_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
@@ -35,7 +35,7 @@ class Fusion(Stage):
         return Amount(trained_rows(sum(log.exposures(period) for period in range(2)), config))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train the ranker on the earlier periods, predict the last one, and fit the fusion."""
+        """Train the ranker on the earlier periods, predict the exposures of the last one, and fit the fusion."""
         from taiji.cascade.assembly import make_fuser
         from taiji.core.errors import InputError
         from taiji.data import Split, exposures, time_split
@@ -53,7 +53,7 @@ class Fusion(Stage):
         earlier = exposures(dataset, Split((first, first, first, last, end)), "ranker")
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if config.recommend.features is not None:
-            # The candidate ranker reads them, so the fusion must be fitted to a ranker that does, too.
+            # The candidate ranker reads these features, so the ranker for which the fusion is fitted must read them, too.
             features = feature_columns(config, dataset, test)
             earlier, shown = join_features(earlier, *features), join_features(shown, *features)
         trained = train_ranker(dataset, earlier, config.ranking, config.seed)

@@ -28,8 +28,8 @@ PROMPT_TOKENS = 120.0
 
 
 class ItemKnowledge(Stage):
-    """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field of the same
-    name reads it."""
+    """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field
+    ``item_knowledge`` reads these texts."""
 
     name = "item_knowledge"
     summary = "Write knowledge beyond the title with a language model, once per item."
@@ -109,7 +109,7 @@ class ItemKnowledge(Stage):
 
 
 def names_column(source: str, column: str) -> bool:
-    """Return True if a source of texts is a column of the items, or a template that contains it."""
+    """Return True if a source of texts is the given column of the items, or a template that contains it."""
     return source == column or f"{{{column}}}" in source
 
 

@@ -26,7 +26,7 @@ class RankerWithout(CandidateRanker):
     needs = ("data", "candidate_ranker")
 
     def __init__(self, field: str) -> None:
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", field)  # several fields may have the same, hence the hash
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", field)  # several fields may give the same name: add a hash
         self.field, self.variant = field, name if name == field else f"{name}-{value_hash(field)[:8]}"
 
     def parameters(self) -> dict[str, Any]:
@@ -65,5 +65,5 @@ def check_left_out(config: Config) -> None:
                 where="recommend.without_fields",
                 expected=", ".join(known) or "the name of a field in ranking.fields or ranking.pair_fields",
                 found=name,
-                fix="name a field as its class does (its attribute `name`), and list it in ranking.fields or ranking.pair_fields",
+                fix="use the attribute `name` of the field's class, and list the field in ranking.fields or ranking.pair_fields",
             )

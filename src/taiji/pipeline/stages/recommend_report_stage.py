@@ -14,7 +14,7 @@ class RecommendReport(Stage):
     """Stage that writes the report page of a recommender.
 
     Args:
-        fitted: keys of the fitting stages.
+        fitted: keys of the stages that fit a component.
         looped: True if there is a closed loop.
     """
 
