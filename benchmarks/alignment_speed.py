@@ -3,8 +3,8 @@
 SmolLM2-135M with LoRA r = 16 on all linear layers, one prompt and G rollouts of fixed length, in fp32 and bf16. Both
 sides are whole trainers (TRL's `GRPOTrainer`, our `ParetoGRPOTrainer`) stepped in turn in one process on the same
 prompts; TRL runs without gradient checkpointing, which is faster. For the curve over prompt length and group size, only
-the update is timed. TRL then runs micro-batches of 4 rows and as many of them as needed (larger ones would not fit a 24
-GB machine at 2,048 tokens; the cost is linear in rows).
+the update is timed. TRL's time is then measured for a micro-batch of 4 rows and multiplied by the number of
+micro-batches, because larger ones would not fit a 24 GB machine at 2,048 tokens, and the cost is linear in rows.
 
     python -m benchmarks.alignment_speed [--quick] [--json benchmarks/results/alignment_speed.json]
 """
@@ -29,7 +29,7 @@ MEMORY = "update's memory, MB"
 
 
 def spread(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A cheap reward that differs from rollout to rollout."""
+    """Return cheap rewards that differ from rollout to rollout."""
     return [float(np.mean([t % 17 for t in ids])) / 17 for ids in completion_ids]
 
 
@@ -58,7 +58,7 @@ class Side:
         from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 
         self.prompt, self.group = prompt, group
-        options |= {"weighting": "fixed"} if ours else {}
+        options |= {"weighting": "fixed", "rollout_draw": "uniform"} if ours else {}
         arguments = (ParetoGRPOConfig if ours else GRPOConfig)(
             output_dir=folder, per_device_train_batch_size=group, num_generations=group, max_completion_length=new, generation_kwargs={"min_new_tokens": new},
             use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, beta=0.0, report_to="none", save_strategy="no", disable_tqdm=True, seed=0, max_steps=1000,
@@ -145,7 +145,7 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
-    """Time whole steps in turn: add rows with ratios and lower bounds, and the checks that both sides compute the
+    """Time whole steps in turn, and add rows with ratios and lower bounds, and checks that both sides compute the
     same."""
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
@@ -261,7 +261,7 @@ def curve(
 
 
 def measure(quick: bool) -> Result:
-    """See the module's docstring."""
+    """Compare both trainers in fp32 and bf16."""
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -270,9 +270,7 @@ def measure(quick: bool) -> Result:
         if name == "bf16" and not bfloat16_pays("cpu"):
             result.rows.append({"type": name, "part": "left out: this processor has no bfloat16 instructions"})
             continue
-        if (
-            quick
-        ):  # a random model of four small layers: the code runs and agrees; its times of milliseconds prove nothing
+        if quick:  # a random model of four small layers shows that the code runs and agrees; its times mean nothing
             lm = small_model(dtype)
             main_case(result, lm, name, prompt=200, group=4, new=12, repeats=3)
         else:

@@ -12,6 +12,7 @@ from taiji.language import prefix_attention
 from taiji.language.prefix_attention import (
     VARIANTS,
     _compiled_flex,
+    _repeats,
     best_backend,
     blocks_work,
     mask_blocks,
@@ -50,6 +51,27 @@ def test_blocks_equal_the_mask(seed):
         found[backend] = [out, *torch.autograd.grad(out, tensors, given_back)]
     for one, two in zip(*found.values()):
         assert torch.allclose(one, two, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "threads", "repeats"), [(1, 1, 1), (1, 2, 3), (8, 2, 1), (1, 16, 3)], ids=["one", "two", "batch", "many"]
+)
+def test_key_heads_are_repeated_where_threads_would_wait(monkeypatch, batch, threads, repeats):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert _repeats(batch, 3, 9) == repeats
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_repeated_key_heads_give_the_same_gradients(monkeypatch, repeats):
+    monkeypatch.setattr(prefix_attention, "_repeats", lambda *_: repeats)
+    tree = trees(5)
+    tensors = inputs(tree, dtype=torch.float64)
+    given_back = torch.randn(1, len(tree), 6, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    blocks, masked = (
+        torch.autograd.grad(tree_attention(*tensors, tree, backend=backend), tensors, given_back)
+        for backend in ("blocks", "masked")
+    )
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(blocks, masked))
 
 
 def test_a_second_backward_pass_over_one_forward():

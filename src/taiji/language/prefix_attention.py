@@ -7,8 +7,8 @@
   pass runs the flash-attention backward pass of each piece with the merged output and log-sum-exp. This is exact: with
   `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, `dS = P * (dP - D)` of a piece equals the `dS` of the whole
   softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
-- *flex* (CUDA, from `MASK_BLOCK` tokens on; in float32, above `DENSE` tokens): FlexAttention with the tree as its block
-  mask.
+- *flex* (CUDA, with at least `MASK_BLOCK` tokens, or in float32 with more than `DENSE` tokens): FlexAttention with the
+  tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
 
 After `install`, a transformers model uses tree attention in every forward call with `taiji_tree=`; other calls do not
@@ -17,6 +17,7 @@ change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -201,8 +202,8 @@ VARIANTS = 256
 """Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one
 process may need.
 
-Beyond its limit, which is 8 by default, PyTorch warns and continues without compilation: nine times slower, and with
-all scores in memory.
+Beyond its limit, which is 8 by default, PyTorch warns and continues without compilation, which is nine times slower and
+keeps all scores in memory.
 """
 
 
@@ -311,7 +312,7 @@ def attend_above(
     value: torch.Tensor,
     scale: float,
 ) -> None:
-    """Let the tokens ``below`` attend to all keys (1, Hk, S, d) of a segment above them, too.
+    """Add the attention of the tokens ``below`` to all keys (1, Hk, S, d) of a segment above them.
 
     ``out`` (T, Hq, d) and ``lse`` (T, Hq) are updated in place.
     """
@@ -421,10 +422,31 @@ def flash_backward(
 
     ``out`` (B, Hq, L, d) and ``lse`` (B, Hq, L, 1) are the output and log-sum-exp merged over all pieces.
     """
+    repeats = _repeats(len(key), key.shape[1], query.shape[1])
+    if repeats > 1:
+        key, value = (t.repeat_interleave(repeats, 1) for t in (key, value))
     pieces: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_backward(
         grad, query, key, value, out, lse.squeeze(-1).contiguous(), 0.0, causal, scale=scale
     )
-    return pieces
+    if repeats == 1:
+        return pieces
+    of_query, *of_both = pieces
+    of_key, of_value = (t.unflatten(1, (-1, repeats)).sum(2) for t in of_both)
+    return of_query, of_key, of_value
+
+
+def _repeats(batch: int, key_heads: int, query_heads: int) -> int:
+    """Return how often each key head is repeated for the backward kernel, whose threads take whole key heads.
+
+    Three heads on two threads leave one of them idle for a third of the time. With one key head per query head, the
+    work is divided more evenly.
+    """
+    threads, repeats = torch.get_num_threads(), query_heads // key_heads
+
+    def rounds(heads: int) -> float:
+        return math.ceil(batch * heads / threads) / heads
+
+    return repeats if rounds(key_heads) > 1.1 * rounds(query_heads) else 1
 
 
 class _Blocks(torch.autograd.Function):
