@@ -1,10 +1,11 @@
-"""Does the A/B machinery give correct answers? Synthetic shop and null twin, A/A tests, off-policy coverage.
+"""Are the results of A/B tests correct? Synthetic shop and null twin, A/A tests, and off-policy coverage.
 
-Shop: text carries the hidden taste, so text features must show a gain whose interval excludes zero; in the null twin
-(same events, titles shuffled) the interval must contain zero. A/A: 200 tests, 5 % ± 3 % significant. Off-policy: on the
-two logging policies of the Open Bandit sample (folder ``open-bandit-small`` under ``$TAIJI_TEST_DATA``; without it this
-part is skipped), the intervals cover the other policy's on-policy value. Over repeated logs sampled from these
-two policies, with click rates fitted to the data, the intervals cover the true value at the nominal rate.
+Shop: text carries the hidden taste, so text features must show a gain whose interval excludes zero. In the null twin
+(same events, titles shuffled) the interval must contain zero. A/A: of 200 tests, 5 % ± 3 % must be significant.
+Off-policy: the Open Bandit sample has the logs of two policies (folder ``open-bandit-small`` under
+``$TAIJI_TEST_DATA``; without it this part is skipped). Intervals from the log of one policy must contain the on-policy
+value of the other. Over repeated logs drawn from these policies, with click rates fitted to the data, the intervals
+must contain the true value at the nominal rate.
 
     python -m benchmarks.abtest [--quick] [--json FILE]
 """
@@ -56,7 +57,7 @@ def measure(quick: bool) -> Result:
 
 
 def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None:
-    """The shop and its twin, each trained and tested once per seed (a new shop, new rankers, new users)."""
+    """Train and test the shop and its twin once per seed (each time a new shop, new rankers and new users)."""
     aa: dict[str, list[float]] = {}
     for telling in (True, False):
         world, gains, covered = "shop" if telling else "null twin", [], []
@@ -124,7 +125,7 @@ def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None
 
 
 def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Interval of the mean over seeds (Student's t, five seeds), or the one seed's own interval."""
+    """Return the interval of the mean over seeds (Student's t, at most five seeds), or a single seed's own interval."""
     if len(values) == 1:
         return values[0][1], values[0][2]
     points = np.array([value for value, _, _ in values])
@@ -134,8 +135,7 @@ def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
 
 
 def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> None:
-    """Both directions: the random policy's log evaluates the learning policy, and the learning policy's log the random
-    one."""
+    """Evaluate the learning policy on the random policy's log, and the random policy on the learning policy's log."""
     logs = {name: _read(folder / f"{name}_all.parquet") for name in ("random", "bts")}
     policies = {"random": np.full((PLACES, ITEMS), 1 / ITEMS), "bts": _frequencies(logs["bts"])}
     rates = _click_rates(logs)
@@ -176,8 +176,8 @@ def _coverage(
     repeats: int,
     resamples: int,
 ) -> None:
-    """Repeated logs of 10,000 impressions: how often is the true value inside?"""
-    # Every action needs a chance under the logging policy: a rare one is given half an impression.
+    """Measure how often the intervals contain the true value, over repeated logs of 10,000 impressions."""
+    # Every action needs a positive probability under the logging policy, so half an impression is added to each.
     logging = policies[source] if source == "random" else _smoothed(policies[source])
     truth = float((policies[target] * rates).sum(axis=1).mean())
     inside: dict[str, list[bool]] = {}
@@ -244,7 +244,7 @@ def _counts(log: dict[str, Any], weights: Any = None) -> Any:
 
 
 def _frequencies(log: dict[str, Any]) -> Any:
-    """The mean of the learning policy over the week, during which it changes: the share of each action in its log."""
+    """Return the share of each action in the learning policy's log, which is the mean of the policy over the week."""
     counts = _counts(log)
     return counts / counts.sum(axis=1, keepdims=True)
 
@@ -255,8 +255,8 @@ def _smoothed(policy: Any) -> Any:
 
 
 def _click_rates(logs: dict[str, dict[str, Any]]) -> Any:
-    """Click rate of every item in every position, from both logs, shrunk towards the item's rate, and that towards the
-    overall rate."""
+    """Return the click rate of every item in every position, from both logs. It is shrunk towards the item's rate,
+    which is itself shrunk towards the overall rate."""
     shown = sum(_counts(log) for log in logs.values())
     clicked = sum(_counts(log, log["click"]) for log in logs.values())
     item = (clicked.sum(axis=0) + 50 * clicked.sum() / shown.sum()) / (shown.sum(axis=0) + 50)

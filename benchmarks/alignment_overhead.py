@@ -1,9 +1,9 @@
 """Cost of adaptive weights in a whole GRPO step, including rollouts: SmolLM2-135M with LoRA.
 
-All trainers are stepped in turn (A B C …) in one process on the same prompts; an overhead is the median of paired
-ratios of CPU time to the fixed-weight step with the same number of rewards, so that other jobs on the machine do not
-count. Every trainer makes rollouts of a fixed length, so that equal work is compared. The rank agreement of indicators
-from a few layers only (a cheaper approximation) is reported as well.
+All trainers are stepped in turn (A B C …) in one process on the same prompts. An overhead is the median of paired
+ratios of the CPU time to that of the fixed-weight step with the same number of rewards, minus 1. CPU time is used so
+that other jobs on the machine do not count. Every trainer makes rollouts of a fixed length, so that equal work is
+compared. The rank agreement of indicators from a few layers only (a cheaper approximation) is reported as well.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -38,7 +38,7 @@ BARS = {"popo, K = 2": 0.15, "popo-light, K = 2": 0.02, "directional, K = 8": 0.
 
 
 def reward(number: int) -> Any:
-    """A cheap reward that differs from rollout to rollout."""
+    """Return a cheap reward function whose values differ from rollout to rollout."""
 
     def function(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [float(np.mean([(t * (number + 3)) % 17 for t in ids])) / 17 for ids in completion_ids]
@@ -170,7 +170,7 @@ def measure(quick: bool) -> Result:
 
 
 def subset(result: Result, trainer: Any, lm: Any) -> None:
-    """Rank agreement between indicators over all LoRA parameters and over those of some layers only, on one batch."""
+    """Report the rank agreement between indicators over all LoRA parameters and over those of some layers only."""
     import torch
 
     model = trainer.model

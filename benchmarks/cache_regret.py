@@ -1,11 +1,11 @@
-"""Value of lists that are shown again under load, in a world with known truth.
+"""Value of kept lists, which are shown again under load, in a world with known truth.
 
-The users of the world send requests to a server that can compute a third of the requested lists on average, with the
+The users of the world send requests to a server that can compute a third of the requested lists on average. It has the
 queue, the admission, the kept lists and the policies of the service. A user whose request is rejected sees nothing. The
 truth is the expected reward of the list that was shown, and of the list that would have been computed, under equal
-conditions. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list
-was made, and from tastes that drift. The critics of the policy ``critics`` are fitted to the clicks in another log of
-the world; critics of shuffled clicks are the negative control. In the twin, tastes make no difference, so only shorter
+conditions. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list was
+made, and from tastes that drift. The critics of the policy ``critics`` are fitted to the clicks in another log of the
+world; critics of shuffled clicks are the negative control. In the twin, tastes make no difference, so only shorter
 lists can lose reward.
 """
 
@@ -106,7 +106,7 @@ def scenario(users: int, days: int) -> Scenario:
 
 
 def listed(items: Array) -> RecommendResult:
-    """Return a list of the service."""
+    """Return items as a list of the service."""
     names = tuple(str(item) for item in items if item != NO_ITEM)
     return RecommendResult(names, (0.0,) * len(names), ("content",) * len(names))
 

@@ -5,8 +5,8 @@ clicks that found the promise kept are trained on sends, as in `benchmarks.copyw
 with the reward of clicks, with that of kept promises, and with both under equal weights and under POPO. Cost is the
 number of completions that are sampled and scored: best of n costs n completions per item, and alignment costs its
 rollouts once plus one completion per item. Values are true expected clicks (and kept promises) per 100 sends on items
-that neither the reward model nor GRPO has seen; a text that the grammar cannot make counts as the item's worst
-text. Means over worlds, with Student's interval.
+that neither the reward model nor GRPO has seen. A text that the grammar cannot make counts as the item's worst text.
+Means are over worlds, with Student's interval.
 
 Predictions, stated before the first run: alignment brings more clicks per item than one completion of the writer before
 alignment, and best of 64 brings more than alignment. So there is a number of items above which alignment is cheaper,
@@ -74,8 +74,8 @@ class Shop:
 
     Attributes:
         titles: titles of all items.
-        sent: items with sends; the others are served.
-        copies: copies of the served items.
+        sent: number of items with sends, which come first; the writer is evaluated on the other items.
+        copies: copies of these other items.
         rewards: rewards by name.
     """
 
@@ -121,8 +121,10 @@ def measure(quick: bool) -> Result:
 
 
 def level(curve: Array, value: float) -> float:
-    """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n; 1 if it begins
-    above the value, NaN if it never reaches it."""
+    """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n.
+
+    The result is 1 if the curve begins above the value, and NaN if it never reaches the value.
+    """
     if value <= curve[0]:
         return 1.0
     if value > curve[-1]:
@@ -151,7 +153,7 @@ def one_world(seed: int, quick: bool) -> dict[str, Any]:
 
 
 def make_shop(seed: int, quick: bool) -> Shop:
-    """Return the part of the world that the experiment reads."""
+    """Return the items, true values and rewards of a world."""
     size = {"users": 600, "items": 60, "days": 14} if quick else {"users": 3000, "items": 200, "days": 28}
     world, embedder = push_world(seed, **size), load_embedder("wordllama")
     sent = round(0.8 * size["items"])
@@ -211,8 +213,8 @@ def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any
 
 
 def judged(shop: Shop, model: Any, tokenizer: Any, samples: int, seed: int) -> tuple[dict[str, Array], Array, float]:
-    """Return true values and the reward of clicks of samples for the served items, (items, samples) each, and the share
-    of copies of the grammar."""
+    """Return the true values of sampled copies for the items without sends and their reward of clicks, (items, samples)
+    each, and the share of samples that the grammar can make."""
     titles = shop.titles[shop.sent :]
     rows = generate(
         LanguageModel(model, tokenizer, "writer"), [asked(t) for t in titles], n=samples, settings=SAMPLING, seed=seed

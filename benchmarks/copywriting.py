@@ -16,10 +16,10 @@ Predictions, stated before the first run:
 - There is no gain in the twin, in which all wordings are equally good, nor with a model whose pairs are reversed at
   random.
 
-Reviews of clothes (womens-clothing-reviews, where TAIJI_TEST_DATA names the folder): pairs of reviews of one product,
-the winner with more "helpful" counts by two standard errors; trained on the products with lower ids, evaluated on
-those with higher ids, which came later as far as ids tell (the log has no times). Prediction: accuracy above one
-half, also among pairs of matched length (words within 10 %) and equal rating. Interval: bootstrap over products.
+If TAIJI_TEST_DATA contains womens-clothing-reviews, a reward model is also trained on pairs of reviews of one product,
+where the winner has more "helpful" counts by at least two standard errors. It is trained on the products with lower
+ids, and evaluated on those with higher ids, which are probably newer (the log has no times). Prediction: accuracy above
+one half, also among pairs of matched length (words within 10 %) and equal rating. Interval: bootstrap over products.
 
     python -m benchmarks.copywriting [--quick] [--json FILE]
 """
@@ -207,7 +207,7 @@ def within(values: Array, quality: Array) -> dict[str, float]:
 
 
 def tell_worlds(result: Result, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Add rows and checks of all worlds."""
+    """Add the rows and checks of all worlds."""
 
     def arm(where: str, name: str) -> list[Array]:
         return [one["arms"][name] for one in found[where]]
@@ -255,7 +255,7 @@ def tell_worlds(result: Result, found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool) -> None:
-    """Add rows and checks of the reviews of clothes."""
+    """Add the rows and checks of the reviews of clothes."""
     names = {"Clothing ID": "item_id", "Review Text": "text", "Positive Feedback Count": "likes", "Rating": "rating"}
     said = (
         table.select(pl.col(old).alias(new) for old, new in names.items())

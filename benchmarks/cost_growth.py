@@ -1,9 +1,10 @@
 """Growth of seconds and peak memory with each size, compared with the growth of the number of operations.
 
-An update of SmolLM2-135M with LoRA (completions of 96 tokens) against prompt length, group size, number of prompts, and
-number of rewards whose gradients are computed; retrieval and pair fields against the items of the catalogue; data set,
-fields and a ranker's training pass against the events of the log. From each base case one factor is raised; growth is
-the slope of log cost on log factor (1 is proportional). Cases are timed in turn in one process.
+There are three groups of costs. An update of SmolLM2-135M with LoRA (completions of 96 tokens) is measured by prompt
+length, group size, number of prompts, and number of rewards whose gradients are computed. Retrieval and pair fields are
+measured by number of items in the catalogue. The data set, the fields and a ranker's training pass are measured by
+number of events in the log. From a base case, one factor is raised at a time. Growth is the slope of log cost on log
+factor; a slope of 1 means proportional growth. Cases are timed in turn in one process.
 
     python -m benchmarks.cost_growth [--quick] [--json benchmarks/results/cost_growth.json]
 """
@@ -75,7 +76,7 @@ def sequences(users: int, prompt: int, group: int, new: int) -> list[list[int]]:
 
 
 def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """Run a forward and a backward pass over `users` prompts with `group` completions each."""
+    """Return an action: a forward and a backward pass over ``users`` prompts with ``group`` completions each."""
     import torch
 
     from taiji.language.prefix_forward import shared_logprobs
@@ -90,7 +91,7 @@ def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callab
 
 
 def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """Run a forward pass over one prompt, and compute the gradient of each of several rewards."""
+    """Return an action: a forward pass over one prompt, and the gradient of each of several rewards."""
     import torch
 
     from taiji.language.prefix_gradients import split_logprobs
@@ -101,7 +102,7 @@ def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Ca
 
     def update() -> None:
         split = split_logprobs(model, rows, [prompt] * group)
-        assert split is not None, "the model is served"
+        assert split is not None, "the model supports sharing of prefixes"
         for _ in split[1].products(advantages, parameters):
             pass
 
@@ -138,7 +139,7 @@ def language(quick: bool) -> list[Growth]:
         found.append(Growth("update", factor, values, actions, work, facts))
     rewards = (1, 2, 4) if quick else (1, 2, 4, 8)
     prompt, group = base["prompt"], 4 if quick else 8
-    # Forward, one backward through the completions, and one through the prompt for each reward.
+    # One forward pass, one backward pass through the completions, and one through the prompt for each reward.
     whole, alone = sizes.update_floor(prompt, group, new, one), sizes.update_floor(prompt, 0, new, one)
     work = [whole + (count - 1) * alone / 2 for count in rewards]
     takers = [gradients(model, count, prompt, group, new) for count in rewards]
@@ -212,7 +213,7 @@ def events(quick: bool) -> list[Growth]:
 
 
 def measure(quick: bool) -> Result:
-    """See the module's docstring."""
+    """Measure the growth of all costs."""
     result = Result()
     for growths in (language, catalogue, events):
         for growth in growths(quick):

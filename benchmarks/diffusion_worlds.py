@@ -10,7 +10,7 @@ worlds the order is that of the logs.
 
     python -m benchmarks.diffusion_worlds [--quick] [--json benchmarks/results/diffusion_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (5) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios.
+``TAIJI_BENCHMARK_SEEDS`` (default 5) is the number of seeds, and ``TAIJI_BENCHMARK_WORLDS`` names scenarios.
 """
 
 from __future__ import annotations

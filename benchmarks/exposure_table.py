@@ -1,7 +1,8 @@
-"""The whole exposure table of Complete Journey, from the package's files to checked tables, in a process of its own.
+"""Loading of the whole exposure table of Complete Journey, from the package's files to checked tables, in a separate
+process.
 
-20.9 million promotion rows and 1.47 million purchase lines. The counts are exact; seconds are reported, memory is
-checked.
+There are 20.9 million promotion rows and 1.47 million purchase lines. Counts and memory are checked; seconds are only
+reported.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ A real service (supervisor, API process, a worker for each of two releases) is l
 under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
 stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend` and `POST /v1/rank`. At random times
 a fault is injected: SIGKILL of the workers, of the API or of Redis; a full disk; an LLM that raises or hangs; a clock
-that steps back or a year ahead (and a process that starts with it); processes or Redis stopped for a while; hundreds of
-silent connections and large heads; unreadable entries in the queue. After recovery, a checker that shares no code with
-the service compares the store's raw tables or keys with the clients' own ledger, and recomputes every list and every
-ranking with the library alone (:mod:`benchmarks.list_faults`).
+that steps back or a year ahead while a process restarts; processes or Redis stopped for a while; hundreds of silent
+connections and large heads; or unreadable entries in the queue. After recovery, a checker that shares no code with the
+service compares the store's raw tables or keys with the clients' own ledger. Every list and every ranking is recomputed
+with the library alone (:mod:`benchmarks.list_faults`).
 """
 
 from __future__ import annotations
@@ -114,18 +114,18 @@ class Client:
 
 
 def event_name(key: str, place: int) -> str:
-    """The id, without the time of arrival, of the event at a place in a batch that was sent without an API key."""
+    """Return the id, without the time of arrival, of an event of a batch that was sent without an API key."""
     digest = hashlib.sha256(b"local\0" + key.encode()).hexdigest()
     return f"{digest[:32]}-{place:04d}"
 
 
 def name_of(event_id: str) -> str:
-    """The part of a stored event's id that :func:`event_name` knows."""
+    """Return a stored event's id without the time of arrival, as :func:`event_name` returns it."""
     return event_id.partition("-")[2]
 
 
 class Load:
-    """Writers, readers, users who shop and are recommended to, and a switcher of releases, in threads."""
+    """Threads of clients: writers, readers, shoppers who get recommendations, and a switcher of releases."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.books, self._world, self._seed = Books(), world, seed
@@ -236,7 +236,7 @@ class Load:
             name, first = self._releases[number % 2], time.monotonic()
             with self.books.lock:
                 self.books.switches.append((first, float("inf"), name))
-            asked = {"release": name, "force": rng.random() < 0.5}  # half of them whether it is prepared or not
+            asked = {"release": name, "force": rng.random() < 0.5}  # force: activate even an unprepared release
             while client.ask("POST", "/v1/admin/releases:activate", asked)[0] != 200:
                 time.sleep(0.05)
             with self.books.lock:
@@ -259,8 +259,7 @@ class World:
             stack.callback(self.disk.close)
         data = self.disk.folder if self.disk else folder / "data"
         data.mkdir(exist_ok=True)
-        # With everysec, a Redis that is killed while its disk is slow loses what it has acknowledged in up to two
-        # seconds.
+        # With everysec, a Redis that is killed while its disk is slow loses up to two seconds of acknowledged writes.
         self.redis = RedisServer(data, fsync="always") if store == "redis" else None
         if self.redis:
             self.redis.start()
@@ -285,7 +284,7 @@ class World:
         self.releases = [f"one-{VERSIONS[0]}", roll_out(runs[1], settings, activate=False).name]
 
     def possible(self, kind: str) -> bool:
-        """Return True if a fault makes sense for this store and we have the permissions for it."""
+        """Return True if a fault applies to this store and can be injected with the permissions of this process."""
         return {"redis": self.redis is not None, "disk": self.disk is not None}.get(kind, True)
 
     def until_answering(self, timeout: float = 30.0) -> None:
@@ -330,7 +329,7 @@ class World:
         path.with_suffix(".new").write_text(text)
         path.with_suffix(".new").rename(path)
         deadline = time.monotonic() + 20
-        while path.exists() and time.monotonic() < deadline:  # until a writer has run into it
+        while path.exists() and time.monotonic() < deadline:  # until a writer has hit the fault
             time.sleep(0.01)
 
     def _clock(self, rng: random.Random) -> None:
@@ -341,7 +340,7 @@ class World:
     def _ahead(self, rng: random.Random) -> None:
         (self.folder / "offset").write_text(str(self.offset + 365 * 86_400))
         self.service.kill(rng.choice(("worker", "api")))
-        time.sleep(1.5)  # what starts meanwhile starts under that clock
+        time.sleep(1.5)  # processes that start meanwhile have the wrong clock
         (self.folder / "offset").write_text(str(self.offset))
 
     def _freeze(self, rng: random.Random) -> None:
@@ -450,8 +449,9 @@ def audit(world: World, books: Books) -> dict[str, int]:
 
 
 def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = ()) -> dict[str, Any] | None:
-    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it; None if no fault
-    of the list is possible.
+    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it.
+
+    Return the row of results; None if no fault of the list is possible.
 
     Args:
         makers: makers of the two releases' lists; without them, the stand-ins serve the lists, which are not checked.
@@ -474,7 +474,7 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
         start, client = time.monotonic(), Client(world.service.url)
         found = audit(world, load.books)
         while (found["queued"] or found["rows not fresh"]) and time.monotonic() < start + 60:
-            client.ask("POST", "/v1/admin/dead-letters:retry")  # what the LLM's trouble left for a person to decide
+            client.ask("POST", "/v1/admin/dead-letters:retry")  # failures of the LLM that a person must retry
             time.sleep(0.2)
             with suppress(redis.RedisError, sqlite3.OperationalError):
                 found = audit(world, load.books)

@@ -1,11 +1,11 @@
-"""Prompts per second when features are written: continuous batching on the lean forward, compared with batches.
+"""Prompts per second in generating features: continuous batching on the lean forward pass, compared with batches.
 
 Student prompts of the demo's data (completejourney; the synthetic shop in the quick form), completions of at most 104
-tokens, 24 rows at a time. Arms, in turn in one process: *batches* (the model's own layers, one token per step, finished
-rows are removed), *lean* (continuous batching on fused, packed weights), *lean, looked up* (with tokens suggested by
-repetitions in the text). Sampled texts are timed; greedy ones are compared, in fp32 token for token, in bf16 with those
-of fp32. FEATURES_MODEL names the model, such as a run's ``sft/model``, whose answers repeat the form that the default
-model has not learnt.
+tokens, 24 rows at a time. Three arms are timed in turn in one process: *batches* (the model's own layers, one token per
+step, finished rows are removed), *lean* (continuous batching on fused, packed weights), *lean, looked up* (with tokens
+suggested by repetitions in the text). Sampled texts are timed. Greedy texts are compared with those of batches in fp32:
+in fp32 they must be equal, in bf16 the share of equal texts is reported. FEATURES_MODEL names the model, such as a
+run's ``sft/model``, whose answers follow the format that the default model has not learnt.
 
     [FEATURES_MODEL=FOLDER] python -m benchmarks.feature_generation [--quick]
     [--json benchmarks/results/feature_generation.json]
@@ -45,7 +45,7 @@ def arm(name: str) -> Iterator[None]:
 
 
 def texts(lm: Any, prompts: list[str], settings: Any, name: str) -> list[str]:
-    """The completions of an arm."""
+    """Return the completions of an arm."""
     from taiji.language.generate import generate
 
     with arm(name):
@@ -53,7 +53,7 @@ def texts(lm: Any, prompts: list[str], settings: Any, name: str) -> list[str]:
 
 
 def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
-    """Number of tokens that a row advances in a step with looked-up tokens."""
+    """Return the mean number of tokens by which a row advances in a step with looked-up tokens."""
     from taiji.language.lean_decode import GroupDecoder
 
     gained: list[int] = []
@@ -69,7 +69,7 @@ def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
 
 
 def questions(lm: Any, quick: bool) -> list[str]:
-    """Student prompts of different users, opened for an answer."""
+    """Return student prompts of different users, opened for an answer."""
     import polars as pl
 
     from taiji.data.splits import time_split
@@ -86,7 +86,7 @@ def questions(lm: Any, quick: bool) -> list[str]:
 
 
 def measure(quick: bool) -> Result:
-    """See the module's docstring."""
+    """Time and compare the arms in both data types."""
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
     from taiji.language.settings import GenerationSettings
 

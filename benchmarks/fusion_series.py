@@ -78,7 +78,7 @@ def measure(quick: bool) -> Result:
 
 
 def load(name: str) -> Dataset | None:
-    """Return a data set by its name; None where its files are missing."""
+    """Return a data set by its name; None if its files are missing."""
     if name == "shop":
         return Dataset.from_tables(Shop(ShopSettings(**QUICK_SHOP), 0).tables())
     source = name if name in USERS else Path(os.environ.get("TAIJI_TEST_DATA", "")) / name
@@ -88,7 +88,7 @@ def load(name: str) -> Dataset | None:
 
 
 def series(dataset: Dataset, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
-    """Return rows of :func:`~taiji.metrics.list_evaluation.evaluate_lists`, an arm per step."""
+    """Return rows of :func:`~taiji.metrics.list_evaluation.evaluate_lists`, with one arm per step of the series."""
     base = RecommendSettings(fusion_weights=WEIGHTS)
     small = {"sasrec": {"model": "sasrec", "width": 8, "layers": 1, "epochs": 1}}
     if quick:

@@ -28,7 +28,7 @@ class LevelNeoX(GPTNeoXForCausalLM):
 
 
 def twin(network: CodeNetwork) -> LevelNeoX:
-    """Return the model that computes what the network does; a decoder with a token per code and no options."""
+    """Return a model that computes the same as ``network``, a decoder with one token per code and no options."""
     s, sizes = network.settings, network.sizes
     assert s.architecture == "decoder" and s.tokens == "codes"
     count, width = sum(sizes), s.width
@@ -72,7 +72,7 @@ def twin(network: CodeNetwork) -> LevelNeoX:
     starts = np.cumsum([0, *sizes])
     for level in range(len(sizes) - 1):
         follows[starts[level] : starts[level + 1], starts[level + 1] : starts[level + 2]] = True
-    follows[starts[len(sizes) - 1] : count, :count] = True  # behind a whole item nobody asks
+    follows[starts[len(sizes) - 1] : count, :count] = True  # not used: no token follows a whole item
     follows[count, :count] = True
     follows[count + 1, : sizes[0]] = True
     model.levels = follows
@@ -80,7 +80,7 @@ def twin(network: CodeNetwork) -> LevelNeoX:
 
 
 class PrefixDictionary:
-    """Callback for ``prefix_allowed_tokens_fn``: a dictionary from the codes so far to the next ones."""
+    """Callback for ``prefix_allowed_tokens_fn``: a dictionary from the codes so far to the possible next codes."""
 
     def __init__(self, codes: np.ndarray, sizes: tuple[int, ...]) -> None:
         self.begin = sum(sizes) + 1
@@ -122,7 +122,7 @@ def generate(
     beam: int,
     scores: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return codes (B, beam, L), in tokens, by ``generate``, and, on request, their scores (B, beam)."""
+    """Return codes (B, beam, L) as token ids, found by ``generate``, and, if ``scores``, their scores (B, beam)."""
     with torch.no_grad():
         out: Any = model.generate(
             ids,

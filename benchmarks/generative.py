@@ -1,28 +1,34 @@
 """Generative retrieval by item codes on public benchmarks, compared with the usual baselines.
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with
-seen items left out; and, by time, Amazon Office (the part of MiniOneRec's split that is public), ml-latest-small,
-completejourney, and favourites, carts and purchases of Taobao, where purchases are the targets. Codes: residual
-k-means, of item factors of the training interactions, and of titles by WordLlama where there are any (Office,
-ml-latest-small, completejourney).
-Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, a token per
-code), and each block on and off. Warm and cold targets apart: cold are items with at most five interactions in
-training. A block is compared with its control on the same users, with hits averaged over seeds. The control of thinking
-steps is as many filler steps; that of the router and the gate is the plain decoder, whose number of parameters is
-reported; experts compute as much per token as the plain feed-forward layer and have twice its weights. Two blocks need
-something that few logs have. *Skipped exposures*: completejourney has products on promotion in the store of a trip, and
-ml-latest-small only a sample of popular titles, so it is a negative control. *Scenario prompts*: the scenario is the
-behaviour, and requests are for purchases; its control is also a prompt, of behaviours in random order. Speed: our beam
-search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
-Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items separated by a
-further level, or not separated. Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours
-on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item vectors, one model per layers x width in
-``TAIJI_BENCHMARK_SIZES`` (4x128).
-``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` (default) chooses parts, also
-``completejourney`` and ``taobao``; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how
-many passes at most; ``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all);
-``TAIJI_BENCHMARK_COLLISIONS`` (level,list) what is done with colliding items in ``codings``. Quick: a synthetic circle
-of items, and the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
+Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), where the targets are each user's last items; and, split by
+time, Amazon Office (the public part of MiniOneRec's split), ml-latest-small, completejourney, and the favourites, carts
+and purchases of Taobao, where purchases are the targets. The whole catalogue is ranked without the items that the user
+has seen. Codes are residual k-means of title vectors (WordLlama) for the logs with titles, which are Office,
+ml-latest-small and completejourney, and of item factors of the training interactions for the other logs.
+
+Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, one token per
+code), and the decoder with each block. Recall is also reported for warm and for cold targets; a cold item has at most
+five interactions in training. A block is compared with its control on the same users, with hits averaged over seeds.
+The control of thinking steps has the same number of filler steps. The control of the router and of the gate is the
+plain decoder, whose number of parameters is reported. Experts compute as much per token as the plain feed-forward
+layer, and have twice its weights. Two blocks need information that few logs contain. *Skipped exposures*:
+completejourney has the products on promotion in the store of a trip; ml-latest-small has only a sample of popular
+titles, so it is a negative control. *Scenario prompts*: the scenario is the behaviour, and requests are for purchases;
+the control has prompts with behaviours in random order.
+
+Speed: our beam search is compared with ``generate`` of transformers with ``prefix_allowed_tokens_fn``, on the same
+weights, histories and beam. Codings: on Office, where the targets are each user's last items, the plain decoder is
+trained on codings with 24 bits each; colliding items are separated by a further level, or not separated. The parts
+``large-beauty`` and ``large-toys`` do not run by default (minutes on a GPU, hours on two cores): they train TIGER's
+form at a size near TIGER's on codes of SASRec's item vectors, one model per size (layers x width) in
+``TAIJI_BENCHMARK_SIZES`` (default 4x128).
+
+Environment variables: ``TAIJI_BENCHMARK_PARTS`` (default ``speed,churn,beauty,toys,office,movies,codings``; also
+``completejourney`` and ``taobao``) chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (default 3) is the number of seeds;
+``TAIJI_BENCHMARK_EPOCHS`` (default 200) is the largest number of passes; ``TAIJI_BENCHMARK_BLOCKS`` names blocks,
+separated by commas (default: all); ``TAIJI_BENCHMARK_COLLISIONS`` (default ``level,list``) names the treatments of
+colliding items in ``codings``. A quick run uses a synthetic circle of items, and measures the speed on a small
+catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
 
 from __future__ import annotations
@@ -70,9 +76,9 @@ LARGE: dict[str, Any] = {
     "architecture": "encoder-decoder", "tokens": "codes", "heads": 4, "expansion": 8, "dropout": 0.1, "batch": 256,
     "valid_users": 3000, "patience": 8,
 }  # fmt: skip
-"""TIGER's form as the part ``large`` trains it."""
+"""Settings of TIGER's form in the parts ``large-beauty`` and ``large-toys``."""
 COLD = 5
-"""Training interactions up to which a target's item is cold."""
+"""Largest number of training interactions of a cold item."""
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "TIGER's form": ("plain", {"architecture": "encoder-decoder", "tokens": "codes"}),
     "query-key norm": ("plain", {"query_key_norm": True}),
@@ -87,7 +93,7 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "compressor": ("plain", {"history": 20, "long_history": 30}),
     "time": ("plain", {"time": True}),
 }
-"""Name to control and settings."""
+"""Control and settings of each block, by name."""
 SKIPS = {"skipped exposures": ("plain", {"skip_weight": 0.3})}
 OWN_BLOCKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "movies": SKIPS,
@@ -97,21 +103,21 @@ OWN_BLOCKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "scenario prompts": ("shuffled prompts", {"scenario": "behaviour"}),
     },
 }
-"""Blocks that only some data have something for."""
+"""Blocks that need information which only some data sets contain, by data set."""
 TITLED = {
     "office": ("amazon", "amazon-office"),
     "movies": ("movielens", "ml-latest-small"),
     "completejourney": ("completejourney", ""),
 }
-"""Data with titles, which are split by time: kind of source, and folder."""
+"""Kind of source and folder of each data set with titles; these data sets are split by time."""
 OWN: dict[str, dict[str, Any]] = {
     "movies": {"batch": 16, "history": 20},
     "completejourney": {"batch": 32},
     "taobao": {"history": 20},
 }
-"""Settings beside :data:`PLAIN`: small batches where there are few users, short inputs where histories are short."""
+"""Settings that differ from :data:`PLAIN`: small batches for few users, and short inputs for short histories."""
 PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
-"""Recall@10 and NDCG@10 of TIGER re-run by phonism/genrec: a claim of others, on this protocol."""
+"""Recall@10 and NDCG@10 of TIGER with this protocol, as reported by phonism/genrec."""
 
 
 def seeds() -> range:
@@ -120,12 +126,14 @@ def seeds() -> range:
 
 
 class Trial:
-    """One data set and what was found on it, per model and seed.
+    """One data set, and the recall found on it for each model and seed.
 
     Args:
-        name: of the data. data, train, requests, targets: see :func:`benchmarks.sequential.last_out`. result: where
-            rows go.
-        vectors: (n_items, d) that codes are made of; default: item factors.
+        name: name of the data set.
+        data: the data set.
+        train, requests, targets: see :func:`benchmarks.sequential.last_out`.
+        result: result to which rows are added.
+        vectors: (n_items, d) vectors from which codes are made; None for item factors.
     """
 
     def __init__(
@@ -148,7 +156,7 @@ class Trial:
         self.values: dict[str, list[dict[str, np.ndarray]]] = {}
 
     def add(self, model: str, fitted: CatalogueRetriever, seed: int, **facts: Any) -> dict[str, Any]:
-        """Measure a fitted retriever, tell its row, and return it."""
+        """Measure a fitted retriever, add its row to the result, and return the row."""
         start = time.process_time()
         found = fitted.retrieve(self.requests, 10).items
         seconds = time.process_time() - start
@@ -172,8 +180,8 @@ class Trial:
         return row
 
     def decoder(self, name: str, settings: CodeDecoderSettings, seed: int, *, curve: bool = False) -> dict[str, Any]:
-        """Train and measure a decoder; ``curve`` also tells the validation NDCG@10 after each epoch that was
-        checked."""
+        """Train and measure a decoder. If ``curve`` is True, its row also has the validation NDCG@10 of each checked
+        epoch."""
         start = time.process_time()
         model = CodeDecoder(settings, vectors=self.vectors).fit(self.data, self.train, seed=seed)
         checks = model.facts["checks"]
@@ -189,7 +197,7 @@ class Trial:
         )
 
     def against(self, name: str, control: str) -> None:
-        """Tell the paired difference of a model to its control in R@10, over users, hits averaged over seeds."""
+        """Add the difference in R@10 between a model and its control, paired by user, with hits averaged over seeds."""
         for part in self.targets:
             first, second = (np.mean([seed[part] for seed in self.values[model]], axis=0) for model in (name, control))
             if not np.isfinite(first).any():
@@ -230,7 +238,7 @@ def chosen_blocks(part: str) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def named_blocks(every: Iterable[str]) -> list[str]:
-    """Return the names of the blocks that the environment asks for; without it, every one."""
+    """Return the names of the blocks in ``TAIJI_BENCHMARK_BLOCKS``, or of all blocks if it is not set."""
     named = os.environ.get("TAIJI_BENCHMARK_BLOCKS")
     return [*every] if named is None else [name.strip() for name in named.split(",") if name.strip()]
 
@@ -242,7 +250,7 @@ def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
 
 
 def taobao_trial(part: str, folder: Path, result: Result) -> Trial:
-    """Return the trial of Taobao's log, whose requests are for purchases, and whose targets are those of new items."""
+    """Return the trial of Taobao's log, whose targets are purchases of items that are new to the user."""
     data = taobao(folder / "userbehavior-multibehavior")
     train, requests, _, targets = asked(data, TEST * 1_000_000)
     train = train.with_columns(shuffled=pl.col("behaviour").shuffle(seed=0))
@@ -344,7 +352,7 @@ def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats:
 
 
 def codings(result: Result, folder: Path) -> None:
-    """Train the plain decoder on each coding's codes, and tell its hit rate beside the collisions."""
+    """Train the plain decoder on each coding's codes, and report its hit rate next to the collisions."""
     catalogue = item_codes.office(folder)
     assert catalogue.dataset is not None
     train, requests, targets = last_out(catalogue.dataset)
@@ -372,7 +380,7 @@ def codings(result: Result, folder: Path) -> None:
 
 
 def churn(result: Result, items: int, decodes: int) -> None:
-    """Decode while items come and go, and count what was not available."""
+    """Decode while items come and go, and count the decoded items that were not available."""
     random = np.random.default_rng(1)
     sizes = (64, 64, 64)
     codes = random.integers(0, sizes, size=(items, 3))
@@ -392,7 +400,7 @@ def churn(result: Result, items: int, decodes: int) -> None:
         place, found = shown.items(row, leaves.numpy()[row, column])
         forbidden = np.unique(hidden[0] * items + hidden[1])
         wrong += int((~live.available[found] | np.isin(row[place] * items + found, forbidden)).sum())
-        wrong += len(row) - len(np.unique(place))  # a leaf that leads to nothing
+        wrong += len(row) - len(np.unique(place))  # leaves that lead to no item
         done += len(row)
     result.rows.append({"data": f"{items} items", "model": "churn", "decodes": done, "not available": wrong})
     result.so_far()
@@ -400,7 +408,7 @@ def churn(result: Result, items: int, decodes: int) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Train and compare."""
+    """Run the chosen parts."""
     result = Result()
     if quick:
         return _quick(result)
@@ -422,7 +430,7 @@ def measure(quick: bool) -> Result:
 
 
 def _quick(result: Result) -> Result:
-    """A circle of items, whose next one only the order tells."""
+    """Run on a circle of items, in which only the order determines the next item."""
     data = circle()
     trial = Trial("circle", data, *last_out(data), result)
     trial.simple()

@@ -1,15 +1,16 @@
 """Blocks of the generative decoder in worlds with known truth, and in twins in which they have nothing to gain.
 
 Metric: the true expected reward of the first ten items for a request, each shown alone, divided by that of the ten best
-items; so no random clicks add noise. Requests are those of the last third of the log's time, at their own times. Codes
+items. So random clicks add no noise. Requests are those of the last third of the log's time, at their own times. Codes
 are residual k-means of title vectors, the same for all arms; clicks come from a random policy. ``short-video`` has long
 and short-term tastes; its twin has none, only quality, which is the same for everybody. ``mall`` has a taste per
 surface in addition to a common one, and its twin only the common one; items of surfaces other than the request's are
 excluded from the lists of all arms. ``live`` has rooms whose topics move while they are on the air, and its twin rooms
-whose topics stay; rooms that are off the air are excluded for all arms. There, *codes of the moment* are those of a
-room's last descriptions before an interaction or a request, and are compared with codes of titles, in both cases one
-code of 16 values, with items of equal codes in one leaf. A block and its control have the same training settings;
-thinking steps are compared with as many filler steps. Differences are paired by seed, with Student's interval.
+whose topics stay; rooms that are off the air are excluded for all arms. In ``live``, *codes of the moment* are made
+from a room's last descriptions before an interaction or a request, and compared with codes of titles. Both have one
+code of 16 values, and items with equal codes share a leaf. A block and its control have the same training settings;
+thinking steps are compared with the same number of filler steps. Differences are paired by seed, with Student's
+interval.
 
 Checks: the plain decoder beats popularity where there are tastes, codes of the moment beat codes of titles where topics
 move, and no block has an advantage over its control in a twin. The effects of the other blocks in the worlds are
@@ -17,8 +18,9 @@ reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios,
-``TAIJI_BENCHMARK_BLOCKS`` which blocks. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on.
+``TAIJI_BENCHMARK_SEEDS`` (default 4) is the number of seeds; ``TAIJI_BENCHMARK_WORLDS`` and ``TAIJI_BENCHMARK_BLOCKS``
+name scenarios and blocks (default: all). Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be
+resumed.
 """
 
 from __future__ import annotations
@@ -57,10 +59,10 @@ from taiji.world.mechanisms.live import Live
 from taiji.world.world_time import to_days, to_micros
 
 FIRST, DEPTH = 10, 120
-"""Items of a list that count, and items retrieved where those of another surface are left out: enough for the smallest
-surface."""
+"""Number of items of a list that count, and number of items to retrieve if items of other surfaces are then left out
+(enough for the smallest surface)."""
 TRAINED, REQUESTS = 0.67, 600
-"""Share of the log's time before the test, and requests of the test."""
+"""Share of the log's time before the test, and number of requests in the test."""
 PLAIN: dict[str, Any] = {
     "width": 32, "history": 20, "dropout": 0.2, "batch": 32, "learning_rate": 3e-3, "epochs": 24, "check_every": 3,
     "patience": 2, "valid_users": 300, "beam": 40, "seen": "keep", "device": "cpu", "coder_settings": {"levels": 2, "size": 8},
@@ -69,7 +71,7 @@ MOMENT = "codes of the moment"
 CODES: dict[str, Any] = {"levels": 1, "size": 16}
 """Coder of the rooms' descriptions, and of the titles with which these are compared."""
 POOLED = 8
-"""Slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
+"""Number of slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
 SIZES: dict[str, Any] = {"users": 1000, "items": 400, "days": 15}
 QUICK: dict[str, Any] = {"users": 150, "items": 80, "days": 5}
 
@@ -80,9 +82,9 @@ class Trial:
 
     Attributes:
         twin: part of the world that the twin lacks.
-        blocks: name to control and settings.
-        sizes: sizes of the world beside :data:`SIZES`.
-        training: settings of every decoder beside :data:`PLAIN`.
+        blocks: control and settings of each block, by name.
+        sizes: sizes of the world that differ from :data:`SIZES`.
+        training: settings of every decoder that differ from :data:`PLAIN`.
     """
 
     twin: str
@@ -109,7 +111,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Served:
-    """A world's log before the test, the requests of the test, and what items are worth at each."""
+    """A world's log before the test, the requests of the test, and the expected reward of each item at each request."""
 
     dataset: Dataset
     train: pl.DataFrame
@@ -145,7 +147,7 @@ class Served:
         return float(-np.sort(-np.nan_to_num(self.worth), axis=1)[:, :FIRST].sum())
 
     def chance(self) -> float:
-        """Return the share of lists of random items."""
+        """Return the worth of lists of random items over that of the best lists."""
         length = np.minimum(np.isfinite(self.worth).sum(axis=1), FIRST)
         return float((np.nanmean(self.worth, axis=1) * length).sum() / self.best)
 
@@ -230,7 +232,7 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
 
 @lru_cache(maxsize=1)
 def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
-    """Return what a world or its twin served."""
+    """Return the log, the requests and the rewards of a world or its twin."""
     world = World(scenario, seed, **(QUICK if quick else {**SIZES, **SCENARIOS[scenario].sizes}))
     return Served.of(world.twin(SCENARIOS[scenario].twin) if place == TWIN else world, seed)
 
@@ -238,7 +240,7 @@ def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
 def cell(
     folder: Path, scenario: str, place: str, seed: int, name: str, options: Mapping[str, Any], quick: bool
 ) -> dict[str, Any]:
-    """Return the row of one retriever in one world, from the folder where it is finished."""
+    """Return the row of one retriever in one world; a finished cell is read from the folder."""
     file = folder / f"{value_hash([scenario, place, seed, name, options])[:16]}.json"
     if file.is_file():
         return read_json(file)
@@ -291,14 +293,14 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
 
 
 def measure(quick: bool) -> Result:
-    """Run every scenario, or what is not finished of it."""
+    """Run the unfinished cells of every scenario, and combine all cells."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
     sizes = {name: dict(trial.sizes) for name, trial in SCENARIOS.items()}
     folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, sizes, CODES, POOLED, quick])[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in os.environ.get("TAIJI_BENCHMARK_WORLDS", ",".join(SCENARIOS)).split(","):
         scenario(result, folder, name, seeds, quick)
-    if quick:  # of the world whose rewards are clicks, which popularity counts
+    if quick:  # checked only in the world whose rewards are clicks, which popularity counts
         popular = [
             row["share of the best"] for row in result.rows if row["place"] == WORLD and row["model"] == "popularity"
         ]

@@ -1,8 +1,8 @@
 """Common parts of all benchmarks: arguments, repeated paired timing, table, checks, JSON file, exit code.
 
 A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a figure
-with a bar that was written down beforehand; a ratio compares two things measured in turn in one process, and an
-absolute time is never checked.
+with a bar, which is a limit that was set beforehand. Two speeds are compared by the ratio of times that were measured
+in turn in one process, because absolute times depend on the machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taiji.core.errors import TaijiError
 
 @dataclass(frozen=True)
 class Check:
-    """One claim: ``value`` against ``bar``."""
+    """One claim: whether ``value`` is at least, or at most, ``bar``."""
 
     name: str
     value: float
@@ -46,17 +46,17 @@ class Result:
     told: int = 0
 
     def so_far(self) -> None:
-        """Print the rows added since the last call on standard error: a long run that is stopped leaves its figures."""
+        """Print the rows added since the last call to standard error, so that a stopped run leaves its rows."""
         for row in self.rows[self.told :]:
             print("  ".join(f"{key}={_text(value)}" for key, value in row.items()), file=sys.stderr, flush=True)
         self.told = len(self.rows)
 
     def at_least(self, name: str, value: float, bar: float) -> None:
-        """Add the check ``value >= bar`` (a NaN does not hold)."""
+        """Add the check ``value >= bar``, which does not hold for NaN."""
         self.checks.append(Check(name, float(value), float(bar), bool(value >= bar)))
 
     def at_most(self, name: str, value: float, bar: float) -> None:
-        """Add the check ``value <= bar`` (a NaN does not hold)."""
+        """Add the check ``value <= bar``, which does not hold for NaN."""
         self.checks.append(Check(name, float(value), float(bar), bool(value <= bar)))
 
 
@@ -71,8 +71,10 @@ def public_data() -> Path:
 
 
 def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
-    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine affects all of them
-    equally."""
+    """Time actions in the order A B C, A B C, …, so that drift of the machine affects all of them equally.
+
+    Return a list of seconds for each action, one per repeat.
+    """
     seconds: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
         for number, action in enumerate(actions):
@@ -84,7 +86,7 @@ def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> l
 
 
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
-    """Median of the pairwise ratios of two series timed by :func:`in_turn`."""
+    """Return the median of the pairwise ratios of two series timed by :func:`in_turn`."""
     return statistics.median(a / b for a, b in zip(numerator, denominator))
 
 
@@ -120,7 +122,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows as an aligned table; columns in the order of first appearance."""
+    """Print rows as an aligned table, with columns in the order of their first appearance."""
     if not rows:
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -164,7 +166,7 @@ def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) ->
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null; numpy scalars become numbers."""
+    """Return a value that JSON can represent: NaN and infinity become null, and NumPy scalars become numbers."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

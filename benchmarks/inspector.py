@@ -64,16 +64,16 @@ class Served:
         self.process.wait()
 
     def memory(self) -> float:
-        """Resident MiB."""
+        """Return the resident memory in MiB."""
         return float(psutil.Process(self.process.pid).memory_info().rss / 2**20)
 
     def cpu(self) -> float:
-        """Milliseconds of processor time that the server has used so far."""
+        """Return the milliseconds of CPU time that the server has used so far."""
         return 1000 * sum(psutil.Process(self.process.pid).cpu_times()[:2])
 
 
 def browser_cpu() -> float:
-    """Milliseconds of processor time that the browser's processes have used so far."""
+    """Return the milliseconds of CPU time that the browser's processes have used so far."""
     spent = 0.0
     for child in psutil.Process().children(recursive=True):
         try:
@@ -85,7 +85,7 @@ def browser_cpu() -> float:
 
 
 def interactions(users: int) -> dict[str, tuple[str, str, str]]:
-    """Name → (page, what changes, what the reader does)."""
+    """Return for each interaction the page, the selector of the part that changes, and the script that acts."""
     return {
         "search an id": ("users", "#results", TYPED.format(f"user-{users - 7}")),
         "search words": ("users", "#results", TYPED.format("town 42")),
@@ -104,8 +104,8 @@ def interactions(users: int) -> dict[str, tuple[str, str, str]]:
 
 
 def interact(tab: Tab, served: Served, page: str, part: str, act: str) -> tuple[float, float, float]:
-    """One interaction on a page that was opened for it: milliseconds elapsed, of the server's processor time, of the
-    browser's."""
+    """Open a page and interact with it; return the milliseconds elapsed, of the server's CPU time, and of the browser's
+    CPU time."""
     tab.open(served.url + page)
     server, client = served.cpu(), browser_cpu()
     elapsed = float(tab.run(SWAPPED % {"part": json.dumps(part), "act": act}))
@@ -113,14 +113,14 @@ def interact(tab: Tab, served: Served, page: str, part: str, act: str) -> tuple[
 
 
 def opened(tab: Tab, url: str) -> float:
-    """Milliseconds to the first contentful paint of a page."""
+    """Return the milliseconds to the first contentful paint of a page."""
     return tab.open(url) * 1000
 
 
 def measure(quick: bool) -> Result:
-    """See the module."""
+    """Measure both runs in turn, and the real run if it is named."""
     if executable() is None:
-        sys.exit("There is no Chromium on this machine: make tools")
+        sys.exit("There is no Chromium on this machine. Install it with: make tools")
     result, repeats = Result(), 3 if quick else 7
     sizes = {"small": 200, "large": 2_000} if quick else {"small": SMALL, "large": LARGE}
     with ExitStack() as stack:

@@ -1,8 +1,10 @@
-"""Student of rows of intents: how close its intents are to unseen rows, and its CPU time per row on one core.
+"""Student that imitates rows of intents: how close its intents are to unseen rows, and its CPU time per row on one
+core.
 
-The rows contain the next three items of users of the world ``shop``, as a language model that is always right
-would name them; the student sees those of the first four fifths of the time and is compared on the rest with its
-untrained self, which mixes the history. Coverage: mean over a row's intents of the best cosine among the student's.
+The rows contain the next three items of users of the world ``shop``, as a language model that is always right would
+name them. The student is trained on the earliest four fifths of the rows, and compared on the rest with an untrained
+student, which mixes the history. Coverage is the mean, over a row's intents, of the best cosine among the student's
+intents.
 
     python -m benchmarks.intent_student [--quick] [--json FILE]
 """
@@ -31,7 +33,7 @@ EMBEDDER = "wordllama"
 
 
 def rows_of(dataset: Dataset, per_user: int) -> pl.DataFrame:
-    """Return rows at even times, each naming the user's next items."""
+    """Return rows at quantiles of the log's times, each with the user's next items as intents."""
     times = np.quantile(dataset.history.times, np.linspace(0.2, 0.95, per_user)).astype(np.int64)
     users = np.repeat(np.arange(dataset.n_users), per_user)
     as_ofs = np.tile(times, dataset.n_users)
@@ -65,7 +67,7 @@ def cpu_per_row(student: IntentStudent, dataset: Dataset, rows: pl.DataFrame, re
 
 
 def measure(quick: bool) -> Result:
-    """Train and compare."""
+    """Train the student, compare it with an untrained one, and measure its CPU time."""
     result = Result()
     shop = Dataset.from_tables(Shop(ShopSettings(users=120 if quick else 600, tail=300), 0).tables())
     rows = rows_of(shop, 5 if quick else 10).filter(pl.col("intent_weights").is_not_null())

@@ -1,15 +1,16 @@
-"""The planted-leak test and the audit's controls, for answers of one item and for sets.
+"""The planted-leak test and the audit's controls, for answers that are one item or a set of items.
 
     python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
 The title of the true item is inserted into a fifth of otherwise clean rationales: word for word, with a spelling
-mistake, with a word left out, or in the middle of other words. Clean rationales are those of the rule-based writer,
-which never writes the title. With the answer in view it ends with the right habit, as RUPR's teachers should; without
-it (full run), often with a wrong one. Plain ORFT (perplexity below the median) is expected to prefer the planted
-rationales. The guarded rule must reject at least 95 % of them, and at most 10 points more of the clean rationales than
-plain ORFT. With ``--answer set`` the true answer is a set of the user's next items, and the planted title is that of
-one of them, drawn among those that the student's prompt does not show; the bars are the same. Then the controls, decoys
-and the blind gap of the default model as teacher, whose rationales are written with the answer in view.
+mistake, with a word left out, or in the middle of other words. The clean rationales come from the rule-based writer,
+which never writes the title. If it sees the answer, its rationale ends with the right habit, as those of RUPR's
+teachers should; if it does not (full run only), often with a wrong one. Plain ORFT (perplexity below the median) is
+expected to prefer the planted rationales. The guarded rule must reject at least 95 % of the planted rationales, and may
+reject at most 10 percentage points more of the clean rationales than plain ORFT does. With ``--answer set`` the true
+answer is a set of the user's next items, and the planted title is that of one of these items, drawn among those that
+the student's prompt does not show; the limits are the same. The audit then measures the controls, the decoys and the
+blind gap of rationales that the default model writes as teacher, with the answer in view.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str
 def titles_to_plant(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> list[str]:
     """Return the title to plant for each example: the target's, or that of a random item of a set.
 
-    A title that the student's prompt shows tells nothing, so a set's item is drawn among the others; the target, which
-    is new to its user, is one of them.
+    A title that the student's prompt shows would leak nothing, so the item of a set is drawn among those that the
+    prompt does not show. If the prompt shows all of them, the target is used.
     """
     titles = dataset.items["title"]
     if prompts.answer == "item":
@@ -88,7 +89,7 @@ def titles_to_plant(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSet
 
 
 def planted(examples: pl.DataFrame, titles: list[str], clean: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """``clean`` with a fifth of its rows planted; column ``way`` is null for the others."""
+    """Return ``clean`` with a title planted into a fifth of its rows; in the other rows the column ``way`` is null."""
     rng = np.random.default_rng([seed, 21])
     named = dict(zip(examples["example"], titles))
     rows = []
@@ -101,13 +102,13 @@ def planted(examples: pl.DataFrame, titles: list[str], clean: pl.DataFrame, seed
 
 
 def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 120, data: Sequence[str] = ()) -> Result:
-    """See the module.
+    """Run the parts that ``TAIJI_BENCHMARK_PARTS`` names (by default all) on each data set.
 
     Args:
         quick: True for the smallest sizes.
         answers: forms of answers.
-        size: number of evaluated examples; half as many set the threshold.
-        data: only these data sets.
+        size: number of evaluated examples; half as many further examples set the threshold.
+        data: names of the data sets; empty for all.
     """
     result = Result()
     wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "lexical,leaks,blind,controls").split(",")
@@ -140,9 +141,9 @@ class Subject:
     """A data set with the form of its answers.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         answer: one item, or a set.
-        dataset, lm, prompts: what scoring needs.
+        dataset, lm, prompts: data, language model and prompt settings for scoring.
     """
 
     name: str
@@ -152,12 +153,12 @@ class Subject:
     prompts: PromptSettings
 
     def row(self, what: str) -> dict[str, Any]:
-        """Return the beginning of a row."""
+        """Return the first columns of a row of results."""
         return {"data": self.name, "answer": self.answer, "what": what}
 
     @property
     def label(self) -> str:
-        """Name in checks and parts."""
+        """Name in checks and in the keys of stored parts."""
         return self.name if self.answer == "item" else f"{self.name}, sets"
 
     def scored(self, examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
@@ -168,7 +169,7 @@ class Subject:
 
 
 def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view: bool) -> tuple[str, pl.DataFrame]:
-    """Return the writer's name and its rationales, a fifth of them planted."""
+    """Return the writer's name and its rationales, with a title planted into a fifth of them."""
     writer = RuleWriter(subject.prompts, answer_in_view=in_view)
     titles = titles_to_plant(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
     clean = writer.write(subject.dataset, examples, rationales, 0)
@@ -176,7 +177,7 @@ def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view:
 
 
 def lexical(result: Result, subject: Subject, examples: pl.DataFrame, writer: str, texts: pl.DataFrame) -> None:
-    """The lexical guards alone, which need no scores: the share of rationales in which they find a title or a
+    """Add the share of rationales in which the lexical guards alone, which need no scores, find a title or a forbidden
     phrase."""
     known = known_answers(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
     rows = texts.join(known.select("example", "prompt", "items"), on="example", how="left", maintain_order="left")
@@ -199,7 +200,7 @@ def plant_and_judge(
     writer: str,
     texts: pl.DataFrame,
 ) -> None:
-    """The planted-leak test of one data set and writer."""
+    """Run the planted-leak test on one data set with one writer."""
     blocks = [part.slice(at, BLOCK) for part in (for_threshold, judged) for at in range(0, len(part), BLOCK)]
     scored = pl.concat(
         in_parts(
@@ -241,8 +242,8 @@ def plant_and_judge(
 
 
 def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bool) -> None:
-    """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of
-    is no bar."""
+    """Audit rationales of the default model and of the writer. The results are only reported, because no minimum
+    ability is required of a model."""
     lm, dataset, prompts = subject.lm, subject.dataset, subject.prompts
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)

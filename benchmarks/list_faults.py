@@ -1,9 +1,9 @@
-"""Lists and rankings under faults: two different recommenders, clients that request both, and a checker that recomputes
-each of them.
+"""Lists and rankings under faults: two different recommenders, clients that request lists and rankings, and a checker
+that recomputes every response.
 
 Used by :mod:`benchmarks.faults`. The checker calls the library in its own process, one request at a time. For a user
 without events since the run, it uses the run's cascade and ranker on the run's log; for unknown users and users with
-later events, a newly loaded recommender.
+later events, it uses a newly loaded recommender.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Shoppers:
         self._random = random.Random(self.seed)
 
     def step(self) -> None:
-        """Sometimes send an event, and request a list: for a user with later events, without, or unknown."""
+        """Sometimes send an event. Then request a list or a ranking for a known or an unknown user."""
         rng = self._random
         if rng.random() < 0.15:
             self.act(rng.choice(ACTING))
@@ -226,7 +226,7 @@ class Shoppers:
         self.events[user] += (Event(name, user, item, seconds * 1_000_000),)
 
     def list_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
-        """Request a list for a user, of any length, with or without context and exclusions; return True if one came."""
+        """Request a list for a user, with random length, exclusions and context; return True if a list was returned."""
         rng = self._random
         question: dict[str, Any] = {"user": user, "k": rng.choice((1, 5, 10, 30))}
         if rng.random() < 0.5:
@@ -235,7 +235,7 @@ class Shoppers:
         return self._asked("/v1/recommend", question, exact=exact, settled=settled)
 
     def ranking_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
-        """Request the scores of some items for a user, with or without context; return True if they came."""
+        """Request the scores of some items for a user, with random context; return True if scores were returned."""
         rng = self._random
         items = [f"S{number}" for number in rng.sample(range(ITEMS), rng.randint(1, 12))]
         question = {"user": user, "items": items + ["nothing"] * rng.randint(0, 1)}
@@ -266,7 +266,7 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
 
     Args:
         answers: responses, those of a user in the order in which they were given.
-        made: release to the maker of its lists.
+        made: maker of the lists of each release, by the name of the release.
 
     Returns:
         ``wrong lists``: lists that the named release does not give for any history that the service can have had (a
@@ -395,7 +395,7 @@ def alike(one: Content, other: Content) -> bool:
 
 
 def offline(run: Path, world: RunWorld, ranker: Any) -> Any:
-    """Return the cascade of a run over its log, as the recipe composed it."""
+    """Return the cascade of a run over its log, composed as in the recipe."""
     settings = Config.model_validate(read_json(run / "config.json")).recommend
     order = read_json(run / "recommendation" / "recommendation.json")["retrievers"]
     retrievers = {

@@ -4,14 +4,14 @@ read the user features of a `taiji run`.
 This benchmark uses no language model: it measures the possible gain of such features, from uninformative ones to
 perfect knowledge of every taste. In the world `short-video` and in its twin without tastes, one recommender
 (popularity, co-occurrence, ranker) is built from a log with a uniformly random policy. Its ranker is trained five
-times: without features; with features of history means (of the titles of the user's items, which a language model would
-read); with features of the user's true taste at the row's time, as a perfect language model would describe it; and with
-each of these two assigned to the wrong users. All of them become ids and look-alikes at the times of a `taiji run`, and
-are joined as `recommend.features` joins them. Gain: true expected reward of the lists with features minus that of the
-lists without, on the same requests; Student's interval over worlds, each with its own fits.
+times: without features; with history means (of the titles of the user's items, which a language model would read); with
+the user's true taste at the row's time (as a perfect language model would describe it); and with each of these two
+assigned to the wrong users. The vectors become ids and look-alikes at the times of a `taiji run`, and are joined as
+`recommend.features` joins them. The gain is the true expected reward of the lists with features minus that of the lists
+without features, on the same requests, with Student's interval over worlds, each with its own fits.
 
-Predictions, stated before the first run: true tastes improve lists in the world; assigned to the wrong users they do
-not; in the twin without tastes they do not. Nothing was predicted about history means, because the ranker reads the
+Predictions, stated before the first run: true tastes improve lists in the world. They do not if they are assigned to
+the wrong users, nor in the twin without tastes. Nothing was predicted about history means, because the ranker reads the
 history itself.
 
     python -m benchmarks.list_features [--quick] [--json FILE]

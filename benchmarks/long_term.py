@@ -1,8 +1,10 @@
-"""Do the policies for the coming weeks help in their worlds, but not in the twins or where the log is confounded?
+"""Do long-term policies help in the worlds that they are made for, but not in the twins or with a confounded log?
 
-python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``),
-``cache_actor`` and ``cache_critics`` (world ``peak-load``), whose modules describe the comparisons; values come from
-episodes of the world. ``LONG_TERM`` selects components, and ``BENCH_WORKERS`` is the number of processes.
+    python -m benchmarks.long_term [--quick] [--json FILE]
+
+This benchmark runs the components ``expert_cloning`` (world ``retention``), ``cache_actor`` and ``cache_critics``
+(world ``peak-load``), whose modules describe the comparisons. ``LONG_TERM`` names the components to run (by default
+all), and ``BENCH_WORKERS`` is the number of processes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from benchmarks.harness import Result, run
 
 
 def measure(quick: bool) -> Result:
-    """Run them one after the other."""
+    """Run the chosen components one after another."""
     result = Result()
     modules = {"cache_critics": cache_critics, "cache_actor": cache_actor, "expert_cloning": expert_cloning}
     for name in os.environ.get("LONG_TERM", " ".join(modules)).split():

@@ -1,8 +1,9 @@
 """Look-alike search over a million rows: seconds, memory, and how often it finds what the exact search finds.
 
-Rows are answers about users over time: a topic, a variant of it, and a part specific to the user; every tenth row
-repeats a common answer word for word. Full: 1,000,000 rows of 200,000 users, 256 numbers each. Quick: 8,000 rows of
-1,600 users, 32 numbers. For a sample, the exact search reads every row that is valid at the time.
+Rows are vectors of answers about users over time. Each is the sum of a topic, a variant, and a part specific to the
+row; every tenth row lacks this part, like an answer that repeats a common one word for word. Full: 1,000,000 rows of
+200,000 users, 256 numbers each. Quick: 8,000 rows of 1,600 users, 32 numbers. For a sample, the exact search reads
+every row that is valid at the time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from taiji.features.lookalike import nearest_users
 
 Array = NDArray[Any]
 SAMPLE = 500
-"""Serving rows that the exact search answers, too."""
+"""Number of rows for which the exact search is also run."""
 
 
 def answers(rows: int, people: int, width: int, seed: int = 0) -> tuple[Array, Array, Array]:
@@ -55,7 +56,7 @@ def exact(users: Array, times: Array, vectors: Array, rows: Array) -> Array:
 
 
 def measure(quick: bool) -> Result:
-    """Search once, compare a sample."""
+    """Search once, and compare a sample with the exact search."""
     rows, people, width = (8000, 1600, 32) if quick else (1_000_000, 200_000, 256)
     result = Result()
     users, times, vectors = answers(rows, people, width)

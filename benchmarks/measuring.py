@@ -15,7 +15,7 @@ import numpy as np
 
 
 def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
-    """Run the action, and return its result and by how many MB the process grew at its peak (Linux; NaN elsewhere)."""
+    """Run the action, and return its result and the peak growth of the process in MB (only on Linux; otherwise NaN)."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -52,7 +52,7 @@ class Rates:
 
 
 def rates(dtype: Any) -> Rates:
-    """Measure with the products of a SmolLM2-135M layer on 1,600 tokens, and a sum over 256 MB."""
+    """Return rates measured with products of a SmolLM2-135M layer on 1,600 tokens, and with a sum over 256 MB."""
     import torch
 
     found = []
@@ -65,7 +65,7 @@ def rates(dtype: Any) -> Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Facts about a model that the lower bounds need."""
+    """Sizes of a model from which the lower bounds are computed."""
 
     linear: int
     """Weights of the linear layers, head excluded."""
@@ -76,7 +76,7 @@ class Sizes:
 
     @classmethod
     def of(cls, model: Any) -> Sizes:
-        """Read them from a transformers model."""
+        """Return the sizes of a transformers model."""
         import torch
 
         head = model.get_output_embeddings()
@@ -86,14 +86,14 @@ class Sizes:
         return cls(linear, head.weight.numel(), 4 * config.num_attention_heads * width * config.num_hidden_layers)
 
     def update_floor(self, prompt: int, group: int, new: int, rate: Rates) -> float:
-        """Seconds of a forward and an equally large backward pass (LoRA: no gradient of the large weights) at the
-        measured rate."""
+        """Return the seconds of a forward pass and an equally large backward pass (with LoRA, the large weights need no
+        gradient) at the measured rate."""
         tokens, scored = prompt + group * new, group * new
         pairs = prompt * prompt / 2 + group * new * (prompt + new / 2)
         return 2 * (2 * self.linear * tokens + 2 * self.head * scored + self.attention * pairs) / rate.flops
 
     def rollout_floor(self, prompt: int, new: int, rate: Rates, itemsize: int) -> float:
-        """Seconds of reading the prompt once, and all weights once for each new token."""
+        """Return the seconds of reading the prompt once, and all weights once for each new token."""
         prefill = 2 * self.linear * prompt + self.attention * prompt * prompt / 2
         return prefill / rate.flops + new * (self.linear + self.head) * itemsize / rate.bandwidth
 
@@ -116,7 +116,7 @@ def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list
 
 
 def small_model(dtype: str) -> Any:
-    """A random model of four layers for quick runs."""
+    """Return a random model of four layers for quick runs."""
     import torch
 
     from taiji.language.causal_lm import LanguageModel

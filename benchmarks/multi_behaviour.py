@@ -1,12 +1,12 @@
 """Do several behaviours help to predict purchases, and does a diffusion between behaviours improve its encoder?
 
-Favourites, carts and buys of Taobao (userbehavior-multibehavior), the items with at least 20 events before the test
-period and the users with at least 5 on these; the last two days are the test. A request is a user's first event in
-these days, and its targets are the user's purchases from then on. The whole catalogue is ranked, once including items
-seen before and once without them (``new``). No arm is tuned: all have one learning rate, and are trained until their
-validation metric in the training days stops improving, for at most 100 epochs. SASRec has as many parameters as the
-complete system, and the two encoders have equally many. Values are means over seeds, and differences are paired by
-user. Models are smaller than the papers', to run on a CPU.
+The log has the favourites, carts and purchases of Taobao (userbehavior-multibehavior), restricted to items with at
+least 20 events before the test period and to users with at least 5 events on these items. The last two days are the
+test. A request is a user's first event in these days, and its targets are the user's purchases from then on. The whole
+catalogue is ranked, once including items seen before and once without them (``new``). No arm is tuned: all have one
+learning rate, and are trained until their validation metric in the training days stops improving, for at most 100
+epochs. SASRec has as many parameters as the complete system, and the two encoders have equally many. Values are means
+over seeds, and differences are paired by user. Models are smaller than the papers', to run on a CPU.
 
 Stated before the first run. (1) Behaviours as factors of queries and keys beat the same encoder without behaviours. (2)
 The diffusion does not beat the encoder that it starts from: it learns to sample a function of the same history, which
@@ -15,7 +15,7 @@ is not worse than the corrected one. (4) The paper's claim: the complete system 
 noise, the first ten places of a user's lists have more than ten items. Quick: users who repeatedly view one item and
 buy another; only the behaviours distinguish the two.
 
-TAIJI_RESUME=FOLDER keeps what each arm found there, so that a run that was stopped goes on.
+With TAIJI_RESUME=FOLDER, the results of each arm are stored in this folder, and a stopped run continues.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole, masking as released": {"as_released": ("masking",)},
     "diffusion": {"own_experts": 0, "guidance": 0.0},
 }
-"""Settings of each arm. A diffusion begins with the encoder of ``ENCODER`` with the same seed; SASRec has the size of
-the complete system."""
+"""Settings of each arm. A diffusion begins with the encoder of the arm ``ENCODER`` with the same seed; SASRec has as
+many parameters as the complete system."""
 Found = dict[str, NDArray[np.float64]]
 
 

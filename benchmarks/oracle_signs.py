@@ -1,5 +1,5 @@
-"""Does the short ladder of ``taiji oracle`` name the right sign? Its decision about titles against the stored gains of
-``benchmarks.uplift``.
+"""Does the short ladder of ``taiji oracle`` give the right sign? Its decision about titles is compared with the stored
+gains of ``benchmarks.uplift``.
 
     python -m benchmarks.oracle_signs [--data NAME_OR_PATH]... [--measured FILE] [--page FILE] [--quick] [--json FILE]
 
@@ -66,7 +66,7 @@ def compared(predicted: Row, measured: Mapping[str, Row]) -> dict[str, str]:
 
 
 def measure(quick: bool, logs: Sequence[str], measured: Path) -> Result:
-    """See the module."""
+    """Evaluate the short ladder on every log, and compare it with the stored gains."""
     result = Result()
     stored = read_json(measured)["rows"] if measured.is_file() else []
     candidates = 8_000 if quick else LADDER_ROWS

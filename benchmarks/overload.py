@@ -1,11 +1,11 @@
 """The service under overload: goodput by offered load, and health checks during floods of connections.
 
 A ranking is replaced by a sleep of fixed time, so that the capacity is known: 1 / that time. An open loop sends half to
-twenty times as many requests; goodput is the rate of responses with status 200 within two seconds after they were due.
-At three times the capacity, users who have a list are served with each policy of the kept lists;
-:mod:`benchmarks.cache_regret` measures the value of such lists. Then hundreds of connections send nothing, send their
-heads drop by drop, or send one header of 300 MiB, while a probe requests `/healthz`. Times depend on this machine; the
-checks are shares and the bar of one second.
+twenty times as many requests as the capacity allows; goodput is the rate of responses with status 200 within two
+seconds after their requests were due. At three times the capacity, each policy for kept lists is measured with users
+who have such a list; :mod:`benchmarks.cache_regret` measures the value of kept lists. Then hundreds of connections send
+nothing or do not finish their heads, or a few send a header of 300 MiB, while a probe requests `/healthz`. Times depend
+on this machine; the checks are shares, and the limit of one second for a health check.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 @contextmanager
 def served(each: float, **recommend: object) -> Iterator[Service]:
-    """Service whose rankings and lists take a fixed number of seconds each, with settings of its lists."""
+    """Serve rankings and lists that take a fixed number of seconds each, with settings for the lists."""
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "run"
         world.mkdir()
@@ -65,7 +65,7 @@ def served(each: float, **recommend: object) -> Iterator[Service]:
 
 
 def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
-    """Measure the goodput of a fresh service at a multiple of its capacity."""
+    """Measure the goodput of a fresh service at multiples of its capacity."""
     capacity = 1 / SECONDS_EACH
     with served(SECONDS_EACH, policy="never") as service:
         for factor in times:
@@ -150,7 +150,7 @@ def large(address: tuple[str, int], size: int) -> int:
 
 
 def worst_health(url: str, until: Callable[[], bool]) -> float:
-    """Return the longest time of a health check; infinite if one did not respond with 200."""
+    """Return the longest time of a health check until a condition holds; infinite if a check did not return 200."""
     worst = 0.0
     while True:
         last, start = until(), time.monotonic()

@@ -1,8 +1,8 @@
 """Do adaptive reward weights behave as the theory says, and are they useful?
 
-Environments with known truth (quadratics, bandits, a sampled contextual policy), a tiny LM under the real trainer, and
-real recommendation data; rules: POPO in its forms, its peers, and an 11-point sweep of fixed weights. The full run
-needs about half an hour on two cores and writes its figures to docs/figures/.
+The environments are problems with known truth (quadratics, bandits, a sampled contextual policy), a tiny LM under the
+real trainer, and real recommendation data. The rules for the weights are POPO in its forms, its peers, and an 11-point
+sweep of fixed weights. The full run needs about half an hour on two cores and writes its figures to docs/figures/.
 
     python -m benchmarks.pareto [--quick] [--json benchmarks/results/pareto.json]
 """
@@ -43,14 +43,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def interval(values: np.ndarray | list[float]) -> dict[str, float]:
-    """Mean with a 95 % t interval over seeds."""
+    """Return the mean over seeds with its 95 % t interval."""
     values = np.asarray(values, dtype=float)
     half = T95.get(len(values) - 1, 2.0) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return {"value": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
 
 
 def measure(quick: bool) -> Result:
-    """All environments, cheapest first."""
+    """Measure all environments, the cheapest first."""
     result = Result()
     seeds = range(1) if quick else range(5)
     quadratics(result)
@@ -65,7 +65,7 @@ def measure(quick: bool) -> Result:
 
 
 def quadratics(result: Result) -> None:
-    """From any start, rules end at equal weights; fixed weights stay at theta(w0), and a preference p ends at
+    """Check that POPO ends at equal weights from any start, fixed weights end at theta(w0), and a preference p ends at
     theta(p)."""
     problems = {
         2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])),
@@ -106,7 +106,8 @@ def quadratics(result: Result) -> None:
 
 
 def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
-    """KL-regularised bandits at reward scales 1, 3, 10, KL in and out of the indicators; peers at scales 1 and 3."""
+    """Measure POPO on KL-regularised bandits with reward scales 1, 3 and 10, with the KL term inside and outside the
+    indicators, and its peers with scales 1 and 3."""
     beta, charts = 0.2, []
     found: dict[str, list[float]] = {}
     for seed in seeds:
@@ -181,7 +182,7 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
 
 
 def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """A preference leads to its Gibbs policy, and unlike with fixed weights, the start does not matter."""
+    """Check that a preference leads to its Gibbs policy, and that POPO ends at one policy from different starts."""
     distances, spread = [], {"popo": [], "fixed": []}
     for seed in seeds:
         problem = exact.Bandit(exact.two_rewards(seed), beta)
@@ -212,7 +213,7 @@ def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
 
 
 def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """End points of every rule on the bandit with exact expectations."""
+    """Report the end points of every rule on the bandit with exact expectations."""
     for scale in (1, 3):
         for name in ("fixed", *recommendation.RULES):
             ends = []
@@ -243,7 +244,7 @@ def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
 
 
 def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.Path:
-    """Like :func:`exact.descend`, for rules that look at rewards too: they see a stratified sample of 512 rollouts."""
+    """Run any rule like :func:`exact.descend`. Rules that read rewards get a stratified sample of 512 rollouts."""
     if make_rule(name, 2, RuleOptions()).source != "rewards":
         return exact.descend(problem, name, RuleOptions(), steps=steps, rate=0.5)
     theta, rule = problem.start(), make_rule(name, 2, RuleOptions(seed=seed))
@@ -264,7 +265,8 @@ def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.
 
 
 def kl_free(result: Result, seeds: range, steps: int) -> None:
-    """Without KL every weighted sum of expectations is linear in the policy: only vertices of the front are reached."""
+    """Check that without KL only vertices of the front are reached, because every weighted sum of expectations is then
+    linear in the policy."""
     for name in ("fixed", "popo", "mgda", "upgrad", "fairgrad"):
         largest = []
         for seed in seeds:
@@ -286,8 +288,8 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
-    """Same-batch indicators are biased by noise, cross-batch ones are not. With noise on one reward, only the former
-    fail."""
+    """Check that noise biases same-batch indicators but not cross-batch ones, and that with noise on one reward only
+    the same-batch ones fail."""
     ratios: dict[str, list[float]] = {"same": [], "cross": [], "same later": [], "snr same": [], "snr cross": []}
     for seed in seeds:
         problem = sampled.Contextual(seed)
@@ -360,7 +362,7 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
 
 
 def tiny_language_model(result: Result, quick: bool) -> None:
-    """Every rule under the real trainer, compared with an 11-point sweep of fixed weights with the same budget per
+    """Compare every rule under the real trainer with an 11-point sweep of fixed weights with the same budget per
     run."""
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP

@@ -1,4 +1,4 @@
-"""Accuracy of the cost model: rates from two runs of different size predict a third, larger one, which is measured.
+"""Accuracy of the cost model: the rates of two runs of different size predict the time of a third, larger run.
 
 Full: the demo's configuration with a quarter, a half and then all of its prompts (the packaged data and model), in
 elapsed time. ``PLAN_RUNS=runs/A,runs/B,runs/C`` uses three finished runs instead, of which the last is predicted.
@@ -35,14 +35,14 @@ def executed(folder: Path, config: Config) -> Measured:
 
 
 def demo(folder: Path, share: float) -> Measured:
-    """The demo with a share of its prompts."""
+    """Run and measure the demo with a share of its prompts."""
     sizes = load_config(preset="demo").size
     overrides = [f"size.{name}={max(4, round(getattr(sizes, name) * share))}" for name in PROMPTS]
     return executed(folder / f"demo-{share}", load_config(preset="demo", overrides=overrides))
 
 
 def shop(folder: Path, scale: float) -> Measured:
-    """A small shop and a tiny model."""
+    """Run and measure a small shop with a tiny model."""
     place = folder / f"shop-{scale}"
     values: dict[str, Any] = configuration(
         write_shop(place / "data", users=round(40 * scale), events=round(4000 * scale)), folder / "tiny"

@@ -1,10 +1,10 @@
 """`POST /v1/rank` with 1,000 candidates on a real run: latency, throughput, CPU time and memory, on both stores.
 
 `taiji serve` runs in its own processes, and the load generator in a separate one on the same cores. One connection
-gives the latency of a service that is not busy, sixteen give its throughput. A finished run of `taiji run` has two
-rankers, with and without features, and every request is scored by both; without one, a small run of `taiji recommend`
-is trained, which has one. Absolute times depend on the machine, so they are reported next to their targets; the check
-counts wrong answers (a 503 of a busy service is counted separately).
+gives the latency of a service that is not busy, and sixteen give its throughput. ``TAIJI_BENCHMARK_RUN`` names a
+finished run of `taiji run`, which has two rankers, with and without features; both score every request. If it is not
+set, a small run of `taiji recommend` is trained, which has one ranker. Absolute times depend on the machine, so they
+are reported next to their targets; the check counts wrong answers (a 503 of a busy service is counted separately).
 
     TAIJI_BENCHMARK_RUN=runs/demo python -m benchmarks.rank_speed [--quick] [--json benchmarks/results/rank_speed.json]
 """

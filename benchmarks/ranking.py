@@ -100,7 +100,7 @@ def fold(dataset: Dataset, train: pl.DataFrame, test: pl.DataFrame) -> peers.Row
 
 
 def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
-    """Pooled click AUC, resampled by user."""
+    """Return the pooled click AUC, which is resampled by user."""
     users, codes = np.unique(rows.test.user, return_inverse=True)
     return PooledAUC(codes, rows.test.labels["click"], scores, len(users))
 
@@ -177,7 +177,7 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
 
 
 def synthetic(users: int = 80, items: int = 100, rows: int = 6000) -> Dataset:
-    """A small shop with favourite categories, for ``--quick``."""
+    """Return a small shop whose users have favourite categories, for ``--quick``."""
     from datetime import datetime, timedelta
 
     from taiji.data.schema import Tables
@@ -207,7 +207,7 @@ def synthetic(users: int = 80, items: int = 100, rows: int = 6000) -> Dataset:
 
 
 def measure(quick: bool) -> Result:
-    """All data sets."""
+    """Compare the models on every data set."""
     result = Result()
     if quick:
         compare_models("synthetic", synthetic(), True, result)

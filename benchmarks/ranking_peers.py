@@ -30,7 +30,7 @@ class Rows:
 
 
 def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """Scikit-learn on the numbers cut into quantile bins, and one-hot categories, item and user (sparse)."""
+    """Run scikit-learn on numbers cut into quantile bins, and on one-hot categories, item and user (sparse)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 
@@ -52,7 +52,7 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
 
 
 def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """LightGBM on the numbers, with categories, profile and user as categorical columns; early stopping."""
+    """Run LightGBM with early stopping on the numbers, and on categories, profile and user as categorical columns."""
     import lightgbm as lgb
 
     configuration = dict(configuration)
@@ -86,8 +86,8 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
 
 
 def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> np.ndarray:
-    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks per pass,
-    patience two)."""
+    """Run DIN or DCN of torch-rechub with its own trainer and the built-in ranker's early stopping (two checks per
+    pass, patience two)."""
     peer = DeepPeer(kind, rows, configuration, seed)
     best, worse, state = np.inf, 0, peer.model.state_dict()
     order = np.random.default_rng(seed)
@@ -167,7 +167,7 @@ class DeepPeer:
             yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.labels["click"][part])
 
     def shipped_loader(self, index: np.ndarray) -> Any:
-        """The data loader that torch-rechub makes for such rows."""
+        """Return the data loader that torch-rechub makes for such rows."""
         from torch_rechub.utils.data import DataGenerator
 
         x = {name: value.numpy() for name, value in self.inputs(self.rows.fit, index).items()}
@@ -176,11 +176,11 @@ class DeepPeer:
         return generator.generate_dataloader(x_val=x, y_val=y, x_test=x, y_test=y, batch_size=self.batch)[0]
 
     def train(self, index: np.ndarray) -> None:
-        """One pass over rows, fed ready batches."""
+        """Train one pass over rows that are fed as ready batches."""
         self.train_from(self.loader(index))
 
     def train_from(self, loader: Any) -> None:
-        """One pass of torch-rechub's own trainer."""
+        """Train one pass with torch-rechub's own trainer."""
         with contextlib.redirect_stderr(io.StringIO()):
             self.trainer.train_one_epoch(loader, log_interval=1_000_000)
 
@@ -209,7 +209,7 @@ def columns_of(inputs: Inputs, arrays: Arrays) -> tuple[dict[str, np.ndarray], d
 
 
 def quantile_cuts(numeric: np.ndarray, number: int = 19) -> np.ndarray:
-    """(F, number) inner quantiles of each column."""
+    """Return the inner quantiles (F, number) of each column."""
     return np.quantile(numeric[:: max(1, len(numeric) // 100_000)], np.linspace(0, 1, number + 2)[1:-1], axis=0).T
 
 

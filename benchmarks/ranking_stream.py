@@ -1,8 +1,8 @@
 """Training on a stream of Parquet rows: memory does not depend on the number of rows.
 
-Writes exposures of a synthetic shop to Parquet (not timed), then trains one pass over a tenth of them and over all of
-them, each in a process of its own, and compares the peaks of resident memory in excess of the data set's. Full: 10
-million rows; ``--quick``: 200,000.
+The benchmark writes exposures of a synthetic shop to Parquet (not timed), then trains one pass over a tenth of them and
+over all of them, each in a process of its own, and compares the peaks of resident memory. Full: 10 million rows;
+``--quick``: 200,000.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def shop_tables(events: int, users: int = USERS, items: int = ITEMS) -> Tables:
 
 
 def write(folder: Path, rows: int, part: int = 500_000) -> list[Path]:
-    """Exposure files of at most ``part`` rows."""
+    """Write exposures to files of at most ``part`` rows, and return their paths."""
     files = []
     for number, start in enumerate(range(0, rows, part)):
         random, size = np.random.default_rng([1, number]), min(part, rows - start)
@@ -103,7 +103,7 @@ def child(folder: str, files: list[str]) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """A tenth of the rows, then all."""
+    """Train on a tenth of the rows, then on all of them."""
     result = Result()
     rows = 200_000 if quick else 10_000_000
     with tempfile.TemporaryDirectory() as name:

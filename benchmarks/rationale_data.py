@@ -1,5 +1,4 @@
-"""Data sets of the two rationale benchmarks: public ones, and a generated shop for `--quick` and for machines without
-them."""
+"""Data sets of the benchmarks of rationales: public ones, and a generated shop for `--quick`."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ to these mechanisms (`answered` reports the share). The checks concern the twins
 is reported, not checked.
 
 **First predictions**, stated before the first run, about the lower end of an interval over the users of two worlds.
-Popularity can use that some items appeal more to everybody (quality and clickbait); co-occurrence and SASRec can use
-that tastes differ and show in histories; the ranker can use both. So popularity must show no gain in the twin without
-quality and clickbait, co-occurrence and SASRec none in the twin without tastes, and no component any gain in the twin
-without all of them. Two predictions failed: SASRec has a gain without tastes (+.023), and co-occurrence one of .0008
-without all of them. The predictions are kept unchanged.
+Popularity can exploit that some items appeal more to everybody (quality and clickbait). Co-occurrence and SASRec can
+exploit that tastes differ and are visible in histories. The ranker can exploit both. So popularity must show no gain in
+the twin without quality and clickbait, co-occurrence and SASRec none in the twin without tastes, and no component any
+gain in the twin without all of them. Two predictions failed: SASRec has a gain without tastes (+.023), and
+co-occurrence one of .0008 without all of them. The predictions are kept unchanged.
 
 **Second predictions**, stated after that, and before the runs on which they are checked. An interval over users treats
 the two fits of each model as the only ones, but a claim about a component also concerns other worlds and fits. The
@@ -69,7 +69,7 @@ from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.satisfaction import Satisfaction
 
 SEEDS, FIRST = 6, 2
-"""Number of worlds in the full benchmark, and in the first predictions."""
+"""Number of worlds in the full benchmark, and number of worlds that the first predictions concern."""
 ALL_OF_THEM = ("content.quality", "satisfaction", "taste")
 NOTHING = "without competition either"
 """Twin in which all lists of a request have the same value; two worlds of it suffice."""
@@ -92,7 +92,7 @@ IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
     "without tastes": ("together",),
     "without all of them": COMPONENTS,
 }
-"""Second predictions."""
+"""Second predictions, in the same form."""
 RATED = ("world", "without tastes")
 """Places in which popularity by click rates is tried."""
 RATES = "click rates for popularity"
@@ -101,11 +101,11 @@ Array = np.ndarray
 
 
 class ClickRates(CatalogueRetriever):
-    """Score items by clicks per exposure before a time, shrunk towards the overall rate with the weight of an average
-    item's exposures.
+    """Retriever that scores items by clicks per exposure before a time, shrunk towards the overall rate with the weight
+    of an average item's exposures.
 
     Args:
-        start: microseconds.
+        start: time in microseconds before which exposures are counted.
     """
 
     def __init__(self, start: int) -> None:

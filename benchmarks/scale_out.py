@@ -1,11 +1,12 @@
 """Logs larger than memory, and several workers.
 
-*Memory*: a synthetic log (100 events per user, 50,000 items) passes through the stages `examples` and `features` and
-the as-of joins of the ranker's and the test period, each size in its own process; the peak is the resident set of the
-process, including mapped files. *Engines*: one stage over partitions (a language model answers prompts) in this process
-and on Ray with 1 and 2 workers, one thread each, measured in turn. Overhead is the time of Ray with one worker divided
-by that of the local engine; efficiency is the local time divided by twice that of Ray with two workers. The cluster's
-own start is a column, not part of the stage: a run pays for it once. Two workers need two free cores.
+*Memory*: a synthetic log (100 events per user, 50,000 items) passes through the stages `examples` and `features`, and
+through the as-of joins of the ranker period and of the test period. Each size runs in its own process; the peak is the
+resident set of the process, including mapped files. *Engines*: a stage over partitions, in which a language model
+answers prompts, runs on the local engine and on Ray with 1 and 2 workers, with one thread each, in turn. Overhead is
+the time of Ray with one worker divided by that of the local engine; efficiency is the local time divided by twice that
+of Ray with two workers. The start of the cluster has its own column and is not part of the stage, because it occurs
+once per run. Two workers need two free cores.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int
 
 
 def measure(quick: bool) -> Result:
-    """Both parts; quick sizes check that they run and that both engines write the same."""
+    """Measure both parts. Quick sizes only check that they run and that both engines write the same texts."""
     result = Result()
     if os.environ.get("TAIJI_SCALE_PART", "memory") == "memory":
         memory(result, QUICK_SIZES if quick else SIZES, 20 if quick else 2000)

@@ -23,7 +23,7 @@ RATIONALES, ANSWERS = 3, 5
 
 
 def texts(tokenizer: Any, prompt: int, rationale: int, answer: int) -> tuple[list[str], list[str]]:
-    """Prompts and completions: every rationale with every answer."""
+    """Return prompts and completions, which are all pairs of a rationale and an answer."""
     (context,) = exact_prompts(tokenizer, [prompt])
     rationales = exact_prompts(tokenizer, [rationale] * RATIONALES, seed=1)
     answers = exact_prompts(tokenizer, [answer] * ANSWERS, seed=2)
@@ -81,8 +81,11 @@ def case(result: Result, lm: Any, name: str, prompt: int, rationale: int, answer
 
 
 def in_double(lm: Any, prompt: str, completion: str) -> np.ndarray:
-    """Log-probabilities of the completion's tokens in float64: some tokens of random words are so ill-conditioned that
-    any two orders of summation in fp32 differ by more than 1e-4. The reference shows which of the two is at fault."""
+    """Return the log-probabilities of the completion's tokens in float64.
+
+    Some tokens of random words are so ill-conditioned that any two orders of summation in fp32 differ by more than
+    1e-4. This reference shows which of the two is wrong.
+    """
     import torch
 
     begun = len(lm.tokenizer(prompt, add_special_tokens=False).input_ids)
@@ -93,7 +96,7 @@ def in_double(lm: Any, prompt: str, completion: str) -> np.ndarray:
 
 
 def measure(quick: bool) -> Result:
-    """See the module's docstring."""
+    """Time all sizes in both data types."""
     from taiji.core import progress
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
 

@@ -1,17 +1,17 @@
 """The decisive experiment: does selection help on held-out answers?
 
-A student is fine-tuned on the rationales that a filter kept. It is then evaluated on examples of the test period, for
-which it writes its own rationale, by its answers and by the likelihood of the true item (log-perplexity of title and
-categories after its own rationale). The likelihood distinguishes small models even if hardly any answer is right.
+A student is fine-tuned on the rationales that a filter kept. On examples of the test period, it then writes its own
+rationale and an answer. It is evaluated by its answers, and by the likelihood of the true item (log-perplexity of title
+and categories after its own rationale). The likelihood distinguishes small models even if hardly any answer is right.
 Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards), none, a random choice as
 large as the guarded one, and the answers of that random choice without any rationale. The teachers are the rule-based
-writer, the same with leaks planted into a fifth of its rationales, and (with the default model) the model itself. Each
-student also answers without thinking, at equal input.
+writer, the same writer with leaks planted into a fifth of its rationales, and (if the student is the default model) the
+model itself. Each student also answers without thinking, with the same prompts.
 
-Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
-only, one seed: two cores allow no more). The gain of selection is measured, not checked; the checks are that every arm
-was trained and evaluated, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny
-student answers in the format before any arm is trained, without which a comparison would say nothing.
+Students: a tiny model that was pretrained on examples of the LLM period (always), and the default model (full run only,
+one seed: two cores allow no more). The gain of selection is measured, not checked. The checks are that every arm was
+trained and evaluated, and that the guarded rule keeps leaks out of the training data. A full run also checks that the
+tiny student answers in the format before any arm is trained; otherwise a comparison would be meaningless.
 
 A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and resumes after a kill with
 ``TAIJI_BENCHMARK_WORK=FOLDER``.
@@ -75,7 +75,7 @@ SIZES = {
 
 
 def measure(quick: bool) -> Result:
-    """See the module."""
+    """Run the chosen students on every available data set."""
     result = Result()
     wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "tiny,default").split(",")  # a long run can be done in parts
     for name in available(quick):
@@ -118,8 +118,8 @@ def measure(quick: bool) -> Result:
 
 
 def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Path) -> LanguageModel:
-    """A tiny student that knows the task's language: trained on blind rationales and true answers of the period
-    before."""
+    """Return a tiny student that has learnt the language of the task from rationales written without the answer and
+    from true answers, on examples of the LLM period."""
     lines = item_lines(dataset)
     rng = np.random.default_rng(3)
     corpus = [lines[i] for i in rng.permutation(len(lines))[:3000]]
@@ -144,7 +144,7 @@ def experiment(
     prompts: PromptSettings,
     sft: SFTSettings,
 ) -> None:
-    """All arms and seeds of one student and teacher on one data set."""
+    """Train and evaluate all arms and seeds of one student and teacher on one data set."""
     completions: dict[str, list[str]] = {}
     surprise: dict[str, list[float]] = {}
     judged: list[pl.DataFrame] = []
@@ -241,7 +241,7 @@ def written_and_scored(
     prompts: PromptSettings,
     seed: int,
 ) -> pl.DataFrame:
-    """The teacher's rationales with their scores."""
+    """Return the teacher's rationales with their scores."""
     if teacher != "default model":
         clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
         leaks = teacher == "writer with leaks"
@@ -268,7 +268,7 @@ def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl
     for rule in ("plain", "guarded", "none"):
         settings = SelectionSettings(rule=rule)
         arms[rule] = select(scored.filter(~held), calibrate(scored.filter(held), settings), settings).filter("kept")
-    if arms["guarded"].is_empty():  # nothing passed: the best by masked perplexity stands in, so that the arm exists
+    if arms["guarded"].is_empty():  # nothing passed: use the best by masked perplexity, so that the arm exists
         arms["guarded"] = arms["none"].filter(pl.col("named").list.len() == 0).sort("ppl_masked").head(1)
     rng = np.random.default_rng([seed, 32])
     arms["random"] = arms["none"][np.sort(rng.permutation(len(arms["none"]))[: len(arms["guarded"])]).tolist()]
@@ -285,10 +285,9 @@ def answers(
     seed: int,
     thinks: bool,
 ) -> dict[str, dict[str, list]]:
-    """Greedy completions with the model's own rationale (unless it never learnt to think) and straight to the answer,
-    by mode.
+    """Return greedy completions by mode: with the model's own rationale (only if ``thinks``), and without a rationale.
 
-    Each has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that
+    Each mode has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that
     rationale.
     """
     known = known_answers(dataset, test, prompts, lm.tokenizer)

@@ -1,14 +1,15 @@
 """Sequential retrieval on public benchmarks: our SASRec, RecTools' SASRec, and simple retrievers.
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked with seen items
-left out; and ml-latest-small by time. Ours and RecTools' (0.19, from the environment that ``make peers`` makes) have
-the same width, blocks, heads, dropout, batch, step size and length. Ours has a sampled softmax with 1,024 negatives
-that a step shares. RecTools draws separate negatives for every position of every history, including padding, so 1,024
-negatives are its slowest loss; it is therefore measured with its other losses as well. Quality: with its full softmax
-(its default) and with 32 negatives, each for twice the processor time of ours (``TAIJI_PEER_FACTOR``). Speed:
-processor time of one thread on the same 4,096 histories, an epoch each in turn, with four of its losses, down to one
-negative. ``TAIJI_BENCHMARK_PARTS=beauty,toys,movies,speed`` chooses parts; ``TAIJI_PEERS`` names the environment's
-Python. Quick: a synthetic circle of items, without the peer.
+Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), where the targets are each user's last items; and
+ml-latest-small, split by time. The whole catalogue is ranked without seen items. Our SASRec and RecTools' (0.19, in the
+environment that ``make peers`` creates) have the same width, blocks, heads, dropout, batch, step size and length. Ours
+has a sampled softmax with 1,024 negatives that all positions of a step share. RecTools draws separate negatives for
+every position of every history, including padding, so its loss with 1,024 negatives is its slowest; it is therefore
+measured with its other losses as well. Quality: RecTools with its full softmax (its default) and with 32 negatives,
+each trained for twice the processor time of ours (``TAIJI_PEER_FACTOR``). Speed: processor time on the same 4,096
+histories, one epoch each in turn, with four of RecTools' losses, down to one negative. ``TAIJI_BENCHMARK_PARTS``
+(default ``beauty,toys,movies,speed``) chooses parts; ``TAIJI_PEERS`` names the environment's Python. A quick run uses a
+synthetic circle of items, without RecTools.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from taiji.models.retrieval.sasrec import SASRec, SASRecSettings
 ROOT = Path(__file__).parent.parent
 PEERS = Path(os.environ.get("TAIJI_PEERS", ROOT / ".venv-peers" / "bin" / "python"))
 PUBLISHED = {"beauty": (0.0921, 0.0531), "toys": (0.0970, 0.0580)}
-"""Published recall@10 and NDCG@10 of SASRec with a sampled softmax on this protocol: the authors' claim."""
+"""Recall@10 and NDCG@10 of SASRec with a sampled softmax and this protocol, as published by the authors."""
 FOLDERS = {"beauty": "s3rec-Beauty", "toys": "s3rec-Toys_and_Games"}
 SETTINGS = SASRecSettings(seen="drop", dropout=0.5, valid_users=10**9, check_every=2, patience=5)
 DEPTHS = (5, 10, 20)
@@ -54,7 +55,7 @@ TAUGHT = (("softmax", 1), ("sampled_softmax", 32))
 
 
 def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return all interactions but each user's last, requests at the last ones, and these as targets."""
+    """Return all interactions but each user's last, and requests at the last ones with their items as targets."""
     last = data.events.group_by("user", maintain_order=True).agg(pl.col("time").max().alias("last"))
     events = data.events.join(last, on="user", maintain_order="left")
     test = events.filter(pl.col("time") == pl.col("last")).sort("user")
@@ -65,8 +66,8 @@ def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
 
 
 def by_time(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return the events before the test period, one request per user at a random event in it, and the items that
-    follow."""
+    """Return the events before the test period, one request per user at a random event in it, and the new items that
+    follow as targets."""
     from taiji.cascade.requests import period_requests
 
     start, _ = time_split(data).interval("test")
@@ -167,14 +168,14 @@ def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: in
 def speed(
     data: Dataset, train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int, epochs: int
 ) -> dict[str, Any]:
-    """Return the sequences per second of both, one epoch each in turn; ours with its settings, RecTools' with the named
-    loss."""
+    """Return the training sequences per second of our SASRec with the given settings and of RecTools' with the given
+    loss, measured one epoch each in turn."""
     from taiji.models.retrieval.sasrec import epochs_of
 
     with peer(train, settings, loss, negatives) as theirs:
         history = History.from_events(train, data.n_users)
         ours = epochs_of(SASRec(settings), data, history, seed=0)
-        next(ours), theirs.epoch()  # the first of each warms up
+        next(ours), theirs.epoch()  # the first epoch of each is a warm-up
         seconds = []
         for _ in range(epochs):
             start = time.process_time()
@@ -191,8 +192,8 @@ def speed(
 
 
 def taught(theirs: Peer, requests: Requests, targets: Targets, budget: float) -> Iterator[dict[str, float]]:
-    """Train the peer for a budget of seconds and yield its quality with epochs and seconds so far, every second
-    epoch."""
+    """Train the peer for a budget of seconds; after every second epoch, yield its quality with the number of epochs and
+    seconds so far."""
     seconds, epoch = 0.0, 0
     while seconds < budget:
         seconds, epoch = seconds + theirs.epoch(), epoch + 1
@@ -201,7 +202,7 @@ def taught(theirs: Peer, requests: Requests, targets: Targets, budget: float) ->
 
 
 def measure(quick: bool) -> Result:
-    """Train and compare."""
+    """Run the chosen parts."""
     result = Result()
     if quick:
         return _quick(result)
@@ -246,7 +247,7 @@ def _part(result: Result, part: str, folder: Path) -> None:
                 for found in taught(theirs, requests, targets, budget):
                     result.rows.append({"data": part, "model": f"RecTools SASRec, {loss}", **found})
                     result.so_far()
-                    # Their best epoch by the test itself: a bound on what any choice of theirs could give.
+                    # The best epoch by the test itself is an upper bound for any choice of an epoch.
                     best = {name: max(found[name], best.get(name, 0.0)) for name in ("R@10", "N@10")}
         for name, value in best.items():
             result.at_least(f"{part}: {name} over RecTools' in the same run", row[name] / value, 1.0)

@@ -1,10 +1,10 @@
 """RecTools' SASRec, driven line by line over standard input; runs in an environment of its own (``make peers``), not in
 taiji's.
 
-Reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and replies with its seconds of
-processor time, ``recommend`` replies with a file of the best items per user, ``quit`` ends. All epochs are one call of
-its ``fit``, paused at the end of each epoch, because one call per epoch would start with a new optimiser state each
-time. Imports nothing of taiji.
+The script reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and replies with its seconds
+of processor time, ``recommend`` writes the best items per user to a file and replies with their number, and ``quit``
+ends the script. All epochs are one call of the model's ``fit``, paused at the end of each epoch, because one call per
+epoch would start with a new optimiser state each time. The script imports nothing of taiji.
 """
 
 from __future__ import annotations

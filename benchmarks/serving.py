@@ -1,10 +1,10 @@
 """Latency and throughput of the service over HTTP, on both stores, on a machine shared with the load generator.
 
-Each kind of request runs as a closed loop (throughput), and reads also as an open loop at 1,000 and 1,200 requests per
-second, in which latency counts from the time when a request was due. `/healthz` is the lower bound: HTTP server and
-routing without a store. Freshness is the time from sending an event to reading a row that includes it, with an instant
-writer, so it measures queue, worker and store. Absolute times are reported for this machine; the checks are
-ratios and counts.
+Each kind of request runs as a closed loop, which measures the throughput. Reads also run as an open loop at 1,000 and
+1,200 requests per second, in which latency counts from the time when a request was due. `/healthz` shows the cost of
+the HTTP server and of routing, without a store. Freshness is the time from sending an event to reading a row that
+includes it, with an instant writer, so it measures queue, worker and store. Absolute times are reported for this
+machine; the checks are ratios and counts.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from taiji.serving.traffic import Kind, LoadReport
 USERS = [f"user-{number}" for number in range(2000)]
 ITEMS = [f"item-{number}" for number in range(500)]
 TARGET_RATE, TARGET_P99_MS = 1000.0, 15.0
-"""Targets for reads from Redis. They are only reported next to the results, because an absolute time depends on the
-machine."""
+"""Targets for reads: requests per second, and milliseconds at the 99th percentile. They are only reported next to the
+results, because absolute times depend on the machine."""
 
 
 class Bench:
@@ -86,7 +86,7 @@ class Bench:
         return report, row
 
     def freshness(self, repeats: int) -> dict[str, Any]:
-        """Seconds from event to fresh row, one user at a time."""
+        """Measure the seconds from an event to a row that includes it, one user at a time."""
         seconds = []
         with httpx.Client(base_url=self.service.url) as client:
             for number in range(repeats):

@@ -1,11 +1,11 @@
 """`POST /v1/recommend` over a large catalogue: real models, a service in its own processes, a load generator in
 another.
 
-A log of 100,000 items is made, `taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on
-it, and `taiji serve` answers with two HTTP processes and no cache: lists of 50 out of some 500 ranked candidates. An
-open loop sends 100 requests per second; latency counts from the time when a request was due. A closed loop measures the
-throughput. Service and load generator share the machine's cores, so all other work on the machine affects the figures.
-Absolute times are reported; the checks are counts.
+`taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on a synthetic log of 100,000
+items. `taiji serve` then returns lists of 50 items out of about 500 ranked candidates, with two HTTP processes and no
+cache. An open loop sends 100 requests per second; latency counts from the time when a request was due. A closed loop
+measures the throughput. Service and load generator share the machine's cores, so all other work on the machine affects
+the figures. Absolute times are reported; the checks are counts.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     [--quick] [--json FILE]
 
 The default model is fine-tuned for one epoch on rationales of the rule-based writer, one for each of ``--rows`` prompts
-of the language model's period without any selection, and answers ``--prompts`` prompts of the test period. Reported by
-seed, with intervals over users: the share of well-formed answers, intents per answer, those left after merging
+of the LLM period, without selection. It then answers ``--prompts`` prompts of the test period. Reported by seed, with
+intervals over users: the share of well-formed answers, the number of intents per answer, the number left after merging
 near-duplicates, redundancy, and coverage of the user's next items (a malformed answer covers nothing). Coverage is
-compared, with paired differences, with the user's last item, the last three, the three most popular items, and another
-user's answer as negative control; the true next items are the upper bound. The check, in the full run: at least 90 %
-are well formed.
+compared, by paired differences, with that of the user's last item, the user's last three items, and the three most
+popular items. Another user's answer is the negative control, and the true next items are the upper bound. The full run
+checks that at least 90 % of the answers are well formed.
 
 The fine-tuned model and every dozen answers are stored in ``TAIJI_BENCHMARK_WORK``, from which a killed run resumes. A
 seed determines the prompts, the order of training and the samples. Without ``--data``: amazon-office of
@@ -58,7 +58,7 @@ EMBEDDER = "wordllama"
 WELL_FORMED = 0.9
 """Smallest share of well-formed answers of the default model."""
 LAST = POPULAR = 3
-"""Items of the baselines."""
+"""Number of items of the baselines."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Trial:
     seed: int
 
     def tuned(self, lm: LanguageModel, settings: SFTSettings) -> tuple[LanguageModel, dict[str, float]]:
-        """Return the fine-tuned model, kept in the work folder, with its rows, updates and processor minutes."""
+        """Return the fine-tuned model, stored in the work folder, and the numbers of rows, updates and CPU minutes."""
         key = ["set answers, model", lm.version, self.train["example"].to_list(), settings.model_dump(), self.seed]
         folder = work_folder() / f"{value_hash(key)[:20]}-model"
 
@@ -93,7 +93,7 @@ class Trial:
         return load_language_model(folder), facts
 
     def answers(self, lm: LanguageModel, settings: GenerationSettings) -> pl.DataFrame:
-        """Return one completion for each test prompt, whether the limit cut it, and its processor seconds."""
+        """Return one completion for each test prompt, whether the length limit truncated it, and its CPU seconds."""
 
         def work(part: pl.DataFrame) -> pl.DataFrame:
             start = time.process_time()
@@ -159,7 +159,7 @@ def _sets(catalogue: Array, items: Sequence[Sequence[int]] | Array) -> Array:
 
 
 def measure(quick: bool, data: str, asked: int, rows: int, seeds: Sequence[int], penalty: float) -> Result:
-    """See the module."""
+    """Fine-tune and evaluate with each seed."""
     result = Result()
     if quick:
         asked, rows, seeds = 16, 16, seeds[:1]

@@ -1,10 +1,10 @@
 """A study end to end: arms × training seeds, negative controls, and continuing after a kill.
 
 In the synthetic shop, where titles carry the hidden taste, the features must improve the ranker, and both negative
-controls must not; each half is reported as well. Some of the cells are then deleted: only those are trained again, and
-all metrics are the same as before. If STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well
-and its table added. The only check there is that negative controls show no gain, because the gain of features on real
-data is a finding.
+controls must not; each half of the features is reported as well. Some of the cells are then deleted: only these must be
+trained again, and all metrics must be the same as before. If STUDY_RUN names a finished run directory, ``taiji study``
+is run on it as well and its table added. The only check there is that negative controls show no gain, because the gain
+of features on real data is a finding.
 
     [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json FILE]
 """
@@ -72,7 +72,7 @@ def shop(
     result.at_most("figures that differ after going on", sum(a != b for a, b in zip(rows, again, strict=True)), 0)
     add(result, "shop", rows)
     gain = next(r for r in rows if (r["features"], r["group"], r["metric"]) == (MAIN, "all", "click auc"))["difference"]
-    if seeds >= 5:  # fewer trainings, or a smaller shop, are not held to a finding
+    if seeds >= 5:  # with fewer seeds and a smaller shop, no gain is required
         result.at_least("shop: low end of the click AUC gain", gain["low"], 1e-9)
     no_gain(result, "shop", rows)
 
@@ -90,7 +90,7 @@ def of_run(result: Result, folder: Path, seeds: int) -> None:
 def add(
     result: Result, data: str, rows: list[dict[str, Any]], metrics: tuple[str, ...] = METRICS, **about: str
 ) -> None:
-    """Rows of the table: every arm, group and metric, with its differences; ``about`` are further columns."""
+    """Add a row for every arm, group and metric, with its differences; ``about`` contains further columns."""
     for row in rows:
         if row["metric"] not in metrics or row["value"] is None:
             continue

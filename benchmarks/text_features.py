@@ -1,14 +1,15 @@
 """What could text features be worth to a ranker, and which way of using them is best? No language model is needed.
 
-*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items (the answer
-of a language model that is always right), once and four times per period, with each half of the features, for all users
-and for as few as the demo covers, and a negative control. If the truth does not improve the ranker, no answer can. If
-it does and a model's answers do not, the model is the bottleneck.
+*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items, called the
+truth (the answer of a language model that is always right). They are made once and four times per period, with each
+half of the features, and for all users and for as few as the demo covers; there is also a negative control. If the
+truth does not improve the ranker, no answer can. If the truth improves it but a model's answers do not, the model is
+the bottleneck.
 
-*Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
-through KAR-style experts, and through KSER's weighed and aligned chunks (`model: knowledge`), trained with the ranker
-or alone (extractor-only). Results before 27 November 2026 have the module before it (`text: select_align`, no null
-chunk).
+*Ways*: the ranker reads the same embedding as quantised ids and a look-alike's sequence (Taiji), or as a dense vector:
+through a projection, through KAR-style experts, or through KSER's weighed and aligned chunks (`model: knowledge`),
+which are trained with the ranker or alone (extractor-only). Results from before 27 November 2026 used an older module
+instead (`text: select_align`, no null chunk).
 
 Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose
 text carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in
@@ -55,7 +56,7 @@ RANKERS = {
     "completejourney": {"embeddings": False, "bins": 16, "conversion_weight": 0.3},
     "ml-latest-small": {"dimension": 16},
 }
-"""The ladder's ranker is the one that ``benchmarks.ranking`` chooses for the data set."""
+"""Settings of the ladder's ranker by data set, as chosen by ``benchmarks.ranking``."""
 QUICK_RANKER: dict[str, Any] = {"min_steps": 60, "hidden": (32,)}
 METRICS = ("click auc", "click log_loss", "ctcvr auc")
 
@@ -63,7 +64,7 @@ Table = Callable[..., pl.DataFrame]
 
 
 def measure(quick: bool) -> Result:
-    """All data sets and parts."""
+    """Measure the chosen parts on every data set."""
     result = Result()
     parts = os.environ.get("TAIJI_BENCHMARK_PARTS", "ladder,ways").split(",")
     names = ["shop"] if quick else os.environ.get("TEXT_DATA", "shop ml-latest-small completejourney").split()
@@ -87,7 +88,7 @@ def load(name: str, quick: bool) -> Dataset | None:
 
 
 def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick: bool) -> None:
-    """Both parts on one data set."""
+    """Measure the given parts on one data set."""
     split = time_split(dataset)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     moments = {n: refresh_times(dataset, split, 5, n) for n in (1, REFRESHES)}
@@ -139,7 +140,7 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
 
 
 def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
-    """Measure the ladder, from no features to the truth."""
+    """Return the arms of the ladder, from no features to the truth."""
     floor, ceiling, often = table(history), table(truth), table(truth, refreshes=REFRESHES)
     return [
         Arm("none"),
@@ -156,17 +157,17 @@ def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
 
 
 def history(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
-    """The mean of the latest fifty."""
+    """Return the mean vectors of each user's latest fifty items."""
     return history_mean(dataset, users, as_ofs, lines)
 
 
 def truth(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
-    """The next item that is new to the user."""
+    """Return the vectors of the next item that is new to each user."""
     return future_mean(dataset, users, as_ofs, lines)
 
 
 def next_ten(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
-    """The next ten items, known to the user or not."""
+    """Return the mean vectors of the next ten items, whether or not they are new to the user."""
     return future_mean(dataset, users, as_ofs, lines, limit=10, new=False)
 
 
@@ -179,7 +180,7 @@ def made(
     refreshes: int = 1,
     keep_vector: bool = False,
 ) -> pl.DataFrame:
-    """The feature table of one kind of content."""
+    """Return the feature table of one kind of content."""
     rows = moments[refreshes]
     vectors = content(dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines)
     return fit_table(

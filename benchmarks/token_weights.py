@@ -48,7 +48,7 @@ class Adder(nn.Module):
         )
 
     def forward(self, patches: torch.Tensor, chain: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Logits (B, T + 1, V) for the chain's tokens and the one after, and the hidden states of all positions."""
+        """Return logits (B, T + 1, V) for the chain's tokens and the next token, and all hidden states."""
         start = torch.full_like(chain[:, :1], START) if chain.size(1) else torch.full((len(patches), 1), START)
         inputs = torch.cat([self.patch(patches), self.token(torch.cat([start, chain], 1))], 1)
         output = self.body(inputs_embeds=inputs, output_hidden_states=True, use_cache=False)
@@ -65,7 +65,7 @@ class Adder(nn.Module):
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
-    """Images as (N, 4, 16) patches in [0, 1] and their digits (N,)."""
+    """Return images as (N, 4, 16) patches in [0, 1], and their digits (N,)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -76,7 +76,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 def draw(
     images: torch.Tensor, labels: torch.Tensor, count: int, low: int, high: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``count`` pairs of images from [low, high): patches (N, 8, 16) and correct chains (N, 6)."""
+    """Return ``count`` pairs of images with indices in [low, high): patches (N, 8, 16) and correct chains (N, 6)."""
     chosen = torch.randint(low, high, (count, 2))
     a, b = labels[chosen[:, 0]], labels[chosen[:, 1]]
     total = a + b
@@ -85,12 +85,12 @@ def draw(
 
 
 def right(chain: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return True if the chain's sum is right."""
+    """Return 1.0 for each chain whose sum is right and 0.0 for the others, (N,)."""
     return (chain[:, 4:] == truth[:, 4:]).all(1).float()
 
 
 def warm_start(seed: int, steps: int) -> tuple[Adder, torch.Tensor, torch.Tensor]:
-    """Supervised steps on a third of the images, so that some rollouts are right and some are not."""
+    """Return a model trained with supervision on a third of the images, so that only some rollouts are right."""
     torch.manual_seed(seed)
     images, labels = data()
     order = torch.randperm(len(images))
@@ -109,7 +109,7 @@ def warm_start(seed: int, steps: int) -> tuple[Adder, torch.Tensor, torch.Tensor
 def reinforce(
     model: Adder, images: torch.Tensor, labels: torch.Tensor, arm: str, steps: int, seed: int, temperature: float
 ) -> dict[str, Any]:
-    """GRPO on fresh image pairs; the advantage of each token is weighted as the arm says."""
+    """Run GRPO on fresh image pairs; the advantage of each token is weighted according to the arm."""
     torch.manual_seed(1000 + seed)
     shuffle = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0)
@@ -156,13 +156,13 @@ def reinforce(
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and a 95 % t interval over seeds."""
+    """Return the mean over seeds and the bounds of its 95 % t interval."""
     half = T95[len(values) - 1] * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def measure(quick: bool) -> Result:
-    """All arms and temperatures over paired seeds."""
+    """Compare all arms and temperatures over paired seeds."""
     seeds, warm, steps = (range(2), 200, 20) if quick else (range(5), 200, 250)
     result = Result()
     starts = {seed: warm_start(seed, warm) for seed in seeds}

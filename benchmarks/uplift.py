@@ -1,24 +1,24 @@
-"""The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, each rung against the one
-before it.
+"""The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, where each rung is compared
+with the one before it.
 
-Protocol: the positives are first (user, item) events, with four negatives each, drawn from the items of other users in
-the same window; training on the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is
-refreshed four times in each period; events of one instant never see each other. Our ranker and LightGBM side by side,
-two configurations each at every rung, chosen on the latest part of training. Text must pay: ``gain`` is the gain with
-text in all seeds. ``kept_gain`` is that of the built-in rule, which drops text in the seeds in which it does not lower
-the loss on the latest part of training (``kept`` is the share of the other seeds). The checks concern ``kept_gain``.
-Intervals: paired bootstrap over users and seeds. Controls: permuted texts, random vectors of the same geometry, titles
-of noise words, another user's history.
+Protocol: the positives are the first events of each user with each item. Each has four negatives, drawn from the items
+of other users in the same window. Models are trained on the candidates between 30 % and 80 % of the log, and tested on
+the rest. Item knowledge is refreshed four times in each period, and the fields of an event do not use events of the
+same instant. Our ranker and LightGBM are both trained, with two configurations each at every rung, chosen on the latest
+part of training. ``gain`` is the gain if text is used in all seeds. ``kept_gain`` is the gain of the built-in rule,
+which drops text in the seeds in which it does not lower the loss on the latest part of training (``kept`` is the share
+of seeds that keep text). The checks concern ``kept_gain``. Intervals: paired bootstrap over users and seeds. Controls:
+permuted texts, random vectors of the same geometry, titles of noise words, another user's history.
 
     python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
         [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
 
-The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
-``item_knowledge``; a missing one is written by ``--model``, part by part, and resumed after a kill); 4 from
-rows of intents (a run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the
-arm ``student``. Each is compared with text match, and reported with its negative control and its tokens; rows whose
-user had intents at the time are the stratum ``covered``. For the student, the share of the gain of 4 that it keeps is
-reported as well.
+With one ``--data`` there can also be rungs of a language model. Rung 3 uses a table of item knowledge
+(``knowledge.parquet`` of the stage ``item_knowledge``); if the table is missing, ``--model`` writes it, part by part,
+and resumes after a kill. Rung 4 uses rows of intents (a run's ``features/taiji.parquet``, or an export), and rung 5
+those of the aligned model. Rung 4 has an additional arm ``student``, reported with the share of the gain of rung 4 that
+it keeps. Each of these rungs is compared with text match, and reported with its negative control and its tokens; rows
+whose user had intents at the time are the stratum ``covered``.
 
 ``--data`` is a source, a path, or the name of a folder in TAIJI_TEST_DATA. Without it: the world ``shop`` and its twin
 without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA has them.
@@ -78,7 +78,7 @@ LOSS = -0.002
 
 @dataclass(frozen=True)
 class Language:
-    """Files for the rungs of a language model; empty if a rung is left out."""
+    """Files for the rungs of a language model; an empty name leaves the rung out."""
 
     knowledge: str = ""
     model: str = ""
@@ -86,7 +86,7 @@ class Language:
     aligned: str = ""
 
     def rungs(self, dataset: Dataset, embedder: str) -> list[Rung]:
-        """Return the rungs of these files and their controls, beside text match."""
+        """Return the rungs made from these files, with their controls; each is compared with text match."""
         against, made = f"2 text match, {embedder}", []
         if self.knowledge:
             made += knowledge_rungs(knowledge_of(dataset, self.knowledge, self.model), embedder, against)
@@ -122,7 +122,7 @@ def knowledge_of(dataset: Dataset, file: str, model: str) -> pl.DataFrame:
 
 
 def measure(quick: bool, logs: list[str], embedders: list[str], language: Language = Language()) -> Result:
-    """All logs and embedders."""
+    """Evaluate the ladder on all logs with all embedders."""
     result = Result()
     seeds, rows = int(os.environ.get("UPLIFT_SEEDS", "2")), int(os.environ.get("UPLIFT_ROWS", "150000"))
     models = os.environ.get("UPLIFT_MODELS", "LightGBM taiji").split()
@@ -152,7 +152,7 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
 def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the share of the gain of a language model's intents that the student keeps, by model and stratum.
 
-    None if that gain is not shown, because its interval includes 0.
+    The share is None if the interval of the gain of the intents includes 0.
     """
     found = {(row["model"], row["group"], row["rung"]): row for row in rows if row.get("gain") is not None}
     shares = []

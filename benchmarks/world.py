@@ -1,11 +1,11 @@
 """Are the worlds fast enough for learning, and are their truths correct?
 
-Speed: user-item responses per second of CPU time (expectations and draws of every mechanism) in each shipped scenario,
-and a log of a million impressions, made by a separate process, with its seconds of CPU time and peak memory. The limits
-are on CPU time, so that other work on the machine does not count. Truth: in each scenario the largest distance of a
-mean of simulated responses from its expectation, in standard errors. Twins: a policy that reads titles beats chance,
-and by much less in the twin with uninformative titles (there it can still recognise an item by its title, and shows
-clicked items again); popularity has the same gain in both, and the oracle is best.
+Speed is measured by the number of user-item responses per second of CPU time (expectations and draws of every
+mechanism) in each shipped scenario, and by the CPU time and the peak memory of a log, scaled to a million impressions.
+The limits are on CPU time, so that other work on the machine does not count. Truth is measured by the distance of means
+of simulated responses from their expectations, in standard errors. Twins: a policy that reads titles beats chance, and
+it does so by much less in the twin with uninformative titles (where it can still recognise an item by its title, and
+shows clicked items again). The oracle beats popularity.
 
     python -m benchmarks.world [--quick] [--json FILE]
 """
@@ -48,7 +48,7 @@ def measure(quick: bool) -> Result:
 
 
 def speed(result: Result, lists: int, repeats: int) -> None:
-    """Responses of ``lists`` lists at once."""
+    """Measure the responses per second to ``lists`` lists at once."""
     slowest = np.inf
     for name in track(scenarios(), "speed", unit="worlds"):
         world = World(name)
@@ -66,7 +66,7 @@ def speed(result: Result, lists: int, repeats: int) -> None:
 
 
 def log(result: Result, users: int, days: int) -> None:
-    """Logs in processes of their own, scaled to a million impressions."""
+    """Measure logs, each in its own process; CPU times are scaled to a million impressions."""
     for name in ("short-video", "everything"):
         code = LOG.format(name=name, users=users, days=days)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -79,7 +79,8 @@ def log(result: Result, users: int, days: int) -> None:
 
 
 def truth(result: Result, draws: int) -> None:
-    """Means of simulated responses beside the truth; over some thousand comparisons the largest distance is about 4."""
+    """Compare means of simulated responses with the truth. With correct truths, the largest of a few thousand distances
+    is about 4 standard errors."""
     for name in track(scenarios(), "truth", unit="worlds"):
         world = World(name)
         users, items = np.arange(20), np.flatnonzero(world.available(0))
@@ -89,7 +90,7 @@ def truth(result: Result, draws: int) -> None:
         far: list[Any] = []
         for key in expected.keys() & drawn.keys():
             happened = drawn[key].reshape(20, draws, -1)
-            floor = np.sqrt(np.clip(expected[key], 1 / draws, 0.05))  # of what hardly ever happens
+            floor = np.sqrt(np.clip(expected[key], 1 / draws, 0.05))  # lower bound of the deviation of rare events
             error = np.maximum(happened.std(axis=1), floor) / np.sqrt(draws)
             far.extend((np.abs(happened.mean(axis=1) - expected[key]) / error).ravel())
         row = {
@@ -107,8 +108,8 @@ def truth(result: Result, draws: int) -> None:
 
 
 def twins(result: Result, seeds: int, users: int, days: int) -> None:
-    """Gains of policies over a random choice, paired by world, in the world and in the twin whose titles say nothing
-    about topics.
+    """Compare the gains of policies over a random choice, paired by world, in the world and in the twin whose titles
+    say nothing about topics.
     """
     gains: dict[tuple[str, str], list[float]] = {}
     for seed in track(range(seeds), "twins", unit="seeds"):

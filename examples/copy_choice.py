@@ -1,6 +1,6 @@
-"""Copy chosen by a reward model that learns from sends, and the same model as a reward of GRPO.
+"""Choose copy with a reward model trained on the results of sends, and use the same model as a reward of GRPO.
 
-Runs in seconds: sentences of the categories stand for a language model, and an invented reader for your readers.
+The script runs in seconds: example sentences replace the language model, and an invented reader replaces your readers.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ with tempfile.TemporaryDirectory() as folder:
     first = write_copies(evidence, categories, RulesCopyWriter(), settings, folder, seed=0)
     print(f"round 1: {first['copy'].is_not_null().sum()} copies, all with propensity {first['propensity'][0]:.3f}")
 
-    # Your sends go here. This reader likes questions, and "Ready for …?" most of all.
+    # Replace these results by those of your sends. This reader likes questions, and "Ready for …?" most of all.
     rate = 0.05 + 0.05 * (first["category"] == "question") + 0.1 * first["copy"].str.starts_with("Ready")
     clicks = np.random.default_rng(0).binomial(500, rate.to_numpy())
     results = first.select("item_id", "copy", "category", sends=pl.lit(500), clicks=clicks, satisfied=clicks // 2)

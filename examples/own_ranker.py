@@ -1,6 +1,6 @@
 """Your own ranker instead of the built-in one: any callable, an ONNX file or an HTTP endpoint that scores user-item pairs.
 
-The same object serves as reward (through the offline reward table) and as evaluation ranker of a model's answers.
+The same function can give the rewards of alignment (through the reward table), and evaluate the answers of the models.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""A TRL script with two rewards that pull apart; two names and one argument make its weights adapt.
+"""A TRL script with two conflicting rewards; changing two names and one argument makes the reward weights adapt.
 
-Runs in seconds on a tiny random model; put your model, data and rewards in their places.
+The script runs in seconds on a tiny random model; replace the model, the data and the rewards by yours.
 """
 
 from datasets import Dataset

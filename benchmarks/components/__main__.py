@@ -14,7 +14,7 @@ from taiji.core.errors import ConfigError
 
 
 def main() -> None:
-    """Parse ``--only``, leave the rest to the harness."""
+    """Parse ``--only``, and leave the other arguments to the harness."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", action="append", metavar="NAME", help="a component; may be repeated")
     arguments, rest = parser.parse_known_args()

@@ -1,14 +1,14 @@
-"""Text vectors aligned with pairs of items that occur together, on amazon-office (if TAIJI_TEST_DATA names the public
-data).
+"""Text vectors aligned on pairs of items that occur together in amazon-office, which must be in the folder
+TAIJI_TEST_DATA.
 
-Metric: the share of users whose last item is nearer to their item before it than an equally popular item is (chance:
-one half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a
-tokenizer of the titles, so all it knows comes from titles and pairs. Controls: the same encoder trained on pairs
-whose second items are shuffled, and the same encoder not trained at all. A quick run uses the checkerboard, where
-both items of a pair have the same colour.
+Metric: the share of users whose last item is nearer to their previous item than an equally popular item is (by chance:
+one half). The training pairs come from the log without the last items. The encoder is a small causal LM with random
+weights and a tokenizer fitted to the titles, so its knowledge comes only from the data set. Controls: the same encoder
+trained on pairs whose second items are shuffled, and the same encoder without training. A quick run uses the
+checkerboard, where both items of a pair have the same colour.
 
-Claim, stated beforehand: trained on pairs of the log, the encoder prefers the last item more often than trained on
-shuffled pairs.
+Claim, stated beforehand: an encoder trained on pairs of the log prefers the last item more often than an encoder
+trained on shuffled pairs.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Trial:
 
 
 def aligned(trial: Trial, pairs: tuple[Array, Array] | None, settings: AlignedSettings, seed: int, told: bool) -> Array:
-    """Return the vectors of a small LM aligned on pairs, with the answers or without; it is not trained if pairs are
-    None.
+    """Return the vectors of a small LM aligned on pairs and, if ``told``, on the answers to the question about each
+    item. If ``pairs`` is None, the LM is not trained.
     """
     model, tokenizer = tiny_causal_lm(tiny_tokenizer(trial.texts, 2048), hidden=64, layers=2, seed=seed)
     encoder = AlignedEncoder.start(LanguageModel(model, tokenizer, "tiny"), settings, seed)
@@ -127,7 +127,7 @@ def exact(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="an encoder aligned on pairs of the log knows what is taken next",
+    claim="an encoder aligned on pairs of the log places the next item nearer",
     metric="",
     arms={},
     data=lambda place, seed, quick: None,

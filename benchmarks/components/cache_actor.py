@@ -1,19 +1,20 @@
-"""Choice of the users who get a computed list at a peak, and of those who get the kept one, by a policy trained with
-critics of cache-aware requests.
+"""Choice of the users who get a newly computed list at peak load, by a policy trained with cache-aware critics; the
+other users get their kept list.
 
-The world asks for more lists than can be computed: :data:`CAPACITY` per request of an average hour. A log is written in
-which every user gets a computed list with probability one half, as far as the capacity permits. For three more days
-with the same users, each arm gives priorities to the requests, in the order in which they arrive; a list is computed if
-the priority reaches a bar, which follows from the capacity that is left and from the demand of this hour in the log. A
-state describes the user, and the kept list by its age, by what it is worth to the user's present profile, and by what
-is left of it. Load levels are below and above the capacity; chain, critics and actor are learnt from the log alone.
+In this world more lists are requested than can be computed: :data:`CAPACITY` lists per request of an average hour. In
+the log, every user gets a computed list with probability one half, as far as the capacity permits. For three more days
+with the same users, each arm gives priorities to the requests in the order in which they arrive. A list is computed if
+the priority reaches a threshold, which depends on the remaining capacity and on the demand of this hour in the log. A
+state describes the user and the kept list: its age, its value for the user's present profile, and the share of it that
+is still available. There are two load levels, below and above the capacity. Chain, critics and actor are learnt from
+the log alone.
 
 Metric: expected clicks per user in the three days, by the world's law for the lists that were shown. The deciding
-baseline draws priorities by lot and has the same bar. Also reported: order of arrival, without a bar; always the kept
-list; first the users without a list and then those with the oldest one; critics that look ahead level by level
-(``expected``, ``coupled``); no look-ahead; an actor learnt from a log in which the keen users got the computed lists;
-and, as an upper bound, the true value of the current request. In the twin, kept lists are as good as computed ones.
-Stated beforehand: a gain in the world, and none in the twin.
+baseline draws random priorities and uses the same threshold. Three other baselines follow fixed rules: order of
+arrival; always the kept list; and first the users without a list, then those with the oldest one. Variants of the
+critics look ahead level by level (``expected``, ``coupled``) or not at all. One actor is learnt from a log in which the
+keen users got the computed lists. The upper bound gives priority by the true value of the current request. In the twin,
+kept lists are as good as computed ones. Stated beforehand: a gain in the world, and none in the twin.
 """
 
 from __future__ import annotations
@@ -40,23 +41,23 @@ from taiji.world.scenario import load_scenario
 
 Array = NDArray[Any]
 RATE, LOAD = 5, 6
-"""Columns of an observation: click rate so far, and the load; the next column tells whether a list is kept."""
+"""Columns of an observation: click rate so far, and the load; the next column is 1 if a list is kept."""
 LOGGED_DAYS, PLAYED_DAYS = 9, 3
 """Number of days of the log, and number of days of an arm after it."""
 CAPACITY = 0.4
 """Number of lists that can be computed per slot, relative to the requests of a slot of average demand."""
 LATEST = 1000
-"""Number of latest requests by whose priorities the bar is set."""
+"""Number of latest requests whose priorities determine the threshold."""
 STRONGEST = 3.0
 """Largest length of a user's profile that states distinguish."""
 First = Callable[["Service", Array, Array], Array]
-"""Function from the service, the requesting users, and their states to priorities (B,); the lists with the highest are
-computed."""
+"""Function from the service, the requesting users, and their states to priorities (B,). The requests with the highest
+priorities get computed lists."""
 
 
 class Service:
-    """A world, and what the service knows about each user's kept list: when it was made, and the number of clicks at
-    that time.
+    """A world, and what the service knows about each user's kept list: the slot in which it was computed, and the
+    user's number of clicks at that time.
     """
 
     def __init__(self, env: WorldEnv, seen: Array) -> None:
@@ -76,8 +77,10 @@ class Service:
         return np.stack(columns, axis=1).astype(np.float64)
 
     def summary(self, user: Array) -> tuple[Array, Array, Array]:
-        """Return (B,) each: the length of a user's profile, at most :data:`STRONGEST`; the mean product of the profile
-        with the titles of the kept list; and the share of the kept list that is still available.
+        """Return three arrays (B,).
+
+        These are the length of a user's profile, at most :data:`STRONGEST`; the mean product of the profile with the
+        titles of the kept list; and the share of the kept list that is still available.
         """
         public, items = self.env.world.public, self.load.cached(user)
         here = (items != NO_ITEM) & self.env.world.observation.available[np.maximum(items, 0)]
@@ -88,8 +91,8 @@ class Service:
         return np.minimum(known, STRONGEST), worth, here.mean(axis=1)
 
     def values(self, user: Array) -> Array:
-        """Return the true numbers of clicks (B, 2) that are expected of a computed list and of what is shown without
-        one."""
+        """Return the true expected clicks (B, 2) of a computed list, and of the list that is shown if none is
+        computed."""
         world, observation, length = self.env.world, self.env.world.observation, self.env.world.scenario.slate
         computed = ContentPolicy(world).choose(observation, length).items
         plain = observation.candidates.items[:, :length]
@@ -118,8 +121,14 @@ class Service:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Service after the log, and the log: states (n, 12), actions, levels, followers and clicks (n,); ``keen`` is a log
-    in which the keen users got the computed lists, and ``demand`` is the mean number of requests by hour of the day.
+    """A service after its log.
+
+    Attributes:
+        service: the service.
+        columns: the log: states (n, 12), and actions, followers, levels and clicks, (n,) each.
+        keen: a log in which the keen users got the computed lists, in the same form.
+        demand: mean number of requests by hour of the day, (24,).
+        until: slot until which an arm serves.
     """
 
     service: Service
@@ -171,9 +180,9 @@ def logged(
 def played(given: Logged, first: First, parameters: int) -> Outcome:
     """Return the result of an order of requests, for the users of the log in the days after it.
 
-    Requests arrive one group after the other, while the capacity is that of the hour. A list is therefore computed if
-    the request's priority reaches the bar that as many of the latest requests reach as can still be served in this
-    hour.
+    Requests arrive in groups, and all groups of an hour share its capacity. A list is therefore computed if the
+    request's priority reaches a threshold. The share of the latest requests that reach the threshold equals the share
+    of the hour's remaining requests that can still get a computed list.
     """
     service = copy.deepcopy(given.service)
     random = np.random.default_rng([service.env.world.seed, 10])
@@ -185,7 +194,7 @@ def played(given: Logged, first: First, parameters: int) -> Outcome:
         latest.extend(worth)
         room = max(service.load.capacity - service.load.computed, 0)
         left = max(given.demand[service.hour] - service.load.asked + len(user), len(user), 1)
-        few = max(left - left**0.5, len(user), 1)  # rather too few requests than capacity that nobody uses
+        few = max(left - left**0.5, len(user), 1)  # a low estimate, so that no capacity stays unused
         bar = np.quantile(latest, 1 - min(room / few, 1.0), method="lower") if len(user) else 0.0
         order = np.lexsort((random.random(len(user)), -worth))
         wanted = np.zeros(len(user), dtype=bool)
@@ -243,7 +252,7 @@ TRIED: tuple[dict[str, Any], ...] = ({"discount": 0.8}, {"discount": 0.5})
 RIDGES: tuple[dict[str, Any], ...] = ({"ridge": 1e-3}, {"ridge": 1e-2})
 FIXED: tuple[dict[str, Any], ...] = ({}, {})
 COMPONENT = Component(
-    claim="an actor of cache-aware critics chooses better than a lot who gets a computed list",
+    claim="an actor with cache-aware critics chooses better than chance who gets a computed list",
     metric="expected clicks per user",
     arms={
         "CARL": Arm(learnt("eigen"), TRIED),

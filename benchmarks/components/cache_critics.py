@@ -1,5 +1,5 @@
-"""Values of requests in a world whose evening has more requests than lists can be computed, and in the twin, where
-cached lists are as good as fresh ones.
+"""Predicted values of requests, in a world where more lists are requested in the evening than can be computed, and in
+the twin, where cached lists are as good as fresh ones.
 
 In the log, lists were computed as far as the load allowed. Critics are fitted on half of the users. For requests of
 the other half, they predict the clicks of the rest of the user's history, discounted per request; the truth is the
@@ -37,10 +37,10 @@ class Log:
         features: (n, F).
         level: (n,) 1 where the cache served.
         rewards: (n,) clicks.
-        after: (n,) the user's next request.
-        train: (n,) of the first half of the users.
-        test: (n,) of the others, in the first two thirds of the time.
-        returned: (n,).
+        after: (n,) row of the user's next request, or ``NO_ROW``.
+        train: (n,) bool, requests of one half of the users.
+        test: (n,) bool, requests of the other users in the first two thirds of the time.
+        returned: (n,) discounted returns.
     """
 
     features: Array
@@ -127,7 +127,7 @@ def without_state(log: Log, configuration: Mapping[str, Any], seed: int) -> Outc
 
 
 def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run critics of both states, each with targets of the state that occurred."""
+    """Run critics of both states, each trained with the state that actually followed."""
     _, after, _, rewards = rows_of(log)
     both = (np.eye(2)[log.level][:, :, None] * log.features[:, None, :]).reshape(len(log.level), -1)
     weights = least_squares(both[log.train], after, rewards)
@@ -135,7 +135,7 @@ def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
 
 
 COMPONENT = Component(
-    claim="critics that know what served predict returns better",
+    claim="critics that read the cache's state predict returns better",
     metric="squared error",
     arms={"CARL": Arm(eigen), "without the state": Arm(without_state), "coupled": Arm(coupled)},
     data=data,

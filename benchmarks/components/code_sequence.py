@@ -1,8 +1,8 @@
 """Search of a long history by item codes, compared with the last twenty behaviours, where tastes are long-term.
 
-Codes are residual k-means of item factors of the training period. Controls: the same codes assigned to items at
-random, so that the search finds random entries; full attention to the whole history; and the twin, whose users like
-everything equally, so that no search can help.
+Codes are residual k-means of item factors of the training period. One control assigns the same codes to items at
+random, so that the search finds random entries; another one attends to the whole history. In the twin, users like
+everything equally, so no search can help.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def dealt(arm: Arm) -> Arm:
 
 
 def arm(**fixed: Any) -> Arm:
-    """Return the ranker with these settings as an arm, by the AUC of the click."""
+    """Return the ranker with these settings as an arm, chosen by the AUC of the click."""
     return ranker_arm(CodeSequenceRanker, {**SHARED, **fixed}, RATES, ["click"])
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare attention to the entries found with full attention and the rest masked, in float64."""
+    """Compare attention to the entries found with full attention in which all other entries are masked, in float64."""
     torch.manual_seed(0)
     mine, theirs = torch.randint(0, 4, (2, 50, 3)), torch.randint(0, 4, (2, 2000, 3))
     query, history = torch.randn(2, 50, 16).double(), torch.randn(2, 2000, 16).double()

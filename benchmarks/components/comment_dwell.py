@@ -1,10 +1,10 @@
-"""The stay in the comments, in a world where readers stay for comments on their topics, and in the twin where the
-topics of comments attract nobody.
+"""Prediction of the time that readers stay in the comments, in a world where comments on their topics keep them, and in
+the twin where the topics of comments attract nobody.
 
-Metric: XAUC of the predicted seconds on test rows, over all pairs of different stays; XAUC within requests and the
-mean absolute error are also reported. All arms have the same number of weights: without the comments' texts, without
-the two auxiliary losses, and with the squared error of the logarithm instead of the weighted logistic loss. Exact:
-the mean stay of a model that cannot distinguish rows.
+Metric: XAUC of the predicted seconds on test rows, over all pairs of rows with different stays; XAUC within requests
+and the mean absolute error are also reported. All arms have the same number of weights. The baselines do not read the
+comments' texts, omit one or both auxiliary losses, or use the squared error of the logarithm instead of the weighted
+logistic loss. The exact part checks the mean stay that a model predicts if it cannot distinguish rows.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ SHARED = {
 
 
 class Titles(CommentDwellNetwork):
-    """The same weights without the texts of the comments."""
+    """Network with the same weights that does not read the texts of the comments."""
 
     def told(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the components of the title, and zero for those of the comments."""
+        """Return the components of the title, and zeros for the components of the comments."""
         found = super().told(numbers)
         return torch.cat([found[:, :1], torch.zeros_like(found[:, 1:])], dim=1)
 
@@ -88,7 +88,7 @@ def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare E[T], and the odds alone, with the mean of drawn stays, if one user in eight stays."""
+    """Compare E[T], and the odds alone, with the mean of drawn stays, of which one in eight is above 0 seconds."""
     random = torch.Generator().manual_seed(0)
     opened = torch.rand(20_000, generator=random).double() < 0.125
     seconds = torch.where(opened, -12 * torch.rand(20_000, generator=random).double().log(), 0.0)
@@ -102,7 +102,7 @@ def exact(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="texts of comments tell how long somebody stays",
+    claim="texts of comments help to predict how long a reader stays",
     metric="xauc",
     arms={
         "lcu": arm(CommentDwellRanker),

@@ -32,7 +32,7 @@ from taiji.metrics.exact import student_quantile
 
 WORLD, TWIN = "world", "twin"
 PARAMETERS = 1.25
-"""Largest ratio of an arm's number of parameters to the component's, if ``same_parameters`` is claimed."""
+"""Largest ratio between the numbers of parameters of any two arms, if ``same_parameters`` is True."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Component:
         quick_seeds: number of seeds of a quick run, which decides nothing.
         same_parameters: whether the arms must keep to :data:`PARAMETERS`.
         exact: checks that need no world (identities, costs), run first.
-        tuning: seed of the world in which configurations are chosen once for all; None chooses them for each seed and
-            place.
+        tuning: seed of the world in which configurations are chosen once for all seeds and places; None chooses them
+            for each seed and place.
         fails: places in which the component must be worse than the deciding baseline, with an interval that excludes
             zero.
     """
@@ -140,7 +140,7 @@ def tuned(arm: Arm, data: Any, seed: int) -> Outcome:
 
 
 def chosen(name: str, component: Component, result: Result, quick: bool) -> Component:
-    """Return the component with one configuration per arm, if they are chosen once for all; the scores become rows."""
+    """Return the component with one configuration per arm if ``tuning`` is set, and add the scores to the rows."""
     if component.tuning is None or quick:
         return component
     tasks = [(arm,) for arm, own in component.arms.items() if any(own.configurations)]
@@ -243,7 +243,7 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
             max(sizes.values()) / max(1, min(sizes.values())),
             PARAMETERS,
         )
-    if quick:  # too few seeds to hold anybody to a finding
+    if quick:  # too few seeds for a conclusion
         return
     for place in component.places:
         pairs = zip(found[place, own], found[place, others[0]])

@@ -1,12 +1,13 @@
 """New items in a world whose creators upload more when their items are shown, and in the twin where exposure makes no
 difference.
 
-The towers use public information: titles, and the titles that a user clicked. Every midnight the items of the last
-two days are matched with users who are likely to come; items that were shown, or are no longer new, are removed from
-their users' lists. Arms differ in which users are matched with which items and in how much a match counts. Metric:
-uploads per creator on days after those by which a configuration is chosen. The deciding baseline is the user side
-alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, in the
-order of their ids or in random order, if users are scarce.
+Users and items are described by public information: titles, and the titles that a user clicked. Every midnight the
+items of the last two days are matched with users who are likely to come. An item that was shown to a user, or is no
+longer new, is removed from the user's matches. Arms differ in the users with whom items are matched, and in the weight
+of a match in the score. Metric: uploads per creator on the test days, which follow the days used to choose a
+configuration. The deciding baseline (``none``) has no matches; clicks per user are reported as the cost. The exact part
+compares the auction with items that choose users in turn, in the order of their ids or in random order, if users are
+scarce.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Loop:
     Args:
         world: world at its start.
         kind: users with whom items are matched.
-        boost: λ.
+        boost: weight λ of a match in the score.
         seed: seed of drawn users.
     """
 
@@ -54,7 +55,7 @@ class Loop:
         self.new, self.new_shown, self.new_clicks = np.zeros(world.scenario.items, dtype=bool), 0, 0
 
     def serve(self, until: float) -> None:
-        """Serve until a day."""
+        """Serve until day ``until``."""
         while (self.world.slot + 1) * self.world.slot_days < until:
             today = int(self.world.slot * self.world.slot_days + 1e-9)
             if today > self.day:
@@ -73,7 +74,7 @@ class Loop:
             self.new_clicks += int(found.outcome["click"][new].sum())
 
     def new_items(self) -> Array:
-        """Return (items,) bool, True for items that can be shown and were uploaded in the last days."""
+        """Return (items,) bool, True for items that can be shown and were uploaded in the last ``NEW_DAYS`` days."""
         born = self.world.find(Content).born
         return self.world.available(self.world.slot) & (born > max(self.day - NEW_DAYS, 0.0)) & (born <= self.day)
 
@@ -95,7 +96,7 @@ class Loop:
         self.matches.add(items, values, there, per_item=PER_ITEM)
 
     def lists(self, asked: Observation) -> Array:
-        """Return the best among the candidates and each user's matches."""
+        """Return the best items (B, slate) among each request's candidates and its user's matches."""
         public, length = self.world.public, self.world.scenario.slate
         row, item, worth = self.matches.of(asked.requests.user)
         fine = asked.available[item]
@@ -130,7 +131,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
-    """Return an arm. Until the end of the warm-up, only the user side serves lists."""
+    """Return an arm. Until the end of the warm-up, lists are served without matches."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, (warm, validated, end) = given
@@ -191,7 +192,7 @@ def scarce(result: Result, quick: bool) -> None:
 
 STRENGTHS = ({"boost": 0.5}, {"boost": 2.0})
 COMPONENT = Component(
-    claim="Users matched with new items keep creators uploading",
+    claim="Matching new items with users keeps creators uploading",
     metric="uploads per creator",
     arms={
         "matched": arm("matched", STRENGTHS),

@@ -1,11 +1,11 @@
 """Videos on weak networks, in a closed loop: in the world stalls shorten the watch time and drive users away, in the
 twin they cost nothing.
 
-Each user's pool contains the videos that the server ranked next when the network was last good. All arms have the
-same lists, pools and fitted trees, and play videos of the list from the pool if they are in it; they differ in what
-they replace. Metric: the scenario's reward per user (clicks, and watch time), over days after those by which a
-configuration is chosen. The deciding baseline is no replacement; a random gate and a gate that always replaces are
-also reported.
+Each user's pool contains the videos that the server ranked next when the network was last good. All arms have the same
+lists, pools and fitted trees, and a video of the list that is in the pool is played from there. Arms differ in the
+videos that they replace. Metric: the scenario's reward per user (clicks, and watch time) on the test days, which follow
+the days used to choose a configuration. The deciding baseline is no replacement; a random gate and a gate that always
+replaces are also reported.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def arm(
 
 
 def copied(kind: type[DeviceGate], gate: DeviceGate, **settings: Any) -> DeviceGate:
-    """Return the fitted trees in another gate."""
+    """Return a gate of another class or with other settings, with the same fitted trees."""
     made = kind(gate.settings.model_copy(update=settings))
     made.facts = gate.facts
     made.restore(gate.weights())
@@ -183,7 +183,7 @@ def size(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="Replacing what would stall is worth more than what is lost by the replacement",
+    claim="Replacing videos that would stall gains more than the replacement loses",
     metric="reward per user",
     arms={
         "gate": Arm(arm(component), ({"stall_cost": 1.0}, {"stall_cost": 3.0})),

@@ -1,17 +1,17 @@
 """Users who return because they were served well, and users who return anyway.
 
-For six weeks each user is served by weights of their own, drawn once, so that chance determines who is served well.
-For ten more days a policy learnt from these weeks serves the same users. There are four places. In the world, good
-lists bring users back, and users do not differ otherwise in how often they come. In the twin, nothing brings users
-back. In ``confounded``, good lists have the same effect, but eager users return much sooner whatever they see, and
-the logging policy gave them the lists that please least. ``active users`` is like the world, but users differ in
-their own activity, as in the scenario; a tier then mostly reflects this activity.
+For six weeks each user is served with individual weights, drawn once, so that chance determines who is served well. For
+ten more days a policy learnt from these weeks serves the same users. There are four places. In the world, good lists
+bring users back, and users do not differ otherwise in how often they come. In the twin, nothing brings users back. In
+``confounded``, good lists have the same effect, but eager users return much sooner whatever they see, and the logging
+policy gave them the lists that please least. ``active users`` is like the world, but users differ in their own
+activity, as in the scenario; a tier then mostly reflects this activity.
 
-Metric: days with a request per user in the ten days. The deciding baseline clones everybody alike. Also reported: the
-logged weights continued, the mean weights, the upper tier alone, TD3 on the log, PPO with two further worlds to act
-in, and, as an upper bound, weights only on what changes the moods, which no learner can know. Stated beforehand: a
-gain in the world, none in the twin, a loss in ``confounded``, and no larger gain than in the world if users differ in
-their own activity.
+Metric: days with a request per user in the ten days. The deciding baseline clones all users in the same way. Also
+reported: the logged weights continued, the mean weights, cloning of the upper tier alone, TD3 on the log, and PPO with
+two further worlds to act in. The upper bound puts weight only on the outcome that changes the moods, which no learner
+can know. Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and no larger gain than in
+the world if users differ in their own activity.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Environment after the log, its last observation, place, seed, the log, the users' tiers and weights, the day
-    until which a policy serves, and for how long.
+    """Environment after the log, its last observation and step information, the place, the seed, the log, the users'
+    tiers and weights, the day until which a policy serves, and the number of days for which it serves.
     """
 
     env: WorldEnv
@@ -167,7 +167,7 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
 
 def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
     """Return the run of weights that are not learnt: ``logged`` continues the user's own, ``mean`` uses the mean of the
-    log, ``law`` knows what changes the moods.
+    log, and ``law`` uses only the outcome that changes the moods.
     """
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
@@ -202,7 +202,7 @@ def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcom
 
 
 def by_ppo(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run PPO, which first acts in worlds of other seeds."""
+    """Run PPO, which first acts in worlds with other seeds."""
     from benchmarks.environments.retention_days import PPO_WORLDS, ppo
 
     users = len(given.tier)

@@ -1,11 +1,11 @@
-"""Codings at equal bits on skewed catalogues: collisions by item and by test target, use, residual energy, stability
-across refits.
+"""Codings with equal numbers of bits on skewed catalogues: collisions by item and by test target, use of the codes,
+residual energy, and stability across refits.
 
-Catalogues: amazon-office (titles encoded by WordLlama; targets are the items that each user took last), if
-TAIJI_TEST_DATA names the public data, and vectors of nested clusters whose sizes fall as a power of their rank; their
-twin has clusters of equal size. Every item has three codes, so that all codings have the same number of bits.
-:func:`effect` measures what collisions cost a recommender, given a decoder. The bound on this is computed here: the
-hit rate if the codes of every target are predicted correctly and items with equal codes are ranked by popularity.
+Catalogues: vectors of nested clusters whose sizes fall as a power of their rank, their twin with clusters of equal
+size, and amazon-office if TAIJI_TEST_DATA contains it (titles encoded by WordLlama; the targets are each user's last
+items). Every item has three codes, so that all codings have the same number of bits. :func:`effect` measures what
+collisions cost a recommender, given a decoder. The bound on this is computed here: the hit rate if the codes of every
+target are predicted correctly and items with equal codes are ranked by popularity.
 
 Claim, stated beforehand: a grid instead of the last level of k-means has fewer collisions, by item and by target, on
 the skewed catalogue.
@@ -52,10 +52,10 @@ class Catalogue:
     """Items as vectors, and the targets of a test.
 
     Attributes:
-        name: for the table.
+        name: name in the table of results.
         vectors: (N, d).
         targets: (T,) dense item ids.
-        popularity: (N,) of the training log.
+        popularity: (N,) number of interactions in the training log.
         pairs: item, other item, weight (P,) of the training log; None if there is none.
         dataset: dataset of the items; None if the vectors are drawn.
     """
@@ -206,7 +206,7 @@ def tell(result: Result, catalogue: Catalogue, name: str, bits: int, figures: li
 
 
 COMPONENT = Component(
-    claim="a grid in place of the last level collides less",
+    claim="a grid in place of the last level has fewer collisions",
     metric="",
     arms={},
     data=lambda place, seed, quick: None,

@@ -1,15 +1,16 @@
 """Choice among lists in a world whose items compete for a list's clicks, and in the twin where the clicks of each item
 do not depend on the others.
 
-The generator proposes perturbed lists. The value of a list is the world's expectation, so every list of a request has
-a reward. Metric: the lead of the chosen list over the average proposed list, as a share of the lead of the best
-proposed list. The deciding baseline is a sum over places of pointwise values, learnt from the same lists with the
-same loss; the same network without attention across lists, slightly wider to compensate, is also reported.
+The generator proposes perturbed lists. The value of a list is the world's expectation, so every list of a request has a
+reward. Metric: the lead of the chosen list over the average proposed list, as a share of the lead of the best proposed
+list. The deciding baseline is a sum over positions of pointwise values, learnt from the same lists with the same loss.
+The same network without attention across lists, slightly wider to compensate, is also reported.
 
-The baseline wins. In this world the sum of the true pointwise values has 99.7 % of the best list's lead, so almost
-nothing depends on the list as a whole. With competition five and ten times as strong (93 % and 78 %), three times the
-lists or twice the passes, the baseline won as well (one seed each). Exact: multiplications by number of lists, and
-the number of lists from which one pass is cheaper, by the formula and by the clock.
+The baseline wins. In this world, choosing by the sum of the true pointwise values reaches 99.7 % of the best list's
+lead, so almost nothing depends on the list as a whole. The baseline also won with competition five and ten times as
+strong (where that share is 93 % and 78 %), with three times the lists, and with twice the passes (one seed each). The
+exact part reports the number of multiplications by number of lists, and the number of lists from which one joint pass
+is cheaper, by the formula and by measured time.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def outcome(score: Any, validation: JudgedLists, test: JudgedLists, parameters: int) -> Outcome:
-    """Return the share of the possible lead that is reached by choosing with ``score`` (from judged lists to (B,
-    K)).
+    """Return the share of the possible lead that is reached by choosing the list with the highest ``score``, a function
+    from judged lists to (B, K).
     """
 
     def share(part: JudgedLists) -> float:
@@ -109,8 +110,8 @@ def joint(across: bool) -> Any:
 
 
 def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run the sum over places of the place's weight times the item's value, which is a network of the item's vector and
-    score.
+    """Run the baseline: the sum over positions of the position's weight times the item's value, which a network
+    computes from the item's vector and score.
     """
     vectors, fit, validation, test = slates
     with torch.random.fork_rng(devices=[]):
@@ -147,8 +148,8 @@ def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outc
 
 
 def cost(result: Result, quick: bool) -> None:
-    """Report the cost of evaluating each list alone divided by that of one pass, and where this ratio exceeds 1, in
-    multiplications and in time.
+    """Report the cost of evaluating each list alone divided by that of one joint pass, and the number of lists from
+    which this ratio exceeds 1, in multiplications and in time.
     """
     sizes = {"candidates": 60, "length": 6, "history": 1000, "width": 64}
 
@@ -182,8 +183,8 @@ def cost(result: Result, quick: bool) -> None:
 def clocked(
     network: JointNetwork, lists: int, repeats: int, *, candidates: int, length: int, history: int, width: int
 ) -> float:
-    """Return the time of evaluating each list alone divided by that of one pass; in both, the history's keys are
-    computed once.
+    """Return the time of evaluating each list alone divided by that of one joint pass. In both cases the history's keys
+    are computed once.
     """
     random = torch.Generator().manual_seed(0)
     items, past = (torch.randn(1, n, f, generator=random) for n, f in ((candidates, width + 1), (history, width)))
@@ -208,7 +209,7 @@ def clocked(
 
 
 COMPONENT = Component(
-    claim="A list judged whole and beside the others is chosen better than by a sum of pointwise worths",
+    claim="Evaluating whole lists jointly chooses better lists than a sum of pointwise values",
     metric="share of the lead",
     arms={
         "joint": Arm(joint(True), ({"rate": 0.002}, {"rate": 0.006})),

@@ -43,10 +43,10 @@ class ToldLog:
 
 
 def data(place: str, seed: int, quick: bool) -> ToldLog:
-    """Return a log with vectors, half of whose chunks are another user's."""
+    """Return a log with vectors; half of their chunks are about another user."""
     sizes = {"users": 12, "items": 40, "days": 3} if quick else {"users": 250, "items": 300, "days": 8}
     world = World("short-video", seed, **sizes)
-    tastes = world.find(Taste).long  # before the twin: knowledge is of the same users
+    tastes = world.find(Taste).long  # before the twin is made: both have the same knowledge
     if place == TWIN:
         world = world.twin("taste")
     dataset = Dataset.from_tables(world.log())

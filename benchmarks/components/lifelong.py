@@ -1,10 +1,10 @@
 """Low-rank attention over the whole history, compared with the last hundred behaviours, where tastes are long-term.
 
-There are few users, who come often, so that histories have several hundred behaviours. Exact: the factored softmax
-equals the full one on a history of that rank, interests do not, and the processor time for computing interests grows
-linearly with the length of the history, up to 100,000 behaviours. In the twin, users like everything equally, so
-their history is uninformative. AUC is reported with the milliseconds of a request with 200 candidates; linear
-attention (Katharopoulos et al. 2020) is reported, too.
+There are few users, who come often, so that histories have several hundred behaviours. The exact part checks that the
+factored softmax equals the full one on a history of the same rank, and that the processor time for computing interests
+grows linearly with the length of the history, up to 100,000 behaviours. Attention by interests is only an
+approximation. In the twin, users like everything equally, so their history is uninformative. AUC is reported with the
+milliseconds of a request with 200 candidates; linear attention (Katharopoulos et al. 2020) is reported, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WIDTH, RANK, CANDIDATES = 16, 8, 200
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Identities in float64, and milliseconds by length of the history."""
+    """Check identities in float64, and measure milliseconds by length of the history."""
     torch.manual_seed(0)
     history = torch.randn(1, 3000, RANK).double() @ torch.randn(1, RANK, WIDTH).double()
     queries, mask = torch.randn(1, CANDIDATES, WIDTH).double(), torch.ones(1, 3000, dtype=torch.bool)

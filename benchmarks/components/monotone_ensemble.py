@@ -1,14 +1,14 @@
-"""A planted value that is non-linear in the predictions and differs between users, and the twin in which the value is
-the mean of the ranks.
+"""Fusion of predictions towards a known value that is non-linear in them and differs between users, and the twin in
+which the value is the mean of the predictions' ranks.
 
 There are three predictions, and each click is drawn from the value. Metric: Spearman's correlation with the value
-within slates. The deciding baseline is averaged ranks, because they beat such a fusion elsewhere; a linear
+within slates. The deciding baseline is averaged ranks, because they beat this kind of fusion elsewhere; a linear
 regression, and one whose weights depend on the user (IntEL's idea), are also reported. Every arm has two
 configurations, chosen by the correlation of scores with labels on validation slates.
 
-In a first run, the twin's value was the mean of the values, which ranks among ten candidates represent only coarsely:
-there the ensemble led averaged ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015 to
-0.034).
+In a first run, the twin's value was the mean of the predictions, which ranks among ten candidates represent only
+coarsely. There the ensemble led averaged ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015
+to 0.034).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def violations(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="A monotone ensemble with personal weights orders by worth better than averaged ranks",
+    claim="A monotone ensemble with personal weights orders items by value better than averaged ranks",
     metric="spearman",
     arms={
         "ensemble": Arm(ensemble, ({"rate": 0.01}, {"rate": 0.003})),

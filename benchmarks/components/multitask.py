@@ -14,7 +14,7 @@ RATES = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
 SHARED = {**TRAINING, "min_steps": 100, "task_hidden": (16,), "pair_fields": ()}
 
 COMPONENT = Component(
-    claim="experts of their own help tasks that differ",
+    claim="separate experts help tasks with different tastes",
     metric="auc",
     arms={
         "ple": ranker_arm(PLERanker, {**SHARED, "hidden": (12,), "own_experts": 1, "levels": 1}, RATES),

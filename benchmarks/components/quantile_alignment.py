@@ -2,9 +2,9 @@
 not.
 
 Metric: Spearman's correlation, within slates, of the aligned prediction with the unbiased interest. The deciding
-baseline is the raw prediction; D2Q, WTG and the ratio to the mean are also reported. Every arm has two
-configurations, chosen by the same correlation on validation slates. The exact part measures mutual information with
-the circumstance in a planted world, and in one where taste depends on the circumstance.
+baseline is the raw prediction; D2Q, WTG and the ratio to the mean are also reported. Every arm has two configurations,
+chosen by the same correlation on validation slates. The exact part measures mutual information with the duration in a
+constructed world whose taste is independent of it, and in one whose taste depends on it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(make: Callable[[Mapping[str, Any]], LearntFusion | None]) -> Callable[[Data, Mapping[str, Any], int], Outcome]:
-    """Return the run of an arm: a fuser fitted and measured; None measures the prediction as it is."""
+    """Return the run of an arm: fit and measure a fuser. If ``make`` returns None, the raw prediction is measured."""
 
     def run(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         fit, validation, test = slates
@@ -116,7 +116,7 @@ def planted(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="Ranks among like durations tell more of the interest than predicted seconds",
+    claim="Ranks among similar durations reflect the interest better than predicted seconds",
     metric="spearman",
     arms={
         "quantiles": Arm(arm(quantiles), ({"rate": 0.02}, {"rate": 0.005})),

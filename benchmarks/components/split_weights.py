@@ -45,14 +45,14 @@ class Fusion(nn.Module):
 
 
 def exact(result: Result, quick: bool) -> None:
-    """See the module."""
+    """Run all three parts."""
     grid(result, quick)
     layouts(result, quick)
     service(result, quick)
 
 
 def grid(result: Result, quick: bool) -> None:
-    """One fusion layer by candidates and widths."""
+    """Measure one fusion layer, by number of candidates and widths of its inputs."""
     for rows, user, item in [(2000, 400, 40)] if quick else [(200, 400, 40), (2000, 400, 40), (2000, 100, 100)]:
         network = Fusion(user, item, 128).eval()
         example = {"user": torch.randn(2, user), "item": torch.randn(6, item)}
@@ -76,7 +76,7 @@ def grid(result: Result, quick: bool) -> None:
 
 
 def layouts(result: Result, quick: bool) -> None:
-    """Compare one product per side with one per alternating segment."""
+    """Compare one product per side with one product per alternating segment."""
     rows, user, item, hidden = 2000, 640, 160, 128
     u, i = torch.randn(1, user), torch.randn(rows, item)
     own, theirs = torch.randn(hidden, user), torch.randn(hidden, item)
@@ -101,8 +101,8 @@ def layouts(result: Result, quick: bool) -> None:
 
 
 def service(result: Result, quick: bool) -> None:
-    """Scoring of one request with many candidates, as in ``/v1/rank``, by a ranker with a long vector and a long
-    history.
+    """Measure the scoring of one request with many candidates, as in ``/v1/rank``, by a ranker with a long vector and a
+    long history.
     """
     random = np.random.default_rng(0)
     dataset = Dataset.from_tables(Shop(ShopSettings(users=200, tail=800, days=30), 0).tables())

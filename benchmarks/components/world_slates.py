@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Slates:
-    """Fit, validation and test slates of one world, with the truth that decides, (B, M) each.
+    """Slates of one world, with the truth by which scores are judged, (B, M) each.
 
     Attributes:
         rows: inputs of the fusions.
@@ -51,8 +51,8 @@ def public_features(world: World, observation: Observation, items: Array) -> Arr
 
 
 def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Slates, Slates]:
-    """Return fit, validation and test slates of a random policy after ``warm`` slates, half of which the predictor
-    learns from.
+    """Return fit, validation and test slates of a random policy after ``warm`` slates, the second half of which trains
+    the predictor.
 
     ``click`` and ``watch`` are predicted by ridge regressions on :func:`public_features`; the seconds of viewed items
     are predicted on the log scale.

@@ -1,6 +1,6 @@
 """Problems with exact gradients: quadratics and KL-regularised bandits, float64.
 
-Each problem gives a (K, P) matrix of loss gradients; the rules of ``taiji.nn.weighting_rules`` see its Gram matrix.
+Each problem gives a (K, P) matrix of loss gradients; the rules of ``taiji.nn.weighting_rules`` read its Gram matrix.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 @dataclass
 class Quadratics:
-    """L_i = a_i / 2 ||theta - c_i||^2; a fixed point of weights w is theta(w) = sum w a c / sum w a."""
+    """L_i = a_i / 2 ||theta - c_i||^2; the minimum for weights w is theta(w) = sum w a c / sum w a."""
 
     a: np.ndarray
     c: np.ndarray
@@ -39,7 +39,7 @@ class Bandit:
     Attributes:
         rewards: (K, A), already scaled.
         beta: KL strength; 0 is the KL-free bandit.
-        kl_inside: whether the KL term is part of what the rule sees.
+        kl_inside: True if the KL term is part of the losses that the rule reads; otherwise it is added to every update.
     """
 
     rewards: np.ndarray
@@ -68,7 +68,7 @@ class Bandit:
         return np.zeros_like(theta) if self.kl_inside else self.kl_gradient(theta)
 
     def gibbs(self, weights: np.ndarray) -> np.ndarray:
-        """The optimal policy for these weights: pi_ref exp(sum w r / beta) / Z."""
+        """Return the optimal policy for weights: pi_ref exp(sum w r / beta) / Z."""
         return self.policy(np.asarray(weights) @ self.rewards / self.beta)
 
     def values(self, theta: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def descend(
     rate: float,
     precondition: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Path:
-    """Gradient descent on sum_k w_k L_k with the rule ``name`` setting w from the exact Gram matrix."""
+    """Run gradient descent on sum_k w_k L_k, where the rule ``name`` sets w from the exact Gram matrix."""
     theta = problem.start()
     rule = make_rule(name, len(problem.gradients(theta)), options)
     weights = [rule.weights]

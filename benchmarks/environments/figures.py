@@ -1,4 +1,4 @@
-"""Small SVG charts for the documentation: lines and points on labelled axes, no dependency."""
+"""Small SVG charts for the documentation: lines and points on labelled axes, without dependencies."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """A tiny LM under the real trainer with two conflicting programmatic rewards.
 
 A completion's share a of "A tokens" and share b of "B tokens" (an eighth of the vocabulary each) give the rewards
-sqrt(a) and sqrt(b): the front is the concave arc r1^2 + r2^2 = 1, its compromise (0.71, 0.71), and each reward alone
-drives the other to zero. ``scale`` multiplies the second reward, as rewards of different units do in practice.
+sqrt(a) and sqrt(b). The front is the concave arc r1^2 + r2^2 = 1, the compromise is (0.71, 0.71), and training on one
+reward alone drives the other reward to zero. ``scale`` multiplies the second reward, as rewards of different units do
+in practice.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Run:
     scale: str
 
     def final(self) -> np.ndarray:
-        """Mean rewards over the last tenth of the run (at least 3 steps)."""
+        """Return the mean rewards over the last tenth of the run (at least 3 steps)."""
         return self.curves[-max(3, len(self.curves) // 10) :].mean(0)
 
     def gain(self) -> np.ndarray:
@@ -50,7 +51,7 @@ class Run:
 
 
 def reward(kind: int, scale: float) -> Any:
-    """sqrt of the share of tokens whose id is ``kind`` modulo 8, times ``scale``."""
+    """Return a reward: the square root of the share of tokens whose id is ``kind`` modulo 8, times ``scale``."""
 
     def function(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [

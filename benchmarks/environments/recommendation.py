@@ -1,10 +1,11 @@
-"""Real recommendation data: a softmax policy over each user's candidate items, rewarded as the language model is.
+"""Real recommendation data: a softmax policy over each user's candidate items, with the rewards of a language model.
 
-MovieLens (ml-latest-small, from the folder named by TAIJI_TEST_DATA). The policy scores candidate i of example x by
-theta . (u_x * e_i, log popularity), with u_x the mean embedding of the newest 20 items of the history before the cutoff
-and e_i the item's. Its rewards are Taiji's two: the cosine to the true next item, and the normalised CTCVR of a ranker
-trained on the reward period. It is evaluated on later examples: by the rank of the true item, and by another ranker
-trained on the ranker period. What a language model adds is measured by the pipeline's own report, not here.
+The data are MovieLens (ml-latest-small, in the folder named by TAIJI_TEST_DATA). The policy scores candidate i of
+example x by theta . (u_x * e_i, log popularity), where e_i is the embedding of the item, and u_x is the mean embedding
+of the newest 20 items of the history before the example. Its rewards are those of a language model in Taiji: the cosine
+to the true next item, and the normalised CTCVR of a ranker trained on the reward period. It is evaluated on later
+examples, by the rank of the true item, and by another ranker trained on the ranker period. The value of a language
+model is not measured here, but by the report of a run.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class World:
 
 
 def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, float]], figures: Path) -> None:
-    """Train under each rule and under 11 fixed weights; compare on held-out examples."""
+    """Train under each rule and under 11 fixed weights, and compare the results on held-out examples."""
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "ml-latest-small"
     if not os.environ.get("TAIJI_TEST_DATA") or not folder.is_dir():
         result.rows.append(
@@ -119,8 +120,8 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
 def learn(
     world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """GRPO-like training: 16 examples x 4 sampled items per step, mean-only advantages, and in each objective a
-    KL penalty of 0.02 towards the uniform policy.
+    """Train like GRPO, with 16 examples x 4 sampled items per step, mean-only advantages, and in each objective a KL
+    penalty of 0.02 towards the uniform policy. Return the parameters and the last weights.
     """
     rng = np.random.default_rng([seed, 31])
     theta, beta, group = np.zeros(world.features.shape[2]), 0.02, 4
@@ -161,7 +162,7 @@ def learn(
 
 
 def judge(world: World, theta: np.ndarray) -> np.ndarray:
-    """E[semantic], E[judged normalised CTCVR], hit@10 and mean reciprocal rank of the true item (ties count half)."""
+    """Return E[semantic], E[judged CTCVR], hit@10 and the true item's mean reciprocal rank (ties count half)."""
     every = np.arange(len(world.features))
     pi = world.policy(theta, every)
     expected = (pi[None] * world.rewards).sum(2).mean(1)
@@ -171,7 +172,7 @@ def judge(world: World, theta: np.ndarray) -> np.ndarray:
 
 
 def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
-    """Load, split, train both rankers, build both environments."""
+    """Load and split the data, train both rankers, and return the training and the test environment."""
     from taiji.alignment.reward_table import build_reward_table
     from taiji.alignment.settings import RewardTableSettings
     from taiji.data.examples import make_examples

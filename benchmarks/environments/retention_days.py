@@ -1,8 +1,9 @@
-"""Users of a retention world by day, for the agents of stable-baselines3: one action per user and day, the weights of
-the predictions.
+"""Users of a retention world by day, for the agents of stable-baselines3: the weights of the predictions are one action
+per user and day.
 
-TD3 learns from the log alone: from one day with a request to the user's next one, with the days between as the loss
-(the return time of Liu et al. 2023). PPO acts in worlds of other seeds, where a day with a request is worth 1.
+TD3 learns from the log alone. A transition goes from a day with a request to the user's next such day, and its cost is
+the number of days between them (the return time of Liu et al. 2023). PPO acts in worlds with other seeds, in which the
+reward is 1 for a day with a request.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Array = NDArray[Any]
 Act = Callable[[Array], Array]
 Known = Callable[[Array], Array]
 PPO_WORLDS = 2
-"""Number of worlds with other seeds in which PPO acts, with as many users and days as the log."""
+"""Number of worlds with other seeds in which PPO acts, each with as many users as the log."""
 
 
 class UserDays(VecEnv):
@@ -99,7 +100,10 @@ def acting(model: Any, known: Known, scale: tuple[Array, Array]) -> tuple[Act, i
 
 
 def td3(days: Sequence[Array], known: Known, configuration: dict[str, Any], seed: int) -> tuple[Act, int]:
-    """Return TD3 that has learnt from transitions: states (n, S), weights (n, K), rewards (n,), states after (n, S)."""
+    """Return the policy of TD3, trained on transitions, and its size.
+
+    ``days`` contains states (n, S), weights (n, K), rewards (n,) and the next states (n, S).
+    """
     states, weights, rewards, after = days
     scale = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-6)
     told, then = (((part - scale[0]) / scale[1]).astype(np.float32) for part in (states, after))
@@ -127,7 +131,7 @@ class _Still(UserDays):
 def ppo(
     envs: Sequence[WorldEnv], days: int, known: Known, scale: tuple[Array, Array], rate: float, seed: int
 ) -> tuple[Act, int]:
-    """Return PPO, trained in the worlds one after the other."""
+    """Return the policy of PPO, trained in the worlds one after another, and its size."""
     centre, spread = scale
     model: PPO | None = None
     for env in envs:

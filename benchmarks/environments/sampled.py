@@ -49,7 +49,7 @@ class Contextual:
         return e / e.sum(1, keepdims=True)
 
     def _through(self, chosen: np.ndarray, by_logit: np.ndarray) -> np.ndarray:
-        """Gradients (K, d * A) from derivatives by logits (K, B, A), averaged over prompts."""
+        """Return gradients (K, d * A) from derivatives by logits (K, B, A), averaged over prompts."""
         return (np.einsum("bd,kba->kda", self.contexts[chosen], by_logit) / len(chosen)).reshape(len(by_logit), -1)
 
     def _kl(self, pi: np.ndarray) -> np.ndarray:
@@ -57,8 +57,8 @@ class Contextual:
         return self.beta * pi * (logratio - (pi * logratio).sum(1, keepdims=True))
 
     def exact(self, theta: np.ndarray) -> np.ndarray:
-        """Enumerated gradients (K, d * A) over the whole population, with the sampled estimate's factor (G - 1) / G on
-        the rewards."""
+        """Return the enumerated gradients (K, d * A) over the whole population, with the factor (G - 1) / G of the
+        sampled estimate on the rewards."""
         every = np.arange(self.prompts)
         pi = self.policy(theta, every)
         mean = np.einsum("pa,kpa->kp", pi, self.rewards)
@@ -67,8 +67,8 @@ class Contextual:
         )
 
     def sample(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One batch: gradients of both halves of its prompts (2, K, d * A), each a mean over its own half, and rewards
-        (N, K)."""
+        """Draw one batch, and return the gradients of both halves of its prompts (2, K, d * A), each a mean over its
+        half, the rewards (N, K), and the advantages (K, batch, G)."""
         chosen = rng.integers(0, self.prompts, self.batch)
         pi = self.policy(theta, chosen)
         actions = (pi.cumsum(1)[:, None, :] < rng.random((self.batch, self.group, 1))).sum(2).clip(max=self.arms - 1)
@@ -82,7 +82,7 @@ class Contextual:
 
 
 def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Same-batch and cross-batch indicators of one batch."""
+    """Return the same-batch and the cross-batch indicators of one batch, (K,) each."""
     whole = halves.mean(0)
     same = whole @ whole.sum(0)
     cross = (halves[0] @ halves[1].sum(0) + halves[1] @ halves[0].sum(0)) / 2
@@ -92,8 +92,8 @@ def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def train(
     problem: Contextual, estimator: str, options: RuleOptions, *, steps: int, rate: float, seed: int, name: str = "popo"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sampled training under a rule; returns the weights' path (steps + 1, K) and the final exact gradients (K, d *
-    A)."""
+    """Train on sampled batches under a rule; return the weights at every step (steps + 1, K) and the final exact
+    gradients (K, d * A)."""
     rng = np.random.default_rng([seed, 22])
     theta = np.zeros((problem.dimension, problem.arms))
     rule = make_rule(name, 2, options)

@@ -1,8 +1,8 @@
 """Taiji: recommenders trained from logs, an LLM that enhances them, and measurements of its value.
 
-Packages, from the foundations up: ``core``, ``data``, ``metrics``, ``nn``, ``language``, ``world``, ``models``,
-``reasoning``, ``features``, ``alignment``, ``experiments``, ``reporting``, ``serving``; ``pipeline`` and ``cli`` on
-top.
+Packages from the lowest layer to the highest: ``core``, ``data``, ``metrics``, ``nn``, ``language``, ``world``,
+``models``, ``reasoning``, ``features``, ``alignment``, ``copywriting``, ``cascade``, ``experiments`` and ``reporting``,
+``serving``, ``pipeline``, ``scale``, ``inspector``, ``cli``.
 """
 
 from taiji.core import moved

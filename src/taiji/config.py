@@ -63,14 +63,14 @@ class SizeSettings(Settings):
     calibration_prompts: int = Field(default=16, ge=2)
     """Additional prompts whose rationales are used only to set the selection threshold."""
     alignment_prompts: int = Field(default=32, ge=1)
-    """Prompts for reinforcement learning. Their users are disjoint from the users of the other two sets of prompts."""
+    """Prompts for reinforcement learning. Their users differ from those of the rationale and calibration prompts."""
     test_prompts: int = Field(default=100, ge=2)
     """Prompts of the test period on which the models are evaluated."""
     feature_users: int | None = Field(default=300, ge=2)
     """Number of users who get LLM features; ``null`` for all users with a history."""
     feature_refreshes: int = Field(default=1, ge=1)
-    """Number of feature rows per user, evenly spaced in time: this many in the ranker's training period, and this many
-    in the test period.
+    """Number of feature rows per user in each of two periods, the ranker's training period and the test period. Within
+    a period, the rows are evenly spaced in time.
     """
     chunk: int = Field(default=32, ge=1)
     """Number of prompts per partition. A worker processes one partition at a time, and a killed run loses at most the
@@ -91,14 +91,14 @@ class ScaleSettings(Settings):
     ahead: int = Field(default=2, ge=1)
     """Largest number of partitions that a worker holds at a time, including the one in progress (back-pressure)."""
     attempts: int = Field(default=3, ge=1)
-    """The run stops after this many consecutive passes over the missing partitions without progress."""
+    """The run stops when the same partitions have failed in this many consecutive passes."""
 
 
 class AnswerSettings(GenerationSettings):
-    """Sampling of answers, when a model is evaluated and when features are made."""
+    """Sampling of the LLM's answers, both for the evaluation of a model and for the features."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 always chooses the most likely token, so that all samples of a prompt are the same
+    """Sampling temperature. With 0, the most likely token is always chosen, so all samples of a prompt are the same
     text."""
 
 
@@ -158,13 +158,13 @@ def load_config(
 ) -> Config:
     """Return the configuration that results from merging its sources.
 
-    Later sources take precedence over earlier ones: defaults, preset, YAML (or JSON) file, ``data``, ``overrides``.
-    If a section names a different ``model`` than the same section of an earlier source, it replaces that section as a
-    whole, because the two models have different keys. A preset's values of ``data`` and ``ladder.logs`` belong to the
-    ``data.source`` of the preset; they are left out if another source is requested.
+    Later sources take precedence over earlier ones: defaults, preset, YAML (or JSON) file, ``data``, ``overrides``. If
+    a section names a different ``model`` than the same section of an earlier source, the later section replaces the
+    earlier one as a whole, because the two models have different keys. A preset's values of ``data`` and
+    ``ladder.logs`` belong to the ``data.source`` of the preset; they are ignored if another source is requested.
 
     Args:
-        path: YAML or JSON file, which may name its preset with ``preset: laptop``.
+        path: YAML or JSON file. It may name a preset, for instance with ``preset: laptop``.
         preset: name of a preset; it takes precedence over the preset named in the file.
         data: value of ``data.source``.
         overrides: texts ``section.key=value``. Values are read as YAML: ``alignment.weighting=popo``,
@@ -172,7 +172,7 @@ def load_config(
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range;
-            the error names the file, preset or override that contains the value.
+            the error names the file, preset or override with the problem.
     """
     values = _read(Path(path)) if path else {}
     named = values.pop("preset", None)
@@ -219,7 +219,8 @@ class Layer:
 
 
 def _sources(place: Sequence[int | str], layers: Sequence[Layer]) -> list[str]:
-    """Return the names of the sources that set the key ``place``: all for a section, the last one for a value."""
+    """Return the names of the sources that set the key ``place``: all of them for a section, only the last one for a
+    single value."""
     found: list[tuple[str, Any]] = [(layer.name, layer.values) for layer in layers if layer.values]
     for key in place:
         below = [(name, values[key]) for name, values in found if isinstance(values, Mapping) and key in values]
@@ -231,7 +232,7 @@ def _sources(place: Sequence[int | str], layers: Sequence[Layer]) -> list[str]:
 
 
 def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
-    """Return every key that ``--set`` takes, as ``section.key``."""
+    """Return every key that ``--set`` accepts, as ``section.key``."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
         section = section_of(field)
@@ -257,9 +258,9 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
         taken = {*dir(Config), *Config.model_fields, *sections, "preset"}
         if not NAME.fullmatch(str(name)) or name in taken:
             raise ConfigError(
-                "A stage cannot have this name, which would also name its folder and its section in the configuration.",
+                "A stage cannot have this name, which its folder and its section in the configuration would also have.",
                 where=f"stages: {reference}",
-                expected="lower-case letters, digits and underscores, beginning with a letter, and no other section's name",
+                expected="lower-case letters, digits and underscores, beginning with a letter; not a section's name",
                 found=str(name),
                 fix="rename the stage",
             )
@@ -359,7 +360,7 @@ def _read_json(path: Path) -> Any:
             where=str(path),
             expected="a JSON file in UTF-8",
             found=str(error) if path.stat().st_size else "an empty file",
-            fix=anew if of_run else "correct the file there",
+            fix=anew if of_run else "correct the file",
         ) from error
 
 
@@ -401,7 +402,7 @@ def _read_preset(name: str, where: str) -> dict[str, Any]:
             where=where,
             expected=f"one of {', '.join(PRESETS)}",
             found=str(name),
-            fix="a configuration file of your own needs no --preset: taiji run FILE"
+            fix="to use a configuration file of your own, leave out --preset: taiji run FILE"
             if where.startswith("--")
             else "correct the key `preset` in this file, or delete it to start from the defaults",
         )
@@ -411,7 +412,8 @@ def _read_preset(name: str, where: str) -> dict[str, Any]:
 def _preset_for(preset: str, where: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the values of a preset.
 
-    If another log is requested, ``data`` and ``ladder.logs`` are left out, because they belong to the preset's own log.
+    If ``asked``, the other sources of the configuration, names another log, ``data`` and ``ladder.logs`` are left out,
+    because they belong to the preset's own log.
     """
     values = _read_preset(preset, where)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
@@ -441,7 +443,7 @@ def _begins_anew(place: str, before: Mapping[str, Any], value: Mapping[str, Any]
 
 
 CHOSEN = dict(chosen_sections(Config))
-"""Dotted path of each section in which a component is chosen, to the name of its default component."""
+"""Name of the default component of each section in which a component is chosen, by dotted path of the section."""
 
 
 def _explain(problem: Any, kind: type[Config], old_keys: Mapping[str, str]) -> str:

@@ -62,7 +62,7 @@ def test_a_sound_log_gives_no_finding():
         (
             {"ids": (ids(rows_known=900, event_ids=60),)},
             "ids not matched",
-            "100 of 1,000 events have one of 10 distinct",
+            "100 of 1,000 events have an unknown item_id: 10 of 60 distinct",
         ),
         ({"ids": (ids(near=2, near_examples=(("07", "7"),)),)}, "ids not matched", "'07' and '7'"),
         ({"ids": (ids(busiest_rows=333),)}, "one id with many events", "'7' has 333 of 1,000 events (33.3%)"),

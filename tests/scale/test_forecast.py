@@ -111,7 +111,7 @@ def test_a_stage_that_was_never_measured_is_named(tmp_path: Path, before: Path) 
         name = "further"
 
     found = forecast(opened(tmp_path / "new", (*STAGES, Further())))
-    assert found.unmeasured == ("further",) and "unknown: further were never measured; roughly" in found.sentence()
+    assert found.unmeasured == ("further",) and "never measured: further. The estimate" in found.sentence()
 
 
 def test_damaged_neighbours_are_passed_over(tmp_path: Path, before: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_broken_promise_is_found(broken, message, board, rows):
 
 
 def test_a_field_that_does_not_name_its_argument_cannot_be_saved(board, rows):
-    with pytest.raises(ConfigError, match="does not keep an argument"):
+    with pytest.raises(ConfigError, match="does not store an argument"):
         check_field(Silent(), board, rows)
 
 

@@ -1,4 +1,4 @@
-"""A ranking model: a factorization machine (Rendle 2010) beside a linear path over everything there is."""
+"""A ranking model: a factorization machine (Rendle 2010), and a linear layer over all inputs."""
 
 import torch
 from pydantic import PositiveInt
@@ -22,7 +22,7 @@ class FactorizationMachineSettings(NeuralRankerSettings):
 
 
 class FactorizationMachineNetwork(Network[FactorizationMachineSettings]):
-    """Products of all pairs of embeddings, beside all inputs concatenated: numbers, sequences, ids and vectors."""
+    """Linear layer over the products of all pairs of embeddings, and over all numbers, sequences, ids and vectors."""
 
     def __init__(self, layout: Layout, outputs: int, settings: FactorizationMachineSettings) -> None:
         super().__init__(layout, outputs, settings)

@@ -1,4 +1,4 @@
-"""A field: the hour of the day at which the request came."""
+"""A field: the hour of the day at which the request was made."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""A source: items, users and events as JSON lines, with the seconds that were watched as a further label."""
+"""A source: items, users and events as JSON lines, with the seconds watched as an additional label."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""A stage: how often the retriever's candidates hold what the user took next."""
+"""A stage that measures how often the candidates of a retriever contain the user's next item."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ class Recall(Stage):
     """Recall of trending items on the test prompts."""
 
     name = "recall"
-    summary = "Measure how often trending items hold the true next one."
+    summary = "Measure how often trending items contain the true next item."
     needs = ("data", "examples")
     publish = ("recall.json",)
     Settings = RecallSettings

@@ -1,4 +1,4 @@
-"""A retriever for a configuration: items whose titles start like those of the items that the user has taken."""
+"""A retriever for a configuration: items whose titles start like the titles of items in the user's history."""
 
 from typing import Any
 
@@ -20,13 +20,20 @@ class SameStartSettings(RetrieverSettings):
 
 
 class SameStart(CatalogueRetriever):
-    """Items whose titles start like those of items that the user has taken: those of the most often taken start first, and within a start the most popular first."""
+    """Items whose titles start like the titles of items in the user's history.
+
+    Items with the start that occurs most often in the history come first. Items with the same start are sorted by
+    popularity.
+    """
 
     Settings = SameStartSettings
     settings: SameStartSettings
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Number the starts of the catalogue's titles, and count each item's interactions. ``places`` has, for each item of the catalogue, its number in the dataset."""
+        """Number the starts of the catalogue's titles, and count each item's interactions.
+
+        ``places`` contains the number in the dataset of each item of the catalogue.
+        """
         titles = self.dataset.items["title"].fill_null("").to_list()
         starts = [" ".join(titles[place].lower().split()[: self.settings.words]) for place in self.places]
         self.start = np.unique(starts, return_inverse=True)[1].astype(np.int64)
@@ -34,7 +41,10 @@ class SameStart(CatalogueRetriever):
         self.counts = np.bincount(taken[taken >= 0], minlength=len(self.places)).astype(np.float64)
 
     def scores(self, requests: Requests) -> NDArray[Any]:
-        """Return scores (B, N); -inf for items that must not be retrieved. ``recent`` looks strictly before each request."""
+        """Return scores (B, N); -inf for items that must not be retrieved.
+
+        ``recent`` returns only interactions strictly before each request.
+        """
         items, _ = self.recent(requests)
         rows, places = np.nonzero(items >= 0)
         liked = np.zeros((len(requests), int(self.start.max()) + 1))

@@ -8,7 +8,7 @@ from taiji.data.statistics import statistics_of
 
 
 class Trending:
-    """Recent popularity, the same list for every user.
+    """Recent popularity. At a given time, every user gets the same list.
 
     Args:
         dataset: dataset from whose log clicks are counted, strictly before the time of each request.
@@ -18,7 +18,7 @@ class Trending:
         self.dataset = dataset
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return at most ``k`` of the items clicked in those seven days, most clicked first, ties by item number."""
+        """Return at most ``k`` items clicked in the seven days before each request, most clicked first."""
         items = np.arange(self.dataset.n_items)
         times, place = np.unique(requests.time, return_inverse=True)
         users = np.zeros(len(times) * len(items), dtype=np.int64)  # the counts do not depend on users

@@ -40,7 +40,7 @@ class Weather(Mechanism[WeatherSettings]):
         exposure.add("click", self.settings.mood * exposure.context["raining"][:, None])
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect half of the clicks in the rain to end wet."""
+        """Set the expectation of wet users: half of the clicks in the rain."""
         exposure.expected["wet"] = 0.5 * exposure.expected["click"] * exposure.context["raining"][:, None]
 
     def draw(self, exposure: Exposure) -> None:

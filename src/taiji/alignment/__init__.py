@@ -1,4 +1,4 @@
-"""Alignment: GRPO with adaptive reward weights (POPO and its peers), the reward table, and token weights.
+"""Alignment: GRPO with adaptive reward weights (POPO and other methods), the reward table, and token weights.
 
 ``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements for TRL's classes; ``align`` runs one job from
 prompts to a merged model folder. Names are imported on first use, so reading settings does not import torch.

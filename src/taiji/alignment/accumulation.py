@@ -63,7 +63,8 @@ class AccumulationStep:
         placement: distribution of parameters and gradients over processes.
 
     Attributes:
-        held: second halves whose change is measured at the end of the step (directional estimator).
+        held: second halves of the micro-batches, whose change in log-probability is measured at the end of the step
+            (directional estimator).
         finite: True if all gradients of the closed step are finite.
     """
 

@@ -1,11 +1,13 @@
 """Group advantages of several rewards: one column per reward, independent of the reward weights.
 
 Rewards are (N, K) with N = prompts * group. The rollouts of a prompt are consecutive rows, and NaN means that the
-reward does not apply. Two functions return columns A (N, K) that do not depend on the weights w, so that sum_k w_k
-A[:, k] is linear in w and its gradient is exactly sum_k w_k g_k:
+reward does not apply. Two functions return columns A (N, K) that do not depend on the weights w:
 
 * :func:`common`: the rewards of a group are centred and divided by one common scalar;
 * :func:`linear`: each reward is divided by its own standard deviation.
+
+The advantage sum_k w_k A[:, k] is therefore linear in w, and the gradient of a loss with this advantage is exactly
+sum_k w_k g_k, where g_k is the gradient with the advantage A[:, k].
 
 ``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and the
 disadvantage of the common scale.
@@ -140,7 +142,7 @@ def common(
         live = (deviation > 0) & (count >= 2) & torch.isfinite(values)
         parts = torch.where(scored, torch.where(live, (values - mean) / (deviation + EPSILON), 0.0), torch.nan)
         mean, deviation, _ = group_moments(parts, len(parts))
-        # The mean is 0 but for rounding; groups without a difference stay at exactly 0.
+        # The mean is 0 up to rounding. Groups without a difference stay at exactly 0.
         mean = torch.where(live.any(1, keepdim=True), mean, 0.0)
         spread = deviation
     else:

@@ -32,8 +32,14 @@ STATE = "reward_weights.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """Content of a checkpoint: number of micro-batches used so far, state of the weighting rule, unused rollouts
-    (None if there are none), and state of the Pareto front (None in checkpoints of older versions)."""
+    """Content of a checkpoint.
+
+    Attributes:
+        step: number of micro-batches used so far.
+        rule: state of the weighting rule.
+        rollouts: unused rollouts; None if there are none.
+        front: state of the Pareto front; None in checkpoints of older versions.
+    """
 
     step: int
     rule: dict[str, Any]
@@ -79,10 +85,11 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
     """Read the files of :func:`save_state`. Return None for a checkpoint of plain TRL.
 
     Raises:
-        ArtifactError: the checkpoint has another rule or number of rewards, or rollouts of another number of processes.
+        ArtifactError: the checkpoint has a different rule or number of rewards, or rollouts from a different number of
+            processes.
     """
     if not (folder / STATE).exists():
-        logger.warning("%s has no %s: the reward weights start from their initial values.", folder, STATE)
+        logger.warning("%s has no %s, so the reward weights start from their initial values.", folder, STATE)
         return None
     saved = read_json(folder / STATE)
     if saved["rule"] != type(rule).__name__:

@@ -1,5 +1,5 @@
-"""Alignment of a generative decoder with rankers: GRPO over item codes with several rewards, plus the next-item loss
-(OneLive, OneMall).
+"""Alignment of a generative decoder with rankers: GRPO over item codes with several rewards, plus the next-item loss,
+as in OneLive and OneMall.
 
 A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of
 permitted items. A ranker scores the items, each reward's advantage is computed within the group, a rule sets the
@@ -46,7 +46,7 @@ class CodeAlignmentSettings(Settings):
     batch: PositiveInt = 32
     """Number of requests per step."""
     group: int = Field(default=16, ge=2)
-    """Number of items per request, the best of the reference decoder's beam search."""
+    """Number of items per request, which are the best items of the reference decoder's beam search."""
     clip: float = Field(default=0.2, gt=0)
     """Clipping range of the ratio between a code's probability and its probability under the reference."""
     beta: float = Field(default=0.02, ge=0)
@@ -134,8 +134,8 @@ def group_loss(
 
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
-    """Return the log-probability (B, G, L) of each code of items (B, G), given as rows of ``decoder.item_codes``. Each
-    history is encoded only once."""
+    """Return the log-probability (B, G, L) of each code of the items (B, G), which are rows of ``decoder.item_codes``.
+    Each history is encoded only once."""
     past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])

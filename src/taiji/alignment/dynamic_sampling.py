@@ -46,7 +46,7 @@ class Rollout:
         completion_ids: tokens of the completion.
         mask: 1 for tokens of the model, 0 for tokens of an environment; None if all are the model's.
         completion: completion as text or messages.
-        logprobs: log-probabilities of the tokens under the sampler; None if it returns none.
+        logprobs: log-probabilities of the tokens under the sampler; None if the sampler returns none.
         fields: fields that a ``rollout_func`` returned.
         logged: values that reward functions logged for the row, by column.
     """
@@ -65,7 +65,7 @@ def rollouts_of(examples: Sequence[dict[str, Any]], generation: Generation) -> l
     """Split a generation of TRL into one rollout per example.
 
     Raises:
-        ResourceError: the generation has another form than in the tested versions of TRL.
+        ResourceError: the generation has a different form than in the tested versions of TRL.
     """
     if len(generation) != 8:
         raise moved_hooks("_generate to return 8 values", f"{len(generation)} values")

@@ -1,4 +1,4 @@
-"""The Pareto front of a training run: the mean rewards of each batch are one point, and the volume that the points so
+"""The Pareto front of a training run. The mean rewards of each batch form one point, and the volume that the points so
 far dominate is logged.
 
 The means of a batch are noisy, and the best of many noisy points lies beyond the policy's true front. Use the volume to
@@ -17,7 +17,7 @@ from taiji.core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 LARGEST = 3
-"""Largest number of rewards for which the volume is computed, since its time grows as points ** (rewards - 1)."""
+"""Largest number of rewards for which the volume is computed; the time grows as points ** (rewards - 1)."""
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
@@ -46,7 +46,7 @@ class Front:
     """Points (mean rewards of a batch) that no other point of the run dominates.
 
     Args:
-        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and a negative weight marks a
+        weights: (K,) values of ``reward_weights``. Rewards of weight zero are left out, and a negative weight marks a
             penalty.
         reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of
             the first batch in which every reward has values.

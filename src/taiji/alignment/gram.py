@@ -37,14 +37,14 @@ def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tens
     Args:
         product: A B' (K, K), where the rows of A and B are the gradients of the first and the second half.
         share: fraction of the batch in each half. The gradients of both halves are normalised by the whole batch, so
-            each is divided by its share.
+            the gradient of each half is divided by this fraction.
     """
     scaled = product / (share[0] * share[1])
     return (scaled + scaled.T) / 2
 
 
 class GradientSums:
-    """Running sums of gradients over an accumulation step, one sum per half.
+    """Running sums of gradients over an accumulation step, one sum per half of the prompts.
 
     Attributes:
         flat: (halves, count, P) in float32 or wider, where P runs over the entries of all trainable parameters.

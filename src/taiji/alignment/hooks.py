@@ -1,8 +1,8 @@
 """The hooks of TRL on which the trainer relies, and a replacement for its accelerator when only a loss is needed.
 
 The existence of methods and attributes is checked at construction. Their behaviour is checked during use:
-:class:`~taiji.alignment.recording.Recording` checks that TRL requests the forward pass,
-:class:`~taiji.alignment.step_state.StepState` that it calls the hooks in order, and this module that it reads the
+:class:`~taiji.alignment.recording.Recording` checks that TRL requests the forward pass, and
+:class:`~taiji.alignment.step_state.StepState` that TRL calls the hooks in order. This module checks that TRL reads the
 advantages and applies the weights.
 """
 

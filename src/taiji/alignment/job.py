@@ -50,11 +50,11 @@ def align(
 ) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
-    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
-    bounded sample of each step's completions with their rewards) and ``folder/metrics.jsonl``, one line per step:
-    ``step``, then per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
-    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the
-    length limit).
+    The function writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32),
+    ``folder/rollouts.parquet`` (a bounded sample of each step's completions with their rewards) and
+    ``folder/metrics.jsonl`` with one line per step. A line has the keys ``step``, ``rewards`` (means), ``rewards_std``,
+    ``weights``, ``indicator`` (these four by reward name), ``delta_log_w``, ``loss``, ``kl``, ``entropy``,
+    ``completion_length`` and ``cut`` (share of completions cut at the length limit).
 
     ``scratch`` holds the checkpoints until the job is finished, and ``timings.jsonl`` with the seconds of each step. On
     a CPU the same call gives the same bytes, even if the job was interrupted and called again with the same

@@ -2,8 +2,8 @@
 
 Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers the parts for each
 forward and backward pass, and a backward pass leaves the local part of the gradient, averaged over processes, in
-``parameter.grad``. A gradient therefore consists of local parts, an inner product is the sum over processes of local
-inner products, and all processes must run the same number of forward and backward passes.
+``parameter.grad``. This has three consequences: a gradient consists of local parts, an inner product is the sum of the
+local inner products over processes, and all processes must run the same number of forward and backward passes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Placement:
             module.reshard()
 
     def reduce_in_each_backward(self) -> None:
-        """Make FSDP2 reduce gradients in every backward pass, also before the last micro-batch.
+        """Make FSDP2 reduce gradients in every backward pass, including those before the last micro-batch.
 
         Otherwise each process would keep unsharded gradients until the last micro-batch.
         """

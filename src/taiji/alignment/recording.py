@@ -1,9 +1,9 @@
 """One forward pass for many losses: each loss is computed on detached copies of the policy's outputs.
 
 TRL's ``_compute_loss`` only passes its model on to the forward pass, so a :class:`Recording` can replace the model. The
-first loss runs the forward pass, and all losses receive *leaves*: detached tensors with the values of its outputs.
-Autograd then gives d loss / d log-probability for any advantage, loss type, clipping and KL without copying a formula.
-The product of this derivative and the Jacobian of the forward pass is the gradient of the loss.
+first loss runs the forward pass, and all losses receive *leaves*: detached tensors with the values that the forward
+pass returned. Autograd then gives d loss / d log-probability for any advantage, loss type, clipping and KL without
+copying a formula. The product of this derivative and the Jacobian of the forward pass is the gradient of the loss.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class JointGradients(Protocol):
 
 
 RESIDUE = 4
-"""Singular values of unit vectors up to this multiple of the machine epsilon (3 % in bfloat16) count as zero."""
+"""Singular values of a matrix of unit vectors that are at most this multiple of the machine epsilon (3 % in bfloat16)
+count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
-"""Options of a forward pass that do not allow running its rows in parts."""
+"""Options of a forward pass whose rows cannot be run in parts."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class ModelNotThere(ResourceError, AttributeError):
 
 
 def numerical_rank(singular: Tensor, dtype: torch.dtype) -> int:
-    """Return how many of the singular values (D,) of unit vectors are above the rounding of their type; at least 1."""
+    """Return how many of the singular values (D,) of unit vectors exceed the rounding errors of a dtype; at least 1."""
     return max(int((singular > RESIDUE * torch.finfo(dtype).eps).sum()), 1)
 
 

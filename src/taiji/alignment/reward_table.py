@@ -1,10 +1,10 @@
-"""Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores, frozen.
+"""Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores.
 
-Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks up the
-rewards. Since an answer is open text, it is grounded in an item (our definition): the candidate of the prompt with the
-largest cosine similarity, by exact search. Candidates are the items that the user was shown in the LLM period up to the
-cutoff, the most popular items before that period, seeded random items, and the true target (all true targets, for a set
-answer). Apart from the targets, nothing after the cutoff is read.
+In §5 of the Taiji paper, user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning
+looks up the rewards. Since an answer is open text, it is grounded in an item. In our definition, this is the candidate
+of the prompt with the largest cosine similarity, by exact search. Candidates are the items that the user was shown in
+the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target
+(all true targets, for a set answer). Apart from the targets, nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class RewardTable:
 
     @cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return position in ``vectors``, ``ctcvr`` and ``reward`` of each example's candidates, (E, C) each.
+        """Return three arrays (E, C) over each example's candidates: position in ``vectors``, ``ctcvr`` and ``reward``.
 
-        Positions are padded with -1, and the other two with NaN.
+        Positions are padded with -1, and the other two arrays with NaN.
         """
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
@@ -182,8 +182,8 @@ class RewardTable:
 
 
 def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Scale each segment of (N,) to [0, 1]. A constant segment becomes zero. ``offsets`` are the starts of the
-    segments."""
+    """Scale each segment of the values (N,) to [0, 1]. A constant segment becomes zero. ``offsets`` are the starts of
+    the segments."""
     low, high = np.minimum.reduceat(values, offsets), np.maximum.reduceat(values, offsets)
     lengths = np.diff(np.append(offsets, len(values)))
     low, width = np.repeat(low, lengths), np.repeat(high - low, lengths)
@@ -201,8 +201,8 @@ def build_reward_table(
     batch: int = 200_000,
     title_characters: int = 80,
 ) -> RewardTable:
-    """Choose candidates, score them with the ranker at each example's cutoff, normalise the scores, and embed the
-    items.
+    """Choose candidates, score them with the ranker at each example's cutoff (its ``as_of``), normalise the scores, and
+    embed the items.
 
     Args:
         dataset: the log.

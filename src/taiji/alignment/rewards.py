@@ -1,4 +1,4 @@
-"""Taiji's two rewards (§5 of the paper): semantic similarity of the answer, and the ranker's score of the answer.
+"""The two rewards of §5 of the Taiji paper: semantic similarity of the answer, and the ranker's score of the answer.
 
 A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. A malformed
 answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not
@@ -42,8 +42,8 @@ class Answers:
 
 
 def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
-    """Return the reward cos(answer, text of the true item), with negative values set to 0, in [0, 1]; 0 for a malformed
-    answer."""
+    """Return the semantic reward: the cosine between the answer and the text of the true item, clipped to [0, 1]; 0 for
+    a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:

@@ -15,7 +15,7 @@ from taiji.alignment.rewards import Reward
 from taiji.core.artifacts import write_parquet, write_text
 
 KEPT = 16
-"""Number of rollouts kept per step, in whole groups of one prompt (at least one group)."""
+"""Number of rollouts kept per step, rounded down to whole groups of one prompt, but at least one group."""
 LOG = "rollouts.jsonl"
 FILE = "rollouts.parquet"
 

@@ -39,7 +39,7 @@ class RewardScale:
     def of(cls, weights: Sequence[float] | None, count: int, *, adaptive: bool) -> RewardScale:
         """Interpret the weights of ``count`` rewards.
 
-        If there are fewer weights than rewards, the remaining rewards have weight 1: TRL appends the rewards of
+        If there are fewer weights than rewards, the remaining rewards have weight 1, because TRL appends the rewards of
         environments to those of the user, with this weight.
         """
         numbers = np.ones(count)

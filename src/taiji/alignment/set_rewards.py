@@ -1,9 +1,9 @@
 """The two rewards of a set answer, which lists several intents (our definitions). :mod:`taiji.alignment.rewards` has
 the rewards of single answers.
 
-Semantic reward: coverage of the next items by the intents, minus redundancy. Preference reward: the reward ranker's
-value of the slate that the intents retrieve from the candidates of the example. Both lie in [0, 1], and their scaling
-is frozen with the reward table.
+The semantic reward is the coverage of the next items by the intents, minus the redundancy of the intents. The
+preference reward is the reward ranker's value of the slate that the intents retrieve from the candidates of the
+example. Both lie in [0, 1] and depend only on the answer and the reward table.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 
 
 def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Return the preference reward: the mean table reward of the :data:`SLATE` candidates nearest to any intent.
+    """Return the preference reward: the mean reward in the table of the :data:`SLATE` candidates nearest to any intent.
 
-    It is scaled so that the worst slate of that size gets 0 and the best gets 1. A malformed answer gets 0.
+    It is scaled so that the worst slate of this size gets 0 and the best slate gets 1. A malformed answer gets 0.
     """
     same_embedder(table, answers.embedder)
 

@@ -33,9 +33,9 @@ class RewardTableSettings(Settings):
     matched."""
 
     exposed_candidates: int = Field(default=64, ge=0)
-    """Largest number of candidates that the user was shown in the LLM period."""
+    """Largest number of candidates from the items that the user was shown in the LLM period."""
     popular_candidates: int = Field(default=100, ge=1)
-    """Number of candidates that are the most popular items before the LLM period."""
+    """Number of candidates from the most popular items before the LLM period."""
     random_candidates: int = Field(default=100, ge=0)
     """Number of candidates drawn uniformly at random, seeded per example."""
 
@@ -44,20 +44,21 @@ class AlignmentSettings(Settings):
     """GRPO with adaptive reward weights."""
 
     weighting: Weighting = "popo"
-    """Rule that sets the weights of the rewards; ``fixed`` is plain TRL."""
+    """Rule that sets the weights of the rewards; with ``fixed`` they stay constant, as in plain TRL."""
     mode: Literal["robust", "paper"] = "robust"
-    """POPO's update: `robust` (ours: clipped, averaged, with a minimum weight) or `paper` (the paper's raw
+    """POPO's update: `robust` (our variant, with clipping, averaging and a minimum weight) or `paper` (the paper's raw
     exponentiated gradient)."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
-    """Estimator of POPO's indicators. The cost of ``directional`` does not depend on the number of rewards."""
+    """Estimator of POPO's indicators (inner products of the rewards' gradients, by which POPO changes the weights). The
+    cost of ``directional`` does not depend on the number of rewards."""
     preference: tuple[float, ...] | None = None
     """Target of ``popo`` and ``popo-covariance``: the weights of the desired trade-off (normalised to sum 1); ``null``
     for equal weights."""
     weights: tuple[float, ...] | None = None
     """Initial weights (which stay constant under ``fixed``); ``null`` for equal weights."""
     light_statistics: Literal["batch", "group"] = "batch"
-    """Means and standard deviations for POPO-light: over the whole batch, or within the rollouts of each prompt and
-    then averaged."""
+    """Rollouts over which POPO-light computes means and standard deviations: the whole `batch`, or the `group` of each
+    prompt, with the results averaged over the prompts."""
     generations: int = Field(default=4, ge=2)
     """Number of rollouts per prompt (G)."""
     prompts_per_step: int = Field(default=4, ge=1)
@@ -77,13 +78,14 @@ class AlignmentSettings(Settings):
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where inner products carry
-    little information)."""
+    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where the inner products of
+    gradients carry little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
-    """Token weights of PEPO, in addition to reward weights (evidence: the history tokens of the prompt)."""
+    """`pepo` weights each token's advantage as in PEPO, in addition to the reward weights. The evidence with which PEPO
+    compares a token is the user's history in the prompt."""
     rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
     """Generator of rollouts: the model in training, or vLLM through TRL (inside each training process, or on a separate
-    `trl vllm-serve`). With vLLM, shared prefixes are not used."""
+    `trl vllm-serve`). With vLLM, prompts are not shared between their rollouts."""
     rollout_server: str = "http://127.0.0.1:8000"
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)

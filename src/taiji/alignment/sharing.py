@@ -1,5 +1,5 @@
-"""Prompt sharing for a GRPO trainer: each shared prompt is computed once in its rollouts, in its loss, and in its old
-and reference log-probabilities.
+"""Prompt sharing for a GRPO trainer: each prompt is computed only once for its rollouts, for their loss, and for their
+old and reference log-probabilities.
 
 Rows of a batch with a common prefix (the rollouts of a prompt) are computed by `taiji.language.prefix_*`, with the same
 log-probabilities, gradients and sampled tokens as TRL's own forward pass, up to float rounding. Unsupported cases
@@ -222,11 +222,11 @@ def in_place_of_forward(wrapper: DistributedDataParallel, forward: Callable[...,
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort the rows of an accumulation step so that the rollouts of a prompt are in the same micro-batch.
+    """Sort the rows of an accumulation step so that the rollouts of a prompt are in the same micro-batch if possible.
 
     Args:
-        batches: dictionaries with equal keys; tensors (B, …) are split by row, other values (scalars, None) belong to
-            all rows.
+        batches: dictionaries with equal keys. Tensors (B, …) have one entry per row; other values (scalars, None)
+            belong to all rows.
     """
     if len(batches) < 2:
         return batches

@@ -1,9 +1,9 @@
-"""Bradley–Terry reward model: scores texts, trained on pairs of texts of which one was preferred.
+"""Bradley–Terry reward model, which scores texts. It is trained on pairs of texts of which one was preferred.
 
 A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The
 features of the text are residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality
-part cannot learn category or length: over the training texts it has mean zero in every category and no correlation with
-length.
+part cannot learn category or length. Over the training texts, the quality has mean zero in every category and no
+correlation with length.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NUISANCE_RIDGE = 1.0
 
 @dataclass(frozen=True)
 class TextScores:
-    """Parts of the scores of N texts, each (N,). A difference of total scores is the log-odds that the first text is
-    preferred.
+    """Parts of the scores of N texts, each (N,). The difference of the total scores of two texts is the log-odds that
+    the first one is preferred.
 
     Attributes:
         quality: score of the text, relative to its category and length.
@@ -57,8 +57,8 @@ class TextScores:
 
 
 class TextRewardModel:
-    """Bradley–Terry model over features of texts: an embedding, style features, and phrases that occur in the texts of
-    many groups.
+    """Bradley–Terry model over features of texts: an embedding, style features, and indicators of phrases that occur in
+    the texts of many groups (such as items).
 
     Args:
         embedder: embedder of the texts.
@@ -95,7 +95,7 @@ class TextRewardModel:
         """Fit the model to pairs.
 
         Args:
-            texts, categories: N texts, and the category of each.
+            texts, categories: N texts, and the category of each text.
             winners, losers: (P,) positions in ``texts``.
             groups: (P,) group of each pair (its item); no group is split between training and validation folds.
             weights: (P,) weights of the pairs; None for 1 each.
@@ -206,7 +206,7 @@ class TextRewardModel:
         return np.concatenate([np.full(width, ridge), np.full(rest, NUISANCE_RIDGE)])
 
     def _chosen_ridge(self, differences: Array, weight: Array, groups: Sequence[str]) -> float:
-        """Return the penalty with the lowest loss on held-out groups, or the middle one if there are too few groups."""
+        """Return the penalty with the lowest loss on held-out groups; with too few groups, the middle candidate."""
         number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
         if number.max() + 1 < FOLDS:
             return RIDGES[len(RIDGES) // 2]
@@ -220,8 +220,8 @@ class TextRewardModel:
 
 
 def _nuisance(raw: Array, lengths: Array, places: Array, count: int) -> dict[str, Array]:
-    """Return the values that :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (last row:
-    overall), slopes on length, scales."""
+    """Return the values that :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (and overall,
+    in the last row), slopes on length, and scales."""
     sizes = np.bincount(places, minlength=count)[:, None]
 
     def means(values: Array) -> Array:

@@ -3,9 +3,10 @@
 Source: PEPO's published formulas. VS_t is the mean cosine between the hidden states of token t and those of the
 evidence, over layers (including the embedding layer) and evidence tokens; H_t is the entropy of the distribution of
 token t. The hidden state is taken at the position of the token, while the entropy belongs to the position before it:
-this offset is part of the method. Deviation: weights are detached, while the published code (and ``pepo_as_released``)
-lets gradients flow through them. In the first pass over a batch, all probability ratios are one, and these gradients
-cancel, because the weights of a row sum to a constant. So the two versions differ only in later passes.
+this offset is part of the method. There is one deviation: weights are detached, while the published code (and
+``pepo_as_released``) lets gradients flow through them. In the first pass over a batch, all probability ratios are one,
+and these gradients cancel, because the weights of a row sum to a constant. So the two versions differ only in later
+passes.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator[str]:
-    """Yield the text of each token as decoded behind its predecessor.
+    """Yield the text of each token as it is decoded after the token before it.
 
-    If it is decoded alone, many tokenizers drop its leading space.
+    Many tokenizers drop the leading space of a token that is decoded alone.
     """
 
     def decoded(*tokens: int) -> str:

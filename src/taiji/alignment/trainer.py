@@ -1,13 +1,17 @@
 """GRPO with adaptive reward weights: TRL's trainer with a few methods overridden and none copied.
 
-``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short,
-``_calculate_rewards`` passes the rewards to a reward rule; ``_generate_and_score_completions`` adds one advantage
-column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded forward pass, backpropagates the loss
-of each reward k through it (gradient g_k) and, at the last micro-batch of a step, sets the gradients of the parameters
-to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default
-settings, the run is the same as with plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
+``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short:
 
-Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
+- ``_calculate_rewards`` passes the rewards to a reward rule (a rule that reads only rewards).
+- ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch.
+- ``_compute_loss`` runs TRL's loss on a recorded forward pass and backpropagates the loss of each reward k through it,
+  which gives the gradient g_k. At the last micro-batch of a step, it sets the gradients of the parameters to
+  sum_k w_k g_k.
+
+Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default settings, the run
+is the same as with plain TRL up to rounding, and bit for bit with ``share_prefixes=False``.
+
+Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866). ``docs/alignment.md`` lists the deviations.
 """
 
 from __future__ import annotations
@@ -50,13 +54,14 @@ from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     """Drop-in replacement for TRL's ``GRPOTrainer``, with the same arguments and a :class:`ParetoGRPOConfig`.
 
-    In addition to TRL's metrics, it logs per reward name ``weight/<name>`` (applied in this step), ``indicator/<name>``
-    (if the rule has indicators) and ``front/mean/<name>``; also ``max_delta_log_weight``, ``front/hypervolume``,
-    ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md`` explains them.
+    In addition to TRL's metrics, it logs for each reward ``weight/<name>`` (applied in this step), ``indicator/<name>``
+    (if the rule has indicators) and ``front/mean/<name>``. It also logs ``max_delta_log_weight``,
+    ``front/hypervolume``, ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md``
+    explains these metrics.
 
-    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules keep K
-    gradients (2K for cross-batch) in float32 on each process, for its part of the trainable parameters. Under FSDP1 or
-    DeepSpeed, use a reward rule.
+    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Under a rule that reads
+    gradients, each process keeps K gradients (2K with the cross-batch estimator) in float32 for its part of the
+    trainable parameters. Under FSDP1 or DeepSpeed, use a reward rule.
 
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.

@@ -57,7 +57,7 @@ class ParetoGRPOConfig(GRPOConfig):
     kl_in_indicator: bool = field(
         default=True,
         metadata={
-            "help": "Include beta * KL in each reward's loss when its indicator is computed (the inner product of the gradient of this loss with the sum of all rewards' gradients, by which POPO changes the weights). With False, the point at which POPO ends need not be stationary for the sum of the losses with equal weights."
+            "help": "Include beta * KL in each reward's loss when the indicators are computed. A reward's indicator, by which POPO changes the weights, is the inner product of the gradient of this loss with the sum of all rewards' gradients. With False, the point at which POPO ends need not be stationary for the sum of the losses with equal weights."
         },
     )
     weight_step: float = field(
@@ -88,7 +88,7 @@ class ParetoGRPOConfig(GRPOConfig):
     light_statistics: str = field(
         default="batch",
         metadata={
-            "help": "Means and standard deviations of popo-light: over the whole 'batch', or over the 'group' of each prompt and then averaged."
+            "help": "Rollouts over which popo-light computes means and standard deviations: the whole 'batch', or the 'group' of each prompt, with the results averaged over the prompts."
         },
     )
     popo_eta: float = field(default=1.0, metadata={"help": "eta of the paper's update."})
@@ -127,7 +127,7 @@ class ParetoGRPOConfig(GRPOConfig):
     front_reference: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Reference point of the logged hypervolume: one value per reward, in its own units. Only batches whose mean is better in every reward count. None uses the mean rewards of the first batch."
+            "help": "Reference point of the logged hypervolume: one value per reward, in its own units. Only batches whose mean is better in every reward contribute to the volume. None uses the mean rewards of the first batch."
         },
     )
     rollout_draw: str = field(

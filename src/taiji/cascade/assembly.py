@@ -39,7 +39,10 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
     where = f"recommend.retrievers.{name}"
     if "model" not in values:
         raise ConfigError(
-            "A retriever has no model.", where=where, expected="model: popularity, or another", found=str(dict(values))
+            "A retriever has no model.",
+            where=where,
+            expected="a key model, as in `model: popularity`",
+            found=str(dict(values)),
         )
     kind = retriever_class(str(values["model"]), f"{where}.model")
     try:
@@ -56,7 +59,7 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
 
 
 def make_merge(settings: RecommendSettings, names: Sequence[str]) -> Merge:
-    """Return the merge for retrievers of these names.
+    """Return the merge of the slates of the retrievers ``names``.
 
     Raises:
         ConfigError: a weight or a quota is invalid.
@@ -130,9 +133,9 @@ def whole_fuser(settings: RecommendSettings, fitted: Fuser | None, dataset: Data
     A fitted fusion whose settings give the merge's score a weight is combined with this score by averaged ranks.
 
     Args:
-        settings: the composition.
-        fitted: existing fuser: the result of the stage ``fusion``, or a service's own; None creates it from the
-            settings.
+        settings: composition of the recommender.
+        fitted: existing fuser (the result of the stage ``fusion``, or a fuser of the service); None creates one from
+            the settings.
         dataset: dataset in which the fuser looks up columns of users and items.
 
     Raises:
@@ -158,9 +161,9 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     """Return the re-rankers in order: diversity, then caps.
 
     Args:
-        settings: the composition.
-        dataset: source of the capped categories.
-        vectors: (N, d) item vectors, if diversity needs them.
+        settings: composition of the recommender.
+        dataset: dataset with the categories of the items, for the caps.
+        vectors: (N, d) item vectors; required if the settings name a re-ranker.
     """
     made: list[Reranker] = []
     if settings.rerank != "none":

@@ -19,7 +19,7 @@ class Budget(Settings):
     coarse: PositiveInt = 200
     """Number of candidates passed from the coarse ranker, if there is one, to the ranker."""
     reranked: PositiveInt = 100
-    """Number of best-ranked candidates from which the list is chosen."""
+    """Number of best-ranked candidates from which the re-rankers, if there are any, choose the list."""
     retrieval_seconds: float | None = Field(default=None, gt=0)
     """Time limit of retrieval in seconds. Retrievers that respond later are left out; `null` waits for all."""
     ranking_seconds: float | None = Field(default=None, gt=0)

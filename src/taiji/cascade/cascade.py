@@ -1,4 +1,4 @@
-"""From a request to a list: retrieve, merge, rank coarsely, rank, adjust, fuse, re-rank."""
+"""Steps from a request to a list of items: retrieve, merge, rank coarsely, rank, adjust, fuse and re-rank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 MERGED = "merged"
-"""Name under which fusion may weight the merge's score along with the ranker's predictions."""
+"""Name of the merge's score, which fusion may weight like a prediction of the ranker."""
 
 
 class Merge(Protocol):
@@ -50,7 +50,7 @@ class Recommendation:
         seconds: seconds per step.
         unranked: (B,) number of candidates left out because the time limit of ranking was reached.
         late: retrievers left out because they did not respond in time.
-        failed: retrievers left out because they raised, with their messages.
+        failed: retrievers left out because they raised an error, with the messages.
         trace: one row per request and candidate, if requested.
     """
 
@@ -66,12 +66,12 @@ class Cascade:
     """Cascade of fitted components, from requests to recommended lists.
 
     Args:
-        retrievers: name to retriever.
-        merge: see :class:`Merge`.
+        retrievers: retrievers by name.
+        merge: merge of the retrievers' slates.
         ranking: ranking of the merged candidates; None keeps the order of the merge.
         coarse: a cheaper ranking before ``ranking``.
-        rerankers: applied in sequence to the ranker's best candidates.
-        budget: candidates and time limits of each step.
+        rerankers: re-rankers, applied in sequence to the ranker's best candidates.
+        budget: number of candidates and time limit of each step.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Watch:
 def _followed_by(first: Slate, rest: Slate) -> Slate:
     """Return ``first`` followed by the items of ``rest`` that it lacks, with the columns of ``first``.
 
-    Where ``rest`` has no such column, its items get NaN, or 0 in a column that is not of floats.
+    In a column that ``rest`` lacks, its items get NaN, or 0 if the column does not hold floats.
     """
     own = np.stack([np.isin(a, b) for a, b in zip(rest.items, first.items)]) if len(rest.items) else rest.mask
     rest = rest.kept(rest.mask & ~own)
@@ -228,7 +228,7 @@ def _followed_by(first: Slate, rest: Slate) -> Slate:
 
 
 def _without(slates: Mapping[str, Slate], exclude: Array | None, most: int, notes: Trace | None) -> Mapping[str, Slate]:
-    """Return the first ``most`` of each slate after removing the excluded items (B, E)."""
+    """Return the first ``most`` items of each slate after removing the excluded items (B, E)."""
     if exclude is None or not exclude.size:
         return slates
     out = {}

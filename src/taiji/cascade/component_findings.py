@@ -23,13 +23,13 @@ def component_findings(
     Args:
         retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`; rows of ``slices``
             also have ``slice``, the name of the slice.
-        baselines: arm to display name.
+        baselines: display names of the baselines, by arm.
         metric: metric of the comparison.
 
     Returns:
-        ``component``, ``metric``, ``value`` and its interval ``low`` to ``high``, ``comparisons`` (paired differences
-        with ``verdict``), ``beats`` (None without a baseline) and ``reasons``, empty if it beats all
-        baselines.
+        dictionaries with ``component``, ``metric``, ``value``, its interval ``low`` to ``high``, ``comparisons``
+        (paired differences from the baselines, each with a ``verdict``), ``beats`` (True if it beats all baselines,
+        None if there are none) and ``reasons`` (sentences; empty if the component beats all baselines).
     """
     found = []
     for row in retrieval:
@@ -77,8 +77,8 @@ def _pairs(row: Row, baselines: Mapping[str, str]) -> list[Row]:
 def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str) -> list[str]:
     """Return possible reasons why a component does not beat the baselines in ``behind``, as sentences.
 
-    For each baseline: the smallest difference that the users can resolve, if the interval contains 0; the reason for a
-    missing interval; and the slices with a significant difference.
+    For each baseline, they state the smallest difference that can be resolved with this number of users, if the
+    interval contains 0; the reason for a missing interval; and the slices with a significant difference.
     """
     arm, texts = row["arm"], []
     for pair in behind:

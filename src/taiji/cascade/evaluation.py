@@ -42,13 +42,14 @@ class Evaluation:
         retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, whose arms are the retrievers, their
             merge, and the merge in the ranker's order.
         lists: rows of the same function for the final lists; the arms are the variants of the cascade.
-        milliseconds: median milliseconds per request by step, with requests processed in blocks.
+        milliseconds: median milliseconds per request, by step; requests are processed in blocks.
         components: result of :func:`taiji.cascade.component_findings.component_findings`.
         slices: rows of the metric by which components are compared, on each slice of the log. The reasons stated in
-            ``components`` are derived from them.
-        facts: facts of the log.
+            ``components`` are derived from these rows.
+        facts: fields of :class:`taiji.cascade.log_slices.LogFacts`, and ``limits``, the result of
+            :func:`taiji.cascade.component_findings.log_limits`.
         candidates: mean number of candidates after each step, by step.
-        shown: lists (B, K) by variant.
+        shown: final lists (B, K), by variant.
     """
 
     retrieval: list[dict[str, Any]]
@@ -81,14 +82,14 @@ def evaluate_recommender(
     """Evaluate a recommender and its variants on the same requests.
 
     Args:
-        settings: the composition.
+        settings: composition of the recommender, and settings of the evaluation.
         dataset: the log.
         retrievers, ranker: fitted components.
         requests, targets: requests and targets of the test period.
         before: start of the test period (microseconds). Popularity (in novelty, slices and facts), and whether an item
             is new, are determined from earlier interactions only.
         vectors: (N, d) item vectors, for re-rankers.
-        further: function from final lists (B, K) to additional metrics: values per request (B,), by name.
+        further: function from final lists (B, K) to additional metrics, which are values per request (B,) by name.
         fuser: the fitted fusion, if the settings name one.
         without_fields: rankers that were trained without a field, by the name of the field; each adds a variant to the
             comparison.
@@ -185,17 +186,17 @@ def variants(
     Variants use stored outputs of the components.
 
     Args:
-        settings, dataset, vectors: the composition.
-        slates: slates of each retriever.
-        remembered: predictions of the ranker.
+        settings, dataset, vectors: as for :func:`evaluate_recommender`.
+        slates: stored slates of each retriever.
+        remembered: stored predictions of the ranker.
         at: row indices of the current requests.
-        ranker: used instead of ``remembered`` in the full cascade, so that its time is measured.
+        ranker: ranker that replaces ``remembered`` in the full cascade, so that its time is measured.
         fuser: the fitted fusion, if the settings name one; one variant uses averaged ranks instead.
-        without_fields: predictions of the rankers that were trained without a field, by the name of the field.
+        without_fields: stored predictions of rankers that were trained without a field, by the name of the field.
     """
 
-    # No arm has a time limit. A limit is for one request, whereas a block of requests runs here; and arms with stored
-    # predictions take almost no time, so a limit would affect only the others.
+    # No variant has a time limit. A limit is for one request, but here a block of requests runs. Besides, variants
+    # with stored predictions take almost no time, so a limit would affect only the full cascade.
     unhurried = settings.budget.unhurried()
 
     def composed(

@@ -1,4 +1,4 @@
-"""Facts about requests and targets that limit retrieval, and slices for separate evaluation."""
+"""Properties of requests and targets that limit retrieval, and slices of requests for separate evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past interactions"), (5, 19, "
 
 @dataclass(frozen=True)
 class LogFacts:
-    """Shares and counts of a log that limit its models.
+    """Shares and counts of a log that limit the models trained on it.
 
     Attributes:
         interactions: number of interactions before the test period.
@@ -29,8 +29,8 @@ class LogFacts:
         no_history: share of requests whose user had no earlier interaction.
         unknown_targets: share of targets without an interaction before the test period.
         had_before: share of targets with which the user had interacted before the request.
-        head: smallest number of items that make up half of the interactions before the test period.
-        head_targets: share of targets that are among these items.
+        head: smallest number of items that make up at least half of the interactions before the test period.
+        head_targets: share of targets that are among these ``head`` items.
     """
 
     interactions: int
@@ -88,7 +88,10 @@ def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int
 def slices_of(
     dataset: Dataset, requests: Requests, targets: Targets, before: int
 ) -> Iterator[tuple[str, Array, Targets]]:
-    """Yield name, request indices and targets of each slice: by length of history, and by popularity of the targets."""
+    """Yield the name, request indices and targets of each slice.
+
+    There are slices by length of history, and slices by popularity of the targets.
+    """
     known = dataset.history.count_before(requests.user, requests.time)
     for fewest, most, name in HISTORIES:
         rows = np.flatnonzero((known >= fewest) & (known <= (np.inf if most is None else most)))

@@ -13,7 +13,7 @@ from taiji.models.retrieval.union import fill_quotas, fuse_ranks
 
 @dataclass(frozen=True)
 class FusedRanks:
-    """Reciprocal-rank fusion; the default weight is 1. ``source`` of the result indexes ``names``."""
+    """Merge by reciprocal-rank fusion; the default weight is 1. ``source`` of the result indexes ``names``."""
 
     names: tuple[str, ...]
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class FilledQuotas:
     quotas: Mapping[str, int]
 
     def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
-        """Return at most ``k`` items: from each retriever in turn, the first new items, at most its quota."""
+        """Return at most ``k`` items: from each retriever in turn, up to its quota, the first items not yet taken."""
         names = tuple(self.quotas)
         there = [name for name in names if name in slates]
         filled = fill_quotas([slates[name].items for name in there], [self.quotas[name] for name in there], k)

@@ -14,7 +14,7 @@ from taiji.core.progress import progress
 
 Array = NDArray[Any]
 BLOCK = 128
-"""Requests scored at a time."""
+"""Number of requests scored at a time."""
 
 
 @dataclass

@@ -26,7 +26,8 @@ def period_requests(
     horizon_days: float | None = None,
     new_only: bool = False,
 ) -> tuple[Requests, Targets]:
-    """Return one request per user of the period from ``start`` on, at the time of one of the user's events in it.
+    """Return one request per user of the period from ``start`` on, at the time of one of the user's events in this
+    period.
 
     Args:
         dataset: the log.
@@ -35,7 +36,7 @@ def period_requests(
         seed: seed of the sample and of the drawn events.
         at: choice of the event: a random one of the user's distinct times, or the first.
         horizon_days: days after the request within which an interaction is a target; None for all later interactions.
-        new_only: exclude items that the user had interacted with before the request.
+        new_only: True to exclude targets with which the user had interacted before the request.
 
     Returns:
         requests of users with at least one target, ascending by user, with the context of the drawn event; and their

@@ -18,9 +18,9 @@ class Retrieved:
     """Results of the retrievers.
 
     Attributes:
-        slates: retriever to its slate, in the order of the retrievers.
+        slates: slates by retriever, in the order of the retrievers.
         late: retrievers that did not respond in time or were still busy with an earlier call.
-        failed: retrievers that raised, with their messages.
+        failed: retrievers that raised an error, with the messages.
     """
 
     slates: dict[str, Slate]
@@ -35,8 +35,8 @@ class RetrieverPool:
     has finished, so calls cannot pile up.
 
     Args:
-        retrievers: name to retriever.
-        seconds: time limit; None calls all retrievers one after another in the calling thread.
+        retrievers: retrievers by name.
+        seconds: time limit; None calls all retrievers one after another in the calling thread, without a limit.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:
@@ -46,7 +46,7 @@ class RetrieverPool:
         self.counts = {name: {"asked": 0, "late": 0, "failed": 0} for name in self.retrievers}
 
     def ask(self, requests: Requests, k: int) -> Retrieved:
-        """Return ``k`` candidates per request from every retriever.
+        """Return at most ``k`` candidates per request from every retriever.
 
         Raises:
             ResourceError: no retriever responded.
@@ -86,7 +86,7 @@ class RetrieverPool:
                 found="; ".join(
                     [*(f"{name} timed out" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]
                 ),
-                fix="raise retrieval_seconds, or check the retrievers' messages",
+                fix="increase retrieval_seconds, or check the retrievers' messages",
             )
         return asked
 

@@ -18,7 +18,7 @@ EVALUATION_KEYS = (
     "traced",
     "closed_loop_users",
 )
-"""Keys of the section that do not affect the lists."""
+"""Keys of the section ``recommend`` that do not affect the lists."""
 
 
 class RecommendSettings(Settings):
@@ -32,12 +32,12 @@ class RecommendSettings(Settings):
         },
         min_length=1,
     )
-    """Retrievers by name: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight`
-    (for rank fusion) and `quota` (for quotas) determine its part in the merge, and the other keys are the model's
-    settings.
+    """Retrievers by name. `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`. `weight`
+    (for the merge `rank_fusion`) and `quota` (for the merge `quotas`) determine the retriever's part in the merge. All
+    other keys are settings of the model.
     """
     merge: Literal["rank_fusion", "quotas"] = "rank_fusion"
-    """Merge of the retrievers' slates: by reciprocal ranks, or by quotas in the given order."""
+    """Merge of the retrievers' slates: by reciprocal ranks, or by quotas in the order of the retrievers."""
     rank: bool = True
     """Rank the candidates with the model of the section `ranking`; otherwise keep the order of the merge."""
     fusion: str = "rank_average"
@@ -45,7 +45,7 @@ class RecommendSettings(Settings):
     `rank_average` (the weighted sum of their ranks), or a fitted fusion: `quantile_alignment`, `grouped_alignment`,
     `monotone_ensemble`, `cells`, or another entry point of the group `taiji.fusers` or `package.module:Class`."""
     fusion_settings: dict[str, Any] = Field(default={})
-    """Settings of the fusion other than the weights."""
+    """Settings of the fusion, without the weights."""
     fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
     """Weight of each prediction in the fusion; `merged` is the score of the retrievers' merge. A ranker trained on
     exposures knows little about the rest of the catalogue, so its predictions alone may be worse than the merge."""
@@ -57,7 +57,7 @@ class RecommendSettings(Settings):
     rerank_settings: dict[str, Any] = Field(default={})
     """Further settings of the re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)
-    """Weight of the scores against diversity: λ of `mmr` (at most 1), the exponent of `dpp`."""
+    """Weight of the scores against diversity: λ of `mmr` (at most 1) or the exponent of `dpp`."""
     features: str | None = None
     """Run directory of `taiji run` whose features the ranker reads as of each request's time; users and items are
     matched by their original ids. `null` ranks without features."""
@@ -79,7 +79,7 @@ class RecommendSettings(Settings):
     """Days after a request within which the user's interactions are targets; `null` for all until the end of the
     log."""
     new_items_only: bool | None = None
-    """Count only items new to the user; `null` does so if the retrievers drop seen items."""
+    """Count only items that are new to the user as targets; `null` does this if the retrievers drop seen items."""
     traced: int = Field(default=100, ge=0)
     """Number of requests whose candidates are all traced, for `taiji view`."""
     closed_loop_users: int = Field(default=500, ge=0)

@@ -31,11 +31,11 @@ class Trace:
         self._parts.append(pl.DataFrame({"request": row, "item": slate.items[row, place], **values}))
 
     def predictions(self, slate: Slate, predictions: Predictions, step: str) -> None:
-        """Record a ranker's predictions as ``step: task``."""
+        """Record a ranker's predictions under the names ``step: task``."""
         self.scores(slate, {f"{step}: {task}": values for task, values in predictions.items()})
 
     def left_out(self, before: Slate, after: Slate, reason: str) -> None:
-        """Record the items dropped by a step."""
+        """Record the items of ``before`` that are not in ``after``, with the reason why a step dropped them."""
         gone = (
             ~np.stack([np.isin(b, a) for b, a in zip(before.items, after.items)]) if len(before.items) else before.mask
         )

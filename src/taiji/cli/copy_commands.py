@@ -24,7 +24,7 @@ def copy(
         Path | None,
         typer.Option(
             "--results",
-            help="Results of sends (item_id, copy, category, stratum, sends, clicks, satisfied), on which the reward model that chooses among texts is trained.",
+            help="Table of results of sent texts: item_id, copy, category, stratum, sends, clicks, satisfied. The reward model that chooses among texts is trained on it.",
         ),
     ] = None,
     reward: Annotated[
@@ -48,8 +48,8 @@ def copy(
     """Write short marketing texts (copy) about items, check them against evidence, and choose the best with a reward
     model.
 
-    Written texts are kept: an interrupted call continues where it stopped, and changed checks or reward models do not
-    require new texts.
+    Written texts are kept. An interrupted call therefore continues where it stopped, and changed checks or reward
+    models do not require new texts.
     """
     from taiji.config import load_config
     from taiji.core import progress
@@ -63,7 +63,7 @@ def copy(
         raise ConfigError(
             "Two reward models are given.",
             where="--reward and --results or --reviewed",
-            expected="either --reward, or --results and --reviewed",
+            expected="either --reward, or one or both of --results and --reviewed",
             found="both",
         )
     if (target / "config.json").is_file():

@@ -36,7 +36,7 @@ PURPOSE = {
     "serve": "near-online service",
     "otel": "tracing of the service's requests",
     "scale": "partitions on a Ray cluster",
-    "gpu": "vLLM",
+    "gpu": "generation with vLLM on GPUs",
     "excel": "logs in spreadsheets",
     "onnx": "rankers in ONNX files",
     "device": "re-ranker on the user's device (LightGBM, ONNX)",

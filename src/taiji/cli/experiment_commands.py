@@ -66,7 +66,7 @@ def review(
     only: Annotated[
         Verdict | None,
         typer.Option(
-            "--only", help="Only rationales with this verdict; by default all, starting with the verdict `review`."
+            "--only", help="Only rationales with this verdict; by default all, first those with the verdict `review`."
         ),
     ] = None,
     count: Annotated[
@@ -87,7 +87,9 @@ def review(
     ] = False,
     copies: Annotated[
         bool,
-        typer.Option("--copies", help="Compare the texts of `taiji copy` instead, two about an item side by side."),
+        typer.Option(
+            "--copies", help="Compare the texts of `taiji copy` instead: two for the same item, side by side."
+        ),
     ] = False,
     overrides: Overrides = None,
     json_path: JsonPath = None,

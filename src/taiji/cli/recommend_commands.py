@@ -117,15 +117,14 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
-    """Print off-policy estimates of the value of the lists, and their value in the simulated world from which the log
-    came, if any."""
+    """Print off-policy estimates of the lists' value and, if the log is from a simulated world, their value in it."""
     if off := found.get("off_policy"):
         out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
         out.print(f"  the log itself {_value(off['logged'])}", highlight=False)
         for arm in off["arms"]:
             out.print(f"  {arm['arm']} {_value(arm['snips'])}", highlight=False)
     if loop:
-        out.print(f"\nReward per user over {loop['days']} days in the world, {loop['users']:,} users:")
+        out.print(f"\nReward per user over {loop['days']} days in the simulated world, {loop['users']:,} users:")
         for row in (row for row in loop["metrics"] if row["metric"] == "reward"):
             gap = f", {_value(row['difference'], signed=True)} paired" if row.get("difference") else ""
             out.print(f"  {row['policy']} {_value(row)}{gap}", highlight=False)

@@ -138,7 +138,7 @@ def plan(
         typer.Option(
             "--measured",
             metavar="RUN",
-            help="Finished run whose measured speed is used; may be repeated: two runs of different size are better.",
+            help="Finished run whose measured speed is used. May be repeated; two runs of different sizes are better.",
         ),
     ] = None,
     cluster: Annotated[
@@ -163,7 +163,7 @@ def plan(
             "Measured rates are missing.",
             where="taiji plan",
             expected="--measured RUN with a finished run",
-            fix="taiji run --preset demo, then --measured runs/demo",
+            fix="finish a run with taiji run --preset demo, then add --measured runs/demo",
         )
     found = calculate(
         settings, users, [read(folder) for folder in measured], load_cluster(cluster), read(measured[-1], settings).log

@@ -27,7 +27,7 @@ def roll_out(
     run: RunFolder,
     beside: Annotated[Path | None, typer.Option(help="Run with which the service was started.")] = None,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Load and write everything, but keep serving the old release.")
+        bool, typer.Option("--prepare", help="Load models and write features, but keep serving the old release.")
     ] = False,
     overrides: Overrides = None,
 ) -> None:

@@ -35,7 +35,7 @@ The configuration is one YAML file with one section per package. Missing keys co
 otherwise from the defaults below. `taiji config --preset demo` prints the whole configuration for editing; `--set section.key=value` overrides
 one key on the command line. This page is the output of `taiji config --describe`.
 
-The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. A preset is made for one log, named by its `data.source`. If you choose another log, its `data` and `ladder.logs` do not apply.
+The column *presets* names the presets whose value differs from the default, each with this value; all other presets keep the default. A preset is made for one log, named by its `data.source`. If you choose another log, the preset's `data` and `ladder.logs` do not apply.
 """
 
 

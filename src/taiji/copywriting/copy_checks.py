@@ -1,4 +1,4 @@
-"""Checks of a copy against its evidence: it may not name, count or claim anything that the evidence does not contain.
+"""Checks of a copy against its evidence: it must not name, count or claim what the evidence does not contain.
 
 There is no list of all names, so every word that is not a lower-case everyday word is treated as a name. The words of a
 name must occur next to each other in one fact of the evidence. A number must occur in the catalogue. Comments support a
@@ -22,9 +22,9 @@ from taiji.core.errors import ConfigError
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is rejected."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words, without names and numbers: words that occur in lower case in at least ten reviews of
-womens-clothing-reviews and are a single token of WordLlama, and some that were added by hand because announcements use
-them ("new", "today")."""
+"""Everyday words, without names and numbers. They occur in lower case in at least ten reviews of
+womens-clothing-reviews and are a single token of WordLlama. Some words that announcements use ("new", "today") were
+added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Function words, which say nothing about the topic of a text."""
 COUNTING = ENGLISH.with_name("english_numbers.txt")

@@ -221,15 +221,15 @@ def read_judgements(file: Path) -> list[Judgement]:
 
 
 def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
-    """Return a pair for the reward model for each comparison in which one copy got more votes, over all reviewers of a
-    folder.
+    """Count the votes of all reviewers in a folder, and return a pair for each comparison in which one copy got more
+    votes.
 
     A judgement ``even`` is a vote for neither copy. ``sends`` is the total number of votes for the two copies, and
     ``z`` the statistic of the sign test on these votes.
 
     Args:
         folder: folder with one file per reviewer.
-        least_z: see :class:`taiji.copywriting.settings.PairSettings`.
+        least_z: smallest ``z`` of a pair.
 
     Returns:
         columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in order of first occurrence. The files are read in the
@@ -257,7 +257,7 @@ def agreement(folder: str | Path) -> tuple[int, int]:
     """Count the comparisons that several reviewers judged.
 
     Returns:
-        number of these comparisons in which all judgements agree, and number of all these comparisons.
+        the number of such comparisons in which all judgements agree, and the number of all such comparisons.
     """
     chosen: dict[str, list[str]] = {}
     for one in _all_judgements(folder):
@@ -267,6 +267,6 @@ def agreement(folder: str | Path) -> tuple[int, int]:
 
 
 def _all_judgements(folder: str | Path) -> Iterator[Judgement]:
-    """Yield the judgements of all reviewers, in the order of their names."""
+    """Yield the judgements of all reviewers, in the order of the reviewers' names."""
     for file in sorted(Path(folder).glob("*.jsonl")):
         yield from read_judgements(file)

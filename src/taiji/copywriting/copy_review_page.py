@@ -1,4 +1,4 @@
-"""Page on which a reviewer compares texts: two about an item side by side, with the evidence below."""
+"""Page on which a reviewer compares two texts about an item, shown side by side, with the evidence below."""
 
 from __future__ import annotations
 

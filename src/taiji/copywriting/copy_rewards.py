@@ -19,8 +19,8 @@ from taiji.nn.bradley_terry import preferred
 
 
 def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limits: CopyLimits) -> Reward:
-    """Return the reward of a copy: the probability that it is preferred to an average copy of the same category and
-    length, in (0, 1); 0 if a check fails.
+    """Return the reward of a copy: the probability, in (0, 1), that it is preferred to an average copy of the same
+    category and length. The reward is 0 if a check fails.
 
     Only the quality part of the score is used, because the prompt determines the category, and length should not be
     rewarded.

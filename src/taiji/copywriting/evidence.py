@@ -96,7 +96,7 @@ def gather_evidence(
         levels: category columns.
         as_of: microseconds since the epoch.
         listed: time at which the catalogue listed each item, in microseconds; its fields are known from then on.
-        comments: see :data:`COMMENT_COLUMNS`.
+        comments: table with the columns :data:`COMMENT_COLUMNS`, or None.
 
     Raises:
         InputError: ``item_id`` is missing, or the comments lack columns.
@@ -117,7 +117,7 @@ def gather_evidence(
 
 
 def _written(value: object) -> str:
-    """Return a value other than a text as a fact: a number with at most six significant digits, and no exponent."""
+    """Return a value that is not a text as text. A float has no exponent and, below a million, at most six digits."""
     if isinstance(value, float):
         return f"{value:.6g}" if 1e-4 <= abs(value) < 1e6 or not value else f"{value:.0f}"
     return str(value)
@@ -142,8 +142,8 @@ def _catalogue(row: dict[str, object], levels: Sequence[str], fields: Sequence[s
 
 
 def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
-    """Return the comments on each item that were made before a time, newest first. A comment that repeats the text of
-    another is dropped."""
+    """Return the comments on each item that were made before a time, newest first. A comment that repeats the text of a
+    newer comment on the same item is dropped."""
     if table is None:
         return {}
     missing = [name for name in COMMENT_COLUMNS if name not in table.columns]

@@ -39,7 +39,7 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A missing file (ENOENT) is an internal error. The exception: in folders such as /proc, it means that the
+        # A missing file (ENOENT) is an internal error, except in folders such as /proc, where it means that the
         # temporary file could not be created.
         not_creatable = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
         if error.errno not in _REFUSALS and not not_creatable:
@@ -104,7 +104,7 @@ def _existing(path: Path) -> Path:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents unless they exist, and return its path. The errors are those of :func:`writing`.
+    """Create a folder and its parents unless they exist, and return its path.
 
     Raises:
         ResourceError: the folder cannot be created; the message gives the reason.

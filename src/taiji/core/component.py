@@ -77,8 +77,8 @@ class Slate:
     """Candidates of each request, best first, or the lists to show.
 
     Attributes:
-        items: dense item ids, (B, M) int64, padded with :data:`NO_ITEM` after the last one.
-        scores: scores of the component that made the slate, (B, M) float64; 0 without scores.
+        items: dense item ids, (B, M) int64. Each row is padded at its end with :data:`NO_ITEM`.
+        scores: scores given by the component that made the slate, (B, M) float64; zeros if it gives none.
         source: index of the retriever that found each item, (B, M) int64; 0 with a single retriever.
         columns: further arrays by name, (B, M, …) each, which are kept aligned with the items.
     """
@@ -135,7 +135,7 @@ class Slate:
         )
 
     def take(self, places: Array) -> Slate:
-        """Return the slate with the positions ``places (B, K)`` of each request, in all columns."""
+        """Return the slate (B, K) of the items at the positions ``places (B, K)`` of each request, with all columns."""
         rows = np.arange(len(self.items))[:, None]
         assert self.scores is not None and self.source is not None
         columns = {name: values[rows, places] for name, values in self.columns.items()}
@@ -153,7 +153,7 @@ Predictions = Mapping[str, Array]
 
 
 class State(Protocol):
-    """Request side of a scorer, computed once for all candidates."""
+    """What a scorer computes from the requests alone, once for all candidates."""
 
     def __len__(self) -> int:
         """Return the number of requests."""
@@ -190,10 +190,10 @@ class Retriever(Protocol):
 
 
 class Scorer(Protocol[S]):
-    """Component that predicts tasks for candidates.
+    """Component that predicts every task, such as click or purchase, for every candidate.
 
-    Permuting candidates permutes the predictions, and scoring in parts equals scoring at once. The request side is
-    computed only in :meth:`encode`.
+    Permuting the candidates permutes the predictions in the same way. Scoring the candidates in several calls gives the
+    same predictions as in one call. What depends only on the requests is computed only in :meth:`encode`.
     """
 
     def encode(self, requests: Requests) -> S:
@@ -210,10 +210,10 @@ class ItemCoder(Protocol):
         """Return the codes (N, L) of items (N,)."""
 
     def decode(self, codes: Array) -> list[Array]:
-        """Return the items with each code in (N, L): none, one, or several in case of a collision."""
+        """Return, for each of the codes (N, L), the items with this code: none, one, or several after a collision."""
 
     def quality(self) -> Mapping[str, float]:
-        """Return metrics of the quality of the codes, such as collisions (counted by item) and code usage."""
+        """Return metrics of the quality of the codes, such as the share of colliding items and the code usage."""
 
 
 class Debiaser(Protocol):
@@ -238,7 +238,7 @@ class DatasetFuser(Fuser, Protocol):
     """Fuser that looks up columns of users or items in a dataset."""
 
     def bound_to(self, dataset: Any) -> Fuser:
-        """Return a copy that looks them up in another dataset, such as a service's dataset of live users."""
+        """Return a copy that looks up the columns in another dataset, such as a service's dataset of live users."""
 
 
 class ListGenerator(Protocol):
@@ -340,8 +340,8 @@ def foreign_code(values: Any) -> dict[str, str]:
 
     Args:
         values: settings as JSON. A text in them is a reference if it is ``package.module:Name`` of an existing module,
-            or the name of an entry point in one of :data:`GROUPS`. The module itself is not imported, only its parent
-            packages.
+            or the name of an entry point in one of :data:`GROUPS` (a colon and more text may follow). The module itself
+            is not imported, only its parent packages.
     """
     texts = set(_texts(values))
     modules = {text: text.partition(":")[0] for text in texts if REFERENCE.fullmatch(text)}

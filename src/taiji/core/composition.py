@@ -15,7 +15,7 @@ from taiji.core.settings import Chosen, Settings
 
 S = TypeVar("S", bound=Settings)
 MODEL = "model"
-"""Key of a section that names its component."""
+"""Key with which a section names its component."""
 
 
 def section_of(field: FieldInfo) -> type[Settings] | None:
@@ -37,7 +37,7 @@ def chosen_sections(model: type[Settings], prefix: str = "") -> Iterator[tuple[s
 
 
 def fitted(model: type[S], values: Mapping[str, Any], prefix: str = "") -> type[S]:
-    """Return the settings class for given values.
+    """Return the settings class that fits the given values.
 
     Each section that names a component gets the settings class of this component.
 

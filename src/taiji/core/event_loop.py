@@ -14,7 +14,7 @@ T = TypeVar("T")
 def run_coroutine(work: Coroutine[Any, Any, T], run: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run) -> T:
     """Return the result of ``work``, which runs in an event loop of its own.
 
-    If this thread already runs an event loop, the new one runs in another thread while this one waits.
+    If this thread already runs an event loop, the new loop runs in another thread while this thread waits.
 
     Args:
         work: the coroutine.

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 State = list[tuple[str, int, int]]
-"""Name, size and modification time of each file."""
+"""Name, size in bytes and modification time in nanoseconds of each file."""
 
 
 def file_state(files: Iterable[Path]) -> State:
-    """Return the state of the existing files. A folder is replaced by the files in it."""
+    """Return the state of the files that exist. A folder stands for all files in it."""
     every: list[Path] = []
     for file in files:
         if file.is_dir():

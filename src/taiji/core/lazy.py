@@ -28,7 +28,7 @@ def lazy_names(
     def find(name: str) -> object:
         if new := (renamed or {}).get(name):
             warnings.warn(
-                f"{package}.{name} is now {package}.{new}; the old name is removed in taiji {REMOVED_IN}",
+                f"{package}.{name} is now {package}.{new}; the old name will be removed in taiji {REMOVED_IN}",
                 DeprecationWarning,
                 stacklevel=2,
             )

@@ -21,7 +21,7 @@ def exclusive(path: Path, message: str, *, where: str | Path, fix: str, wait: bo
         wait: True to wait for the other process instead.
 
     Raises:
-        ResourceError: another process holds the lock, or the file cannot be made.
+        ResourceError: another process holds the lock, or the file cannot be created.
     """
     make_folder(path.parent)
     with writing(path):

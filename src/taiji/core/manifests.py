@@ -1,7 +1,6 @@
 """Write the manifest of a finished stage, which lists the files of the stage, and check that these files are unchanged.
 
-Every reader of the artefacts of a stage uses this check, so that damage is found in one place and reported with one
-message.
+All code that reads the artefacts of a stage uses this check, so damage is always reported with the same message.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from taiji.core.errors import ArtifactError, ResourceError
 
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"
-"""Key of a manifest with the hash of its other values."""
+"""Key under which a manifest stores the hash of its other values."""
 HASHED_UP_TO = 64 * 2**20
 """Size in bytes up to which a file is always hashed, which takes a twentieth of a second at 1.4 GiB/s. A larger file is
 hashed only in a thorough check or if its modification time differs from the recorded one; otherwise only its size is
@@ -25,8 +24,10 @@ compared."""
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest of a stage: the values, the size, modification time and hash of every file in the folder, and
-    a checksum of the manifest.
+    """Write the manifest of a stage.
+
+    It contains the given values, a record (size, modification time and hash) of every file in the folder, and a
+    checksum of the manifest itself.
 
     Returns:
         the manifest; ``output`` is the content hash of the folder.
@@ -65,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the manifest is missing, cannot be read, or has been changed.
     """
-    path, found = folder / MANIFEST, "other values"
+    path, found = folder / MANIFEST, "a checksum that does not match"
     try:
         manifest = read_json(path)
         # Manifests of earlier versions have neither of these two keys. A single changed byte cannot remove both.
@@ -106,7 +107,7 @@ class Verifier:
         self._verified: set[tuple[str, int, int, int]] = set()
 
     def damage(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
-        """Return a description of the first file that differs from the manifest, or None.
+        """Return a description of the first file that differs from the manifest, or None if no file differs.
 
         A manifest of an earlier version does not list files. In this case, the hash of the whole folder is compared.
         """
@@ -138,8 +139,8 @@ class Verifier:
         """Raise an error if one of the stages of a run is unfinished or damaged.
 
         Raises:
-            ArtifactError: a stage is unfinished or damaged. The message names the stage, the file, and the command that
-                recomputes it.
+            ArtifactError: a stage is unfinished or damaged. The message names the stage, the damaged file if there is
+                one, and the command that recomputes the stage.
         """
         for stage in stages:
             folder = run / stage
@@ -154,7 +155,7 @@ class Verifier:
                 )
 
     def demand_whole(self, run: Path, stages: Iterable[str]) -> None:
-        """Raise an error if one of the stages of a run is finished but damaged; see :meth:`demand`."""
+        """Raise the error of :meth:`demand` if a finished stage is damaged. Unfinished stages are ignored."""
         self.demand(run, [stage for stage in stages if (run / stage / MANIFEST).is_file()])
 
     def published(self, run: Path, stage: str, name: str) -> Path:

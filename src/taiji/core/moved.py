@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
-else:  # importlib.abc takes longer to import than the rest of taiji's start, and adds no behaviour
+else:  # importlib.abc takes longer to import than all else that ``import taiji`` loads, and adds no behaviour
     Loader = MetaPathFinder = object
 
 REMOVED_IN = "0.3"
@@ -118,7 +118,7 @@ class _ForwardingLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Forward every attribute to the module at the new path."""
-        module.__path__ = []  # the finder also handles modules in an old package
+        module.__path__ = []  # marks a package, so that the finder is also asked for the modules in it
         if self.target:
             target = importlib.import_module(self.target)
             module.__dict__["__getattr__"] = lambda name: getattr(target, name)
@@ -138,7 +138,7 @@ class MovedFinder(MetaPathFinder):
         new = f"taiji.{MOVED[old]}" if old in MOVED else None
         if new:
             warnings.warn(
-                f"{fullname} is now {new}; the old path is removed in taiji {REMOVED_IN}",
+                f"{fullname} is now {new}; the old path will be removed in taiji {REMOVED_IN}",
                 DeprecationWarning,
                 stacklevel=2,
             )

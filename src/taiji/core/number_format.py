@@ -32,7 +32,7 @@ def thousands(number: int) -> str:
 
 
 def real_minus(text: str) -> str:
-    """Replace hyphens in a formatted number, also in its exponent, by the minus sign."""
+    """Replace the hyphens in a formatted number, including one in its exponent, with the minus sign."""
     return text.replace("-", MINUS)
 
 

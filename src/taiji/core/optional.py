@@ -1,4 +1,4 @@
-"""Packages of the extras, and the error that names the extra of a missing package."""
+"""Packages of each extra (optional dependencies), and the error that names the extra of a missing package."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def needs(extra: str, *, where: str | None = None) -> Iterator[None]:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Check that modules are installed without importing them, for work that another process does.
+    """Check, without an import, that modules are installed; for work that another process does.
 
     Raises:
         ResourceError: a module is missing.

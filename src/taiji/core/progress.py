@@ -1,7 +1,8 @@
 """Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on
 standard error.
 
-A nested job shows nothing on a terminal. Elsewhere it prints progress lines, but no final line.
+A job inside another job shows nothing on a terminal. In a log or a redirected standard error, it writes progress lines
+but no final line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SHOW_AFTER = 2.0
-"""Seconds before the first plain line; shorter jobs get no final line."""
+"""Seconds before the first plain line. Jobs that take less time get no final line."""
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 

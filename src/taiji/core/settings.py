@@ -34,7 +34,7 @@ class Chosen:
 
 
 def problem_text(problem: Any) -> str:
-    """Describe a validation error of a value in the style of the other messages."""
+    """Describe one of pydantic's validation errors in the style of this package's messages."""
     if problem["type"] == "missing":
         return "is missing"
     if problem["type"] == "extra_forbidden":
@@ -64,4 +64,4 @@ KINDS = {
     "none_required": "null",
     "finite_number": "a finite number",
 }
-"""Description of the expected value, by the type of the validation error without its suffix."""
+"""Description of the expected value, by the type of the validation error without ``_type`` or ``_parsing``."""

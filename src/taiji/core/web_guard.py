@@ -133,7 +133,7 @@ class LocalServer(ThreadingHTTPServer):
             ) from error
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log errors of a connection, except a browser's disconnection."""
+        """Log the error of a connection, unless it timed out or the browser closed it."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             logger.exception("a connection failed")
 

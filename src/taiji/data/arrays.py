@@ -1,8 +1,8 @@
 """Store histories and prices as plain arrays next to the tables of a dataset.
 
-The arrays are written in bounded memory by a counting sort on disk: a first pass over the events counts the rows of
-each user or item, and a second pass writes every row to its position. They are read through memory maps, and the
-operating system decides which pages of these stay in memory.
+The arrays are written in bounded memory by a counting sort on disk: a first pass over the events counts the events of
+each user or item, and a second pass writes every event to its position. The arrays are read through memory maps, so
+that the operating system decides which of their pages stay in memory.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from taiji.data.dataset import Dataset
 
 Ints = NDArray[np.int64]
 FROM, UNTIL = "available_from", "available_until"
-"""Optional columns of the table of items: times, null where there is no bound."""
+"""Optional columns of the table of items: the times from which, and until which, an item may be shown; null where there
+is no bound."""
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 MICROSECONDS = re.compile(r"\d{15,17}")
 """Pattern of microseconds since the epoch, as text, from 1973 to 5138.
 
-A shorter number is either a day in ISO 8601 (20260131), or seconds or milliseconds, which are rejected.
+A shorter number is read as ISO 8601 (20260131). Almost all times in seconds or milliseconds are rejected in this way.
 """
 EVER = np.iinfo(np.int64)
 
@@ -31,7 +32,7 @@ class Availability:
     """Period in which each item is available: from ``first`` (inclusive) to ``end`` (exclusive).
 
     Attributes:
-        first: first time of each item, (n_items,), in microseconds since the epoch.
+        first: start of each item's availability, (n_items,), in microseconds since the epoch.
         end: end of each item's availability, (n_items,), in microseconds since the epoch.
     """
 
@@ -80,8 +81,8 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
         table: name of the table in error messages.
 
     Raises:
-        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds), as numbers or
-            texts.
+        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds, as numbers or as
+            text).
     """
     if column not in items.columns:
         return np.full(len(items), missing, dtype=np.int64)

@@ -20,7 +20,7 @@ from taiji.data.tasks import Task
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Formats that can be read. Format 1 lacks further event columns and category levels, and is otherwise the same."""
+"""Formats that can be read. Format 1 is format 2 without further event columns and category levels."""
 FRAMES = ("items", "users", "events")
 READING = "reading.json"
 """File name of the reading report, if the dataset has one."""
@@ -39,7 +39,7 @@ class Dataset:
             and the further columns in the order of ``event_columns``.
         name: name of the dataset.
         domain: domain of the items, which determines the wording of prompts.
-        notes: notes on how the tables were made, for readers of the report.
+        notes: notes on how the tables were made, which the report shows.
         event_columns: roles of the further columns of events.
         given_levels: category columns that the source provides; None means all category columns of ``items``. Read them
             through :attr:`levels`.
@@ -62,7 +62,7 @@ class Dataset:
         """Validate tables, and number their users and items by row.
 
         Raises:
-            InputError: see :func:`taiji.data.schema.validate`.
+            InputError: the tables are invalid; see :func:`taiji.data.schema.validate`.
         """
         tables = validate(tables)
         items = tables.items.with_row_index("item").with_columns(pl.col("item").cast(pl.UInt32))
@@ -108,7 +108,7 @@ class Dataset:
     def tasks(self) -> tuple[Task, ...]:
         """Labels of the log: click, conversion if the log has it, and the declared labels.
 
-        If a label is conditional on another one (``Task.given``), the other one comes first.
+        A label that is conditional on another label (``Task.given``) comes after that label.
         """
         return self.event_columns.tasks
 
@@ -140,7 +140,7 @@ class Dataset:
 
     @cached_property
     def last_time(self) -> int:
-        """Time of the last event, 0 without events."""
+        """Time of the last event in microseconds; 0 if there are no events."""
         return int(self.events["time"].max() or 0)  # type: ignore[arg-type]
 
     @cached_property
@@ -175,7 +175,7 @@ class Dataset:
         """Write the dataset to a folder: three Parquet files, ``dataset.json``, the reading report and the arrays of
         :mod:`taiji.data.arrays`.
 
-        The same dataset gives the same bytes.
+        Equal datasets are written as equal bytes.
         """
         with atomic_folder(folder) as temporary:
             for name in FRAMES:

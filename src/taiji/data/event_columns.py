@@ -35,7 +35,7 @@ class EventColumns(Settings):
     bias: tuple[str, ...] = ()
     """Columns that describe the display besides the position (size, colour, neighbours, …)."""
     list_id: str | None = None
-    """Column of the list in which the item was shown: rows with the same value were shown together."""
+    """Column with the id of the list in which the item was shown; rows with the same value were shown together."""
     position: str | None = None
     """Column of the position in the list, an integer of at least 0."""
     propensity: str | None = None
@@ -60,7 +60,7 @@ class EventColumns(Settings):
     def tasks(self) -> tuple[Task, ...]:
         """Click, conversion if the log has it, and the declared labels.
 
-        A label that depends on another one (``given``) comes after it.
+        A label that is conditional on another label (``given``) comes after that label.
         """
         return self.check("labels")
 

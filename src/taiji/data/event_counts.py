@@ -1,4 +1,4 @@
-"""Counters of the events of a log: the events that each one counts, the key by which it counts, and its computation."""
+"""Counters of the events of a log. Each counts events of one kind, such as clicks, by one key, such as the item."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[Any]
 Key = Literal[
     "user", "item", "pair", "everything", "user_level_1", "user_level_2", "user_level_3", "level_3",
 ]  # fmt: skip
-"""Keys by which events are counted. Levels 1 to 3 are the first, the second and the finest category level; see
-:class:`CountKeys`."""
+"""Keys by which events are counted. ``pair`` is a user and an item. Levels 1 to 3 are the first, the second and the
+finest category level; see :class:`CountKeys`."""
 Events = Literal["clicked", "shown", "shown_clicked", "known", "bought"]
 CLICKED = pl.col("click") == 1
 KNOWN = CLICKED & (pl.col("conversion") >= 0)

@@ -53,7 +53,7 @@ def example_candidates(
     dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
 ) -> pl.DataFrame:
     """Return the candidates of the users ``[first, last)`` for :func:`make_examples`: ``user, as_of, target, key``.
-    Other users are not read."""
+    The histories of other users are not read."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
@@ -101,9 +101,8 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
 
 
 def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], count: int) -> pl.Series:
-    """Return the next items of each example's user: the target, then items that are new to the user, then known items.
-
-    Both groups are in chronological order.
+    """Return the next items of each example's user: the target, then items that are new to the user, then items with
+    which the user had interacted before. Both groups of items are in chronological order.
 
     Args:
         dataset: the log.

@@ -101,11 +101,11 @@ class RowArrays(Rows):
     as much as scoring the request.
 
     Args:
-        dataset, past, known: see :class:`Rows`.
-        user, item, time: (N,) int64 each.
-        further: functions that make further columns, by name of the column.
-        given: further columns that already exist as arrays, (N,) each. :meth:`lists` returns a column whose elements
-            are Python lists.
+        dataset, past, known: as in :class:`Rows`.
+        user, item, time: dense ids, and times in microseconds since the epoch, (N,) int64 each.
+        further: functions that make the further columns, by name of the column.
+        given: those further columns that already exist as arrays, (N,) each, by name. :meth:`lists` returns such a
+            column if its elements are Python lists.
     """
 
     def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:
@@ -141,7 +141,7 @@ class RowArrays(Rows):
         return [*NEEDED, *self.__dict__["_further"]]
 
     def lists(self, name: str) -> Sequence[Sequence[float] | None] | None:
-        """Return a column of Python lists; None for any other column."""
+        """Return a given column if its elements are Python lists; None for any other column."""
         values = self.__dict__["_given"].get(name)
         if values is None or values.dtype != object:
             return None

@@ -74,8 +74,8 @@ class Arrays:
     """Rows converted to arrays. Sequences and codes are padded with -1.
 
     Attributes:
-        user, item: dense ids, (N,) int32.
-        numbers: numbers, (N, F) float32.
+        user, item: dense ids, (N,) int32 each.
+        numbers: numeric inputs, (N, F) float32.
         categories: codes of the categories of context and pair, (N, C) int32.
         sequences: items by field name, (N, L) int32 each.
         ages: ages of these items as log1p of hours, by field name, (N, L) float16 each.
@@ -177,7 +177,7 @@ class FieldSet:
         """Fit every field on data known before ``until``, and return the set without the fields that have no values.
 
         Args:
-            dataset, rows, until: see :meth:`taiji.data.fields.Field.fit`.
+            dataset, rows, until: arguments of :meth:`taiji.data.fields.Field.fit`.
             total: number of training rows, if ``rows`` are only the first of them.
         """
         for field in self.fields:
@@ -210,7 +210,7 @@ class FieldSet:
         )
 
     def user_codes(self, dataset: Dataset) -> Array:
-        """Return the vocabulary rows of each user's id and categories, (n_users, 1 + C) int64."""
+        """Return the vocabulary rows of each user's id and C categories, (n_users, 1 + C) int64."""
         return _side_by_side(dataset, dataset.users, (self.user_id, *self.categories("user")))
 
     def subset_codes(self, users: UserSubset, codes: Array) -> Array:
@@ -225,7 +225,7 @@ class FieldSet:
         return self.user_codes(users)
 
     def item_codes(self, dataset: Dataset) -> Array:
-        """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is
+        """Return the vocabulary rows of each item's id and C categories, (n_items + 1, 1 + C) int64. The last row is
         padding (all 0)."""
         codes = _side_by_side(dataset, dataset.items, (self.item_id, *self.categories("item")))
         return np.concatenate([codes, np.zeros((1, codes.shape[1]), dtype=np.int64)])
@@ -272,8 +272,8 @@ class FieldSet:
         )
 
     def adopt(self, other: FieldSet, names: Collection[str]) -> None:
-        """Replace the fields with these names by the identical fields of another set. Their arrays are then held in
-        memory only once, and their results can be shared.
+        """Replace the fields with these names by the identical fields of another set. The arrays of these fields are
+        then held in memory only once, and rankers can share the results of the fields.
         """
         known = {field.name: field for field in other.fields if field.name in names}
         self.__dict__.update(vars(FieldSet([known.get(field.name, field) for field in self.fields])))
@@ -312,7 +312,7 @@ def _matrix(field: NumbersField, rows: Rows) -> Array:
 @cache
 def _is_shared(kind: type[NumbersField]) -> bool:
     """Return True if a class declares that its numbers can be shared. A subclass that overrides ``matrix`` must declare
-    it again."""
+    ``shared`` again."""
     for base in kind.__mro__:
         if "shared" in vars(base):
             return bool(vars(base)["shared"])

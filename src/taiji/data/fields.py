@@ -29,12 +29,12 @@ Array = NDArray[Any]
 BINS = 10
 """Number of quantile bins of a numeric column that is read as a category."""
 FEW = 64
-"""A column with at most this many values is hashed value by value, which is then faster than finding the distinct
-values first."""
+"""A column with at most this many values is hashed value by value, because finding the distinct values first would take
+longer."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
-"""Columns of events that must not be used to predict the same row."""
+"""Columns of events that a model must not use to predict the outcomes of the same row."""
 
 
 class Field:
@@ -87,7 +87,7 @@ class Field:
 
 
 class CodeField(Field, ABC):
-    """Field whose values are rows of a vocabulary, with which an embedding is looked up.
+    """Field whose values are row numbers of a vocabulary, by which a model looks up embeddings.
 
     Row 0 of the vocabulary stands for a missing value. It is followed by the hashed rows, and then by one row per known
     value.
@@ -99,8 +99,8 @@ class CodeField(Field, ABC):
 
     @abstractmethod
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
-        """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is :meth:`Rows.source` for the
-        side of the field."""
+        """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is the table that
+        :meth:`Rows.source` returns for the side of the field."""
 
     @property
     def reads_own_row(self) -> bool:
@@ -127,9 +127,10 @@ class IdField(CodeField):
 
     Args:
         side: ``user`` or ``item``.
-        min_count: number of occurrences in the log before the end of training from which an id gets its own row.
+        min_count: smallest number of occurrences for which an id gets its own row. Only the log before the end of
+            training is counted.
         max_rows: largest number of ids with their own row; the most frequent ids have precedence.
-        hashed: number of shared rows.
+        hashed: number of rows that all other ids share.
     """
 
     def __init__(self, side: Side, min_count: int = 2, max_rows: int = 1_000_000, hashed: int = 1024) -> None:
@@ -189,12 +190,12 @@ class CategoryField(CodeField):
     def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
         """Return the categories of a table, one column per code. Override this method to compute categories.
 
-        The values of a column that does not exist in the table are missing.
+        A column that the table does not have is left out, and counts as missing in every row.
         """
         return source.select(name for name in self.names if name in source.columns)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Fit the vocabulary on the whole table for users and items, and on the training rows otherwise."""
+        """Fit the vocabulary: on the whole table for a user or item field, on the training rows for other fields."""
         source = Rows(dataset, rows).source(self.side)
         if type(self).values is CategoryField.values:
             _check_columns(self, self.names, source)
@@ -243,7 +244,7 @@ class CategoryField(CodeField):
 
 
 class NumbersField(Field, ABC):
-    """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in
+    """Field of one or several numbers per row. A subclass names the numbers in :attr:`labels` and computes them in
     :meth:`matrix`."""
 
     shared: ClassVar[bool] = False
@@ -264,7 +265,7 @@ class NumberField(NumbersField):
     """Field of one number per row. A missing or non-finite number is replaced by the median of the training rows.
 
     Args:
-        column: column of the number in the table of the side.
+        column: name of the column, in the table that belongs to the side (the users, the items, or the rows).
         side: side that the number describes.
         name: name of the field; by default the name of the column.
     """
@@ -354,9 +355,9 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
 
     Args:
         given: ``package.module:Class``, an entry point of the group ``taiji.fields``, or a mapping with either of them
-            as ``field`` and the arguments of the class as further keys. ``category`` and ``number`` are the classes in
-            this module. With ``must_pay: true``, a ranker drops a field of numbers that does not improve the prediction
-            of later rows.
+            as ``field`` and the arguments of the class as further keys. ``category`` (the default of a mapping) and
+            ``number`` stand for :class:`CategoryField` and :class:`NumberField`. With ``must_pay: true``, a ranker
+            drops a field of numbers that does not improve the prediction of later rows.
         where: name of the setting, for messages.
 
     Raises:
@@ -407,13 +408,13 @@ class Saved:
         missing = [name for name in parameters if name not in made.options]
         if missing:
             raise ConfigError(
-                "A field does not keep an argument of its constructor in self.options, so it could not be restored.",
+                "A field does not store an argument of its constructor in self.options, so the field could not be restored.",
                 where=f"{kind.__module__}:{kind.__qualname__}",
                 expected=f"self.options with {', '.join(parameters)}",
                 found=f"self.options without {', '.join(missing)}",
                 fix="set self.options in __init__, after super().__init__",
             )
-        # A base class may have options of its own that the constructor of this class does not take.
+        # A base class may have options that are no arguments of the constructor of this class.
         options = {name: made.options[name] for name in parameters}
         return cls(f"{kind.__module__}:{kind.__qualname__}", options, made.config())
 
@@ -440,7 +441,7 @@ def _check_columns(field: Field, columns: Sequence[str], source: pl.DataFrame) -
 
 
 def check_not_an_outcome(field: Field, dataset: Dataset, where: str) -> None:
-    """Raise ConfigError if a field of the context or the pair reads a label or the behaviour of the user."""
+    """Raise ConfigError if a field of the context or the pair reads an outcome, such as a label."""
     further = dataset.event_columns
     outcomes = {*OUTCOMES, further.behaviour, *(task.name for task in further.labels)}
     read = (
@@ -461,7 +462,7 @@ def check_not_an_outcome(field: Field, dataset: Dataset, where: str) -> None:
 
 
 def _plain(value: float | None) -> float | int | None:
-    """Convert an integral float to an integer, so that its hash does not depend on the stored type, and NaN to None."""
+    """Convert NaN to None, and an integral float to an integer so that its hash does not depend on the stored type."""
     if value is None or np.isnan(value):
         return None
     return int(value) if np.isfinite(value) and value == int(value) else value

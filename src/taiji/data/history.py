@@ -21,7 +21,7 @@ class TimeIndex:
     """Index that finds, for many pairs of row and time at once, the entries of the row strictly before the time.
 
     Attributes:
-        offsets: offsets of the compressed rows, ``(rows + 1,)``.
+        offsets: offsets of the rows, ``(rows + 1,)``; row ``r`` has the entries ``offsets[r]:offsets[r + 1]``.
         times: times of the entries, ``(n,)``, ascending within a row.
         until: time after which there is no entry; None computes it by reading all times.
     """
@@ -36,8 +36,8 @@ class TimeIndex:
         return int(np.max(self.times, initial=np.iinfo(np.int64).min)) if self.until is None else self.until
 
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
-        """Return the first and the one-past-last position of each row's entries strictly before each time, ``(B,)``
-        each.
+        """For each pair of row and time, return the first and the one-past-last position of the row's entries strictly
+        before the time, ``(B,)`` each.
 
         All binary searches advance together, so each step is one gather regardless of the lengths of the rows. No index
         besides the times is needed, and the times may be on disk.
@@ -46,7 +46,7 @@ class TimeIndex:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
         starts, ends = (self.offsets[places].astype(np.int64, copy=False) for places in (rows, rows + 1))
-        if rows.size and as_ofs.min() > self.latest:  # a service queries the current time, after the end of the log
+        if rows.size and as_ofs.min() > self.latest:  # a service asks about the present, after the end of the log
             return starts, ends
         if rows.size and rows.min() == rows.max():
             start, end = int(starts.flat[0]), int(ends.flat[0])
@@ -104,10 +104,10 @@ class Prices:
     Attributes:
         offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in
             chronological order.
-        prices: prices of the events that have one, ``(n,)``.
+        prices: prices of the events that have a price, ``(n,)``.
         times: times of these events, ``(n,)``, in microseconds since the epoch.
         listed: prices in the table of items, ``(n_items,)``, NaN where missing.
-        until: as for :class:`TimeIndex`.
+        until: time after which there is no entry; None computes it by reading all times.
         final: last price of each item, ``(n_items,)``, if known; queries about times after the last event then do not
             read ``prices``.
     """
@@ -121,7 +121,7 @@ class Prices:
 
     @classmethod
     def from_frames(cls, events: pl.DataFrame, items: pl.DataFrame) -> Prices:
-        """Build from the items of a dataset and its events, which are sorted by time."""
+        """Build the prices from the items of a dataset and its events, which are sorted by time."""
         priced = events.filter(pl.col("price").is_not_null())
         order, offsets = compressed(priced["item"].to_numpy(), len(items))
         listed = items["price"].fill_null(float("nan")).to_numpy()
@@ -132,9 +132,9 @@ class Prices:
         return TimeIndex(self.offsets, self.times, self.until)
 
     def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
-        """Return the last price of each item strictly before each time, ``(B,)``.
+        """For each pair of item and time, return the last price of the item strictly before the time, ``(B,)``.
 
-        If there is none, return the listed price of the item, or NaN if that is missing too.
+        If there is no such price, return the listed price of the item, or NaN if the listed price is missing.
         """
         if self.final is not None and np.min(as_ofs, initial=np.iinfo(np.int64).max) > self._index.latest:
             return self.final[np.asarray(items, np.int64)]
@@ -153,7 +153,7 @@ class History:
         offsets: offsets of the users, ``(n_users + 1,)``; user ``u`` has the slice ``offsets[u]:offsets[u + 1]``.
         items: dense item ids, ``(n,)``, in chronological order within a user (ties in the order of the events).
         times: times of the interactions, ``(n,)``, in microseconds since the epoch.
-        until: as for :class:`TimeIndex`.
+        until: time after which there is no entry; None computes it by reading all times.
     """
 
     offsets: Ints
@@ -163,8 +163,8 @@ class History:
 
     @classmethod
     def from_events(cls, events: pl.DataFrame, n_users: int) -> History:
-        """Build from the events of a dataset, which are sorted by time: columns ``user``, ``item``, ``time``,
-        ``click``."""
+        """Build the history from the events of a dataset, which are sorted by time and have the columns ``user``,
+        ``item``, ``time`` and ``click``."""
         clicks = events.filter(pl.col("click") == 1)
         order, offsets = compressed(clicks["user"].to_numpy(), n_users)
         return cls(
@@ -183,7 +183,8 @@ class History:
         return TimeIndex(self.offsets, self.times, self.until)
 
     def count_before(self, users: ArrayLike, as_ofs: ArrayLike) -> Ints:
-        """Return the number of each user's interactions strictly before each time, ``(B,)``."""
+        """For each pair of user and time, return the number of the user's interactions strictly before the time,
+        ``(B,)``."""
         starts, ends = self._index.before(users, as_ofs)
         return ends - starts
 
@@ -197,7 +198,8 @@ class History:
         return self.items[start:end][::-1].astype(np.int64), self.times[start:end][::-1].astype(np.int64)
 
     def before_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
-        """Return the last ``limit`` interactions of each user strictly before each time, newest first.
+        """For each pair of user and time, return the user's last ``limit`` interactions strictly before the time,
+        newest first.
 
         Args:
             users: dense user ids, ``(B,)``.
@@ -211,10 +213,11 @@ class History:
         return self._around(ends[:, None], -np.arange(1, limit + 1), starts[:, None], ends[:, None])
 
     def after_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
-        """Return the first ``limit`` interactions of each user at or after each time, oldest first.
+        """For each pair of user and time, return the user's first ``limit`` interactions at or after the time, oldest
+        first.
 
-        The result has the same shapes and padding as :meth:`before_batch`. It lies in the future of each time, so use
-        it only for targets and oracles.
+        The result has the same shapes and padding as that of :meth:`before_batch`. It contains the future, so use it
+        only for targets and oracles.
         """
         _, starts = self._index.before(users, as_ofs)
         return self._around(
@@ -222,7 +225,7 @@ class History:
         )
 
     def _around(self, places: Ints, steps: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
-        """Return items and times at ``places (B, 1) + steps (L,)``, with -1 and 0 outside ``[starts, ends)``."""
+        """Return the items and times at ``places (B, 1) + steps (L,)``; outside ``[starts, ends)``, -1 and 0."""
         out = np.full((len(places), len(steps)), -1, np.int64), np.zeros((len(places), len(steps)), np.int64)
         if len(self.items):
             for begin in range(0, len(places), BLOCK):
@@ -247,7 +250,7 @@ class History:
         return even_ranges(self.offsets, interactions)
 
     def part(self, first: int, last: int) -> History:
-        """Return the history of the users ``[first, last)`` in memory, numbered from 0."""
+        """Return the history of the users ``[first, last)`` in memory, with these users numbered from 0."""
         start, end = int(self.offsets[first]), int(self.offsets[last])
         return History(
             self.offsets[first : last + 1] - start,

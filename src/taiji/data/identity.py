@@ -1,5 +1,5 @@
-"""Normalise ids so that they match across files. Discovery and loading use the same form, chosen by comparing all ids
-of both tables.
+"""Normalise ids so that they match across files. Discovery and loading use the same form of the ids, which is chosen by
+comparing all ids of both tables.
 
 An id is never changed if two different ids of a table would become equal (``007`` and ``7`` may both exist). Integers
 are never converted to floats.
@@ -19,12 +19,12 @@ EXACT = 2**53
 MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "None", "<NA>", "undefined")
 """Texts that programs write for a missing value. They are never ids."""
 SHOWN = 3
-"""Number of near matches in a message."""
+"""Largest number of examples in a message."""
 
 
 def plain(ids: pl.Series) -> pl.Series:
-    """Convert ids to integers, or to text without surrounding spaces, with null for :data:`MISSING`. Other types are
-    unchanged."""
+    """Convert ids to integers, or to text without surrounding spaces, with null for the texts in
+    :data:`MISSING`. Values of other types are unchanged."""
     kind = ids.dtype
     if kind == pl.Categorical or isinstance(kind, pl.Enum):
         ids = ids.cast(pl.String)
@@ -92,7 +92,7 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
     known, named = table.drop_nulls().unique(), events.drop_nulls()
     if known.dtype != named.dtype:  # integers of different widths
         known, named = (s.cast(pl.Int64) if s.dtype.is_integer() else s for s in (known, named))
-    if known.dtype != named.dtype:  # neither integers nor text: the schema reports it
+    if known.dtype != named.dtype:  # neither integers nor text, which validation reports
         known, named = known.cast(pl.String), named.cast(pl.String)
     distinct = named.unique()
     hits = distinct.is_in(known.implode())
@@ -119,7 +119,7 @@ def shortened(ids: pl.Series) -> str:
     if found.is_empty():
         return ""
     shown = ", ".join(map(repr, found.head(SHOWN).to_list()))
-    return f"{len(found):,} distinct ids of column {ids.name} are written like {shown}: a spreadsheet dropped their last digits, so that different ids have become equal."
+    return f"{len(found):,} distinct ids of column {ids.name} are written like {shown}: a spreadsheet dropped their last digits, so different ids may have become equal."
 
 
 def _text(ids: pl.Series) -> pl.Series:
@@ -143,11 +143,12 @@ def _folded(texts: pl.Series) -> pl.Series:
 
 
 def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.DataFrame, list[str]]:
-    """Find ids that are spelt differently in the events: return columns ``given`` and ``known``, and notes on them.
+    """Find ids that are spelt differently in the events. Return their spellings in the events (``given``) and in the
+    table (``known``), and notes on them.
 
-    A form is used only if different ids of the table remain different in it, and different ids of the events as well.
-    There is one exception: ``12.0`` and ``12`` in the events are the same id, because some programs write a column of
-    integers with missing values as floats.
+    A form, such as ids without padding, is used only if different ids of the table remain different in it, and so do
+    different ids of the events. There is one exception: ``12.0`` and ``12`` in the events are the same id, because some
+    programs write a column of integers with missing values as floats.
     """
     found, notes = pl.DataFrame(schema={"given": pl.String, "known": pl.String}), []
     for form, mixed in ((_whole, True), (_unpadded, False)):

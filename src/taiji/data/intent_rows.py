@@ -1,7 +1,7 @@
 """Columns of intents in a feature table.
 
 Intents are predictions of a model for a user: a few vectors with weights and predicted categories. A row has up to m
-intents in descending order of weight. The weights of a row sum to 1. Each vector is scaled by itself and stored as
+intents in descending order of weight. The weights of a row sum to 1. Each vector has its own scale and is stored as
 int8; the scale is not stored, because only the direction is used.
 """
 
@@ -36,7 +36,7 @@ class IntentRows:
     Attributes:
         vectors: unit vectors, (N, m, d) float32, zero after the last intent of a row.
         weights: weights, (N, m) float32, which sum to 1 in each row, or to 0 in a row without intents.
-        levels: category levels, (N, m, depth), None where missing.
+        levels: names of the categories at each level, (N, m, depth), None where missing.
     """
 
     vectors: Array

@@ -9,7 +9,7 @@ import polars as pl
 from taiji.data.dataset import Dataset
 
 DESCRIPTION = "description"
-"""Column of the items with longer texts."""
+"""Column of the table of items with a longer text for each item."""
 CHARACTERS = 200
 """Largest number of characters of a text, not counting the description."""
 
@@ -17,7 +17,7 @@ CHARACTERS = 200
 def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
     """Return the text of each item: title and categories from coarse to fine.
 
-    A part that occurs in an earlier part is left out. The text of an item without any part is "".
+    A part that occurs in an earlier part is left out. The text of an item without a title and categories is "".
 
     Args:
         dataset: the items.
@@ -47,8 +47,8 @@ def item_text(row: Sequence[str]) -> str:
 
 
 def has_texts(dataset: Dataset) -> bool:
-    """Return True if titles distinguish items: at least half of the items have a title with letters, and the titles are
-    not all equal."""
+    """Return True if titles distinguish items: at least half of the items have a title with two adjacent letters, and
+    these titles are not all equal."""
     titles = dataset.items["title"].cast(str).drop_nulls()
     words = titles.filter(titles.str.contains(r"\p{L}{2}"))
     return len(words) >= len(dataset.items) / 2 and words.n_unique() > 1

@@ -37,8 +37,8 @@ NEEDED = ("item_id", "text", "available_at")
 
 COLUMNS = ("knowledge", "knowledge_at")
 """Columns in which a table of items may provide texts of its own: the text, and optionally the time from which it may
-be used (a date, a time, an ISO 8601 text, or an integer in microseconds). Without this time, it may be used from the
-time when the item was listed."""
+be used (a date, a time, an ISO 8601 text, or an integer in microseconds). Without this time, the text may be used from
+the time when the item was listed."""
 
 
 def read_knowledge(path: str | Path) -> pl.DataFrame:
@@ -74,8 +74,8 @@ def listed_at(dataset: Dataset) -> np.ndarray:
     """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or
     the start of the log.
 
-    Do not use the first event of an item instead: it would leak labels. In a row with the first click on an item, this
-    item would count as listed, but other items without earlier clicks would not.
+    The first event of an item must not be used instead, because it would leak labels: in the row of an item's first
+    click, the item would count as listed, while other items without an earlier click would not.
     """
     first = Availability.of(dataset).first
     begin = dataset.scan().select(pl.col("time").min()).collect().item()
@@ -83,7 +83,7 @@ def listed_at(dataset: Dataset) -> np.ndarray:
 
 
 def with_knowledge(dataset: Dataset, table: pl.DataFrame) -> Dataset:
-    """Return the dataset with the texts of a table of knowledge as the :data:`COLUMNS` of its items."""
+    """Return the dataset with the texts of a table of knowledge in the columns :data:`COLUMNS` of its items."""
     texts = table.select("item_id", pl.col("text").alias(COLUMNS[0]), pl.col("available_at").alias(COLUMNS[1]))
     plain = dataset.items.drop(COLUMNS, strict=False).with_columns(_id=pl.col("item_id").cast(pl.String))
     joined = plain.join(texts, left_on="_id", right_on="item_id", how="left", maintain_order="left").drop("_id")
@@ -93,7 +93,7 @@ def with_knowledge(dataset: Dataset, table: pl.DataFrame) -> Dataset:
 
 
 def own_knowledge(dataset: Dataset) -> pl.DataFrame | None:
-    """Return the texts in the table of items as columns :data:`NEEDED`, or None if it has no texts."""
+    """Return the texts in the table of items as a table with the columns :data:`NEEDED`, or None if there are none."""
     if COLUMNS[0] not in dataset.items.columns:
         return None
     times = listed_at(dataset)

@@ -44,7 +44,7 @@ class SequenceField(Field):
     Args:
         length: largest length of a sequence.
         column: list column of dense item ids, newest first; None uses the interactions of the user strictly before the
-            time.
+            time of the row.
         name: name of the field; by default the name of the column, or ``history``.
     """
 
@@ -59,8 +59,8 @@ class SequenceField(Field):
         return self.column is None
 
     def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
-        """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16 or
-        None."""
+        """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16;
+        None instead of unknown ages."""
         if self.column is not None:
             return _padded(rows, self.column, self.length), None
         items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)

@@ -9,7 +9,7 @@ from taiji.data.sources import read_source
 
 
 def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
-    """Read the source that the settings name, and convert it to a dataset. The findings of its reading report are
+    """Read the source that the settings name, and convert it to a dataset. The findings of the reading report are
     logged as warnings."""
     tables = read_source(settings, seed)
     warn(tables.reading)

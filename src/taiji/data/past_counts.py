@@ -63,26 +63,26 @@ class PastCount:
             return np.zeros(len(keys), np.int64)
         if not len(keys):
             return np.zeros(0, np.int64)
-        # Convert to the type of the keys; otherwise the search would convert all keys.
+        # Convert to the type of the stored keys; otherwise the search would convert all of them.
         wanted = np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype)
-        # The keys of one user are adjacent, so only their range is searched.
+        # A request reads the keys of one user, which are adjacent, so only their range is searched.
         first, last = np.searchsorted(self.keys, np.array([wanted.min(), wanted.max()]))
         at = first + np.searchsorted(self.keys[first : last + 1], wanted)
         return np.where(self.keys[at] == keys, at, none)
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return the first and the one-past-last position of each key's events strictly before each time, in
-        chronological order."""
+        """For each pair of key and time, return the first and the one-past-last position of the key's events strictly
+        before the time. Events are sorted by key and then by time."""
         return self.index.before(self.rows(keys), times)
 
     def number(self, keys: Ints, times: Ints) -> Ints:
-        """Return the number of events strictly before each time, (N,) int64."""
+        """For each pair of key and time, return the number of the key's events strictly before the time, (N,) int64."""
         start, end = self.slices(keys, times)
         return end - start
 
     def before(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return the number of events strictly before each time, and the time of the last one (0 without events), (N,)
-        int64 each."""
+        """For each pair of key and time, return the number of the key's events strictly before the time, and the time
+        of the last of them (0 if there are none), (N,) int64 each."""
         start, end = self.slices(keys, times)
         known = self.index.times
         if not len(known):
@@ -90,7 +90,7 @@ class PastCount:
         return end - start, np.where(end > start, known[np.maximum(end - 1, 0)], 0)
 
     def between(self, keys: Ints, first: Ints, times: Ints) -> Ints:
-        """Return the number of events at or after ``first`` and strictly before ``times``, (N,) int64."""
+        """Return the number of each key's events at or after ``first`` and strictly before ``times``, (N,) int64."""
         rows = self.rows(keys)
         return self.index.before(rows, times)[1] - self.index.before(rows, first)[1]
 
@@ -133,7 +133,8 @@ class PastMean:
         return {**self.counts.arrays, **own}
 
     def before(self, keys: Ints, times: Ints) -> Floats:
-        """Return the mean of the numbers known strictly before each time, (N,) float64, NaN without numbers."""
+        """For each pair of key and time, return the mean of the key's numbers known strictly before the time, (N,)
+        float64; NaN if there are none."""
         rows = self.counts.rows(keys)
         start, end = self.counts.index.before(rows, times)
         if len(times) and times.min() > self.counts.index.latest:  # after all events: the totals suffice

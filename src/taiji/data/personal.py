@@ -1,4 +1,4 @@
-"""Detect contact data in columns: names and values that identify or locate a person."""
+"""Detect columns with contact data, by column names and values that identify or locate a person."""
 
 from __future__ import annotations
 

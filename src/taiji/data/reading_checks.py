@@ -15,8 +15,8 @@ class Thresholds:
     """Thresholds of the checks.
 
     Attributes:
-        one_id: largest number of events that one id may have: as a share of all events, and as a multiple of the mean
-            number per id. Only an id above both is reported.
+        one_id: largest number of events that one id may have, as a share of all events and as a multiple of the mean
+            number per id. An id is reported only if it exceeds both.
         known: smallest acceptable share of events whose id occurs in its table. A smaller share is a finding, and so is
             any near match (an id that differs from an id of the table only in spelling).
         one_instant: largest share of all events that may have the same time.
@@ -102,8 +102,8 @@ def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 check="ids not matched",
                 found=(
-                    f"{match.rows - match.rows_known:,} of {match.rows:,} events have one of "
-                    f"{match.event_ids - match.event_ids_known:,} distinct {noun}s (of {match.event_ids:,}) that are missing from the {match.table}."
+                    f"{match.rows - match.rows_known:,} of {match.rows:,} events have an unknown {noun}: "
+                    f"{match.event_ids - match.event_ids_known:,} of {match.event_ids:,} distinct {noun}s are missing from the {match.table}."
                     + near
                 ),
                 ask=f"Do both files use the same ids? {match.used:,} of {match.ids:,} ids of the {match.table} occur in events.",

@@ -1,9 +1,10 @@
 """Reading report: what the files of a source contain, which part of them is used, and what could not be read.
 
 Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``).
-While it reads files, a source adds records to a :class:`Reading`, and puts ``reading.report()`` into
-:class:`taiji.data.schema.Tables`. Then :func:`taiji.data.reading_survey.surveyed` adds facts about the validated
-tables, and :func:`taiji.data.reading_checks.findings` compares them with thresholds. This module has no heavy imports.
+A source adds records to a :class:`Reading` while it reads its files, and then puts ``reading.report()`` into
+:class:`taiji.data.schema.Tables`. After validation, :func:`taiji.data.reading_survey.surveyed` adds counts and ranges
+of the tables to the report, and :func:`taiji.data.reading_checks.findings` compares the report with thresholds. This
+module has no heavy imports.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class IdReading(Record):
     near: int = 0
     """Number of unknown ids in the events that differ from an id of the table only in spelling."""
     near_examples: tuple[tuple[str, str], ...] = ()
-    """Pairs of spellings: in the events, in the table."""
+    """Pairs of spellings: first in the events, then in the table."""
 
     @property
     def near_text(self) -> str:
@@ -171,7 +172,7 @@ class Finding(Record):
 
 
 class ReadingReport(Record):
-    """Report on a source: how its files were read, facts about the validated tables, and findings."""
+    """Report on a source: how its files were read, counts and ranges of the validated tables, and findings."""
 
     files: tuple[FileReading, ...] = ()
     labels: tuple[LabelReading, ...] = ()
@@ -188,7 +189,7 @@ class ReadingReport(Record):
 
 
 class Reading:
-    """Builder of a report while files are read. Tables are ``events``, ``items`` and ``users``.
+    """Builder of a report while files are read. Each table is named ``events``, ``items`` or ``users``.
 
     Call :meth:`left_out` only once per table and reason, and :meth:`column` only once per table, column and role.
     """
@@ -216,7 +217,7 @@ class Reading:
         Args:
             table: name of the table.
             reason: reason that completes "12 …", such as ``rows without an item_id``.
-            places: positions of the rows, counted from 1; the first few are sufficient.
+            places: positions of the rows, counted from 1; the first few are sufficient if ``rows`` is given.
             unit: unit of the positions.
             rows: number of rows; by default the number of positions.
             examples: examples of the contents of these rows.

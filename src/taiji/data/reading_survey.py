@@ -1,5 +1,5 @@
-"""Collect facts about validated tables for the reading report: label rates, range of times, ids with many events, and
-negative amounts."""
+"""Describe validated tables for the reading report: label rates, range of times, ids with many events, and negative
+amounts."""
 
 from __future__ import annotations
 

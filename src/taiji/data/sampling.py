@@ -18,8 +18,8 @@ def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str =
     """Sample ``count`` users, spread evenly over the time of the log.
 
     This is a systematic sample: users are sorted by the median time of their events, and every k-th user from a seeded
-    start is chosen. A small sample therefore keeps the log's distribution over time and the bounds of a split by time.
-    The median times are used only for the choice of users.
+    start is chosen. Even a small sample therefore has about the same distribution over time, and about the same bounds
+    of a split by time, as the log. The median times are used only to choose users.
 
     Args:
         events: events with ``user_id`` and a column of times.
@@ -51,9 +51,9 @@ def popular_non_clicks(
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
     """Draw items that were popular at the time of each interaction and with which the user had not interacted by then.
 
-    A draw chooses one of the last ``window`` interactions strictly before the time of the row and takes its item, so
-    the probability of an item is its recent popularity. Repeated items, and items with which the user interacted at or
-    before that time, are dropped. The draws of a row depend only on earlier rows and rows of the same time.
+    A draw chooses one of the last ``window`` interactions strictly before the time of the row and takes its item, so an
+    item is drawn in proportion to its recent popularity. Repeated items, and items with which the user interacted at or
+    before the time of the row, are dropped. The draws of a row depend only on earlier rows and rows of the same time.
 
     Args:
         users: dense user ids, ``(n,)``, sorted by time.
@@ -65,8 +65,9 @@ def popular_non_clicks(
         keep: mask of the rows for which to draw, ``(n,)``; all by default.
 
     Returns:
-        ``rows (k,)`` ascending, ``items (k,)``, and random numbers ``(n, per_row + 1)``, NaN for rows without draws.
-        The caller uses them to shuffle a click among its non-clicks, so that the position does not reveal the click.
+        row numbers ``(k,)``, ascending; the item drawn for each of them, ``(k,)``; and random numbers in [0, 1),
+        ``(n, per_row + 1)``, NaN for rows that ``keep`` excludes. With the random numbers, the caller shuffles a click
+        among its non-clicks, so that the position does not reveal the click.
     """
     count, draws = len(users), 2 * per_row + 2
     width = int(items.max()) + 1 if count else 1

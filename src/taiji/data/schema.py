@@ -1,6 +1,6 @@
 """Schema of the three tables that a source provides, and their validation.
 
-Row numbers in messages count the data rows from 1, without the header of a CSV.
+Messages count the data rows from 1; the header of a CSV is not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taiji.data.reading_report import ReadingReport
 from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
-"""Category columns that validated items always have. They may have further ones (``category_l4``, …)."""
+"""Category columns that validated items always have. Items may have further category columns (``category_l4``, …)."""
 LEVEL = re.compile(r"^category_l([1-9]\d*)$")
 TIME = pl.Datetime("us")
 SHOWN = 5
@@ -31,13 +31,13 @@ REQUIRED = {
 }
 IDS = {"items": "item_id", "users": "user_id"}
 PLACES = {"items": "item", "users": "user"}
-"""Column of row numbers that a dataset adds to each table."""
+"""Column of row numbers that a dataset adds to a table, by the name of the table."""
 NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables of a source, with the ids of the source.
+    """Items, users and events of a source, with the ids of the source.
 
     Attributes:
         items: ``item_id`` (integers or text), ``title`` (text) and optionally ``category_l1``, ``category_l2``, …
@@ -47,13 +47,13 @@ class Tables:
             optionally ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the
             conversion label becomes known; default the time of the event) and ``price``. A row with ``exposed`` false
             and ``click`` 1 is an action without an exposure: it is part of the history, but rankers are not trained on
-            it. Further columns are those of ``event_columns``.
+            it. Further columns are described by ``event_columns``.
         name: name of the dataset.
-        domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``,
-            ``films``, …).
-        notes: notes on how the tables were made, for readers of the report.
+        domain: domain of the items (``shop``, ``films``, …): the name of a folder of prompt templates, which determines
+            the wording of prompts.
+        notes: notes on how the tables were made, which the report shows.
         event_columns: roles of the further columns of ``events``; columns without a role are dropped.
-        levels: category columns that the source provides, with or without values; None takes the category columns of
+        levels: category columns that the source provides, even if they are empty; None takes the category columns of
             ``items``.
         reading: report on how the files of the source were read, or None.
         checked: parts that :func:`validate` has validated. If one of them has been replaced since, the tables are
@@ -78,18 +78,18 @@ class Tables:
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Validate tables and convert them to a normal form: missing optional columns are added, columns of events without
-    a role are dropped, and times are in microseconds (UTC, naive).
+    """Validate tables and convert them to a normal form: missing optional columns are added, event columns without a
+    role are dropped, and times become naive UTC times in microseconds.
 
     Args:
         tables: tables as frames of polars (eager or lazy) or pandas.
         files: file from which each table was read, by table name, for messages.
 
     Raises:
-        InputError: the tables are invalid: a column is missing or has the wrong type, a table is empty, ids are null or
-            repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a conversion has no
-            click, ``matured_at`` is before ``timestamp``, or the role of a column does not allow a value. The message
-            names the table, the file, the column and the rows.
+        InputError: the tables are invalid. For example, a column is missing or has the wrong type, a table is empty,
+            ids are null or repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a
+            conversion has no click, ``matured_at`` is before ``timestamp``, or a column contains a value that its role
+            does not allow. The message names the table, the file, the column and the rows.
         ConfigError: the name of the domain or the roles of the columns are invalid.
     """
     files = files or {}
@@ -122,7 +122,10 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
 
 
 def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
-    """Format zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``."""
+    """Format zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``.
+
+    If ``rows`` are only the first ones, ``total`` is the number of all rows.
+    """
     numbers = [int(row) + 1 for row in rows[:SHOWN]]
     more = (len(rows) if total is None else total) - len(numbers)
     return (
@@ -133,12 +136,12 @@ def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
 
 
 def positions(mask: pl.Series) -> pl.Series:
-    """Return the row positions at which a mask is true (not false or null)."""
+    """Return the positions of the rows in which a mask is true; null counts as false."""
     return mask.fill_null(False).arg_true()
 
 
 def level_names(columns: Iterable[str]) -> tuple[str, ...]:
-    """Return the category columns ``category_l1``, ``category_l2``, … up to the finest one among ``columns``."""
+    """Return all names ``category_l1``, ``category_l2``, … up to the finest category column among ``columns``."""
     found = [int(match[1]) for name in columns if (match := LEVEL.match(name))]
     return tuple(f"category_l{number + 1}" for number in range(max(found, default=0)))
 
@@ -187,7 +190,7 @@ class _Check:
                 where=self.where(),
                 expected="at least one row",
                 found="0 rows",
-                fix="check the file and any filter before it",
+                fix="check the file, and any filter that was applied to it",
             )
 
     def types(self, frame: pl.DataFrame, further: EventColumns) -> pl.DataFrame:
@@ -318,7 +321,7 @@ class _Check:
                 where=self.where(column, rows),
                 expected="timestamps in the years 1 to 9999, all in the same unit",
                 found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
-                fix="these rows have a different unit (s, ms, us, ns) from the column: convert them, or correct the unit in the mapping",
+                fix="convert these rows if their unit (s, ms, us, ns) differs from that of the other rows; otherwise correct the unit in the mapping",
             )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:
@@ -359,7 +362,7 @@ class _Check:
         """Raise an error if a table has a column with the name of its row numbers."""
         if column in frame.columns:
             raise InputError(
-                "A column has a name that is needed for the row numbers.",
+                "A column has a name that is reserved for the row numbers.",
                 where=self.where(column),
                 expected=f"no column named {column}",
                 found=column,
@@ -412,7 +415,7 @@ class _Check:
                 where=self.where("conversion", rows),
                 expected="conversion 1 only if click is 1 (CTCVR = CTR x CVR)",
                 found=f"{len(rows):,} such rows",
-                fix="treat a conversion as a click, in a mapping for instance with `click: clicked or purchased`",
+                fix="treat a conversion as a click; in a mapping, for example, with `click: clicked or purchased`",
             )
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):

@@ -10,23 +10,23 @@ from pydantic import Field, field_validator
 from taiji.core.settings import Settings
 
 DOMAIN = r"^[a-zA-Z0-9_][a-zA-Z0-9_-]*$"
-"""Pattern of the names of domains, which are names of folders of prompt templates."""
+"""Pattern of the name of a domain, which is also the name of a folder of prompt templates."""
 
 
 class DataSettings(Settings):
-    """Settings of the source of the log."""
+    """Settings of the data source."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or
-    ``amazon:FOLDER``; ``sequences:FILE``, ordered items per user without times; ``world:SCENARIO``, a simulated world;
-    a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or
-    by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
+    """``completejourney``; a folder of MovieLens or Amazon files, also as ``movielens:FOLDER`` or ``amazon:FOLDER``;
+    ``sequences:FILE``, a file with each user's items in order but without times; ``world:SCENARIO``, a simulated world;
+    a folder of your own files, described by ``mapping``; or a source of another package, given as
+    ``package.module:Name`` or by the name of its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
     mapping: Path | None = None
     """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it
     exists)."""
     users: int | None = Field(default=None, ge=1)
-    """Number of users to sample, so that their activity is spread over the time of the log as in the whole log; `null`
-    keeps all users."""
+    """Number of users to sample; `null` keeps all users. The activity of the sampled users is distributed over time as
+    in the whole log."""
     non_clicks: int | None = Field(default=None, ge=0)
     """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own
     files); `null` uses the default of the source."""
@@ -36,7 +36,7 @@ class DataSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Settings of the split by global time: reward ranker | LLM training | ranker training | test."""
+    """Settings of the split by global time into four periods: reward ranker | LLM training | ranker training | test."""
 
     fractions: tuple[float, float, float, float] = (0.3, 0.25, 0.25, 0.2)
     """Share of the interactions (clicks in chronological order) in each period; positive numbers that sum to 1."""
@@ -61,7 +61,7 @@ class ExampleSettings(Settings):
 
     target: Literal["next_new_item", "next_purchase"] = "next_new_item"
     """``next_new_item``: an item with which the user has not interacted before; ``next_purchase``: the item of any
-    interaction, whether new or repeated, a click as well as a purchase."""
+    click, whether or not the user bought it or had interacted with it before."""
     min_history: int = Field(default=5, ge=1)
     """Smallest number of interactions of the user strictly before the cutoff."""
     per_user: int | None = Field(default=1, ge=1)

@@ -24,25 +24,26 @@ ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side =
 ROWS = 65_536
 """Number of items computed at a time."""
 NEVER = 2**62
-"""Times from this value on mark labels that never become known. A statistic whose end is such a time never settles, and
-is left out."""
+"""Times from this value on mark labels that never become known. A statistic that may change until such a time never
+settles, and is left out."""
 
 
 @dataclass(frozen=True, eq=False)
 class SettledStatistics:
-    """Statistics of all items, valid at any time after the end of each statistic.
+    """Statistics of all items. Each statistic is valid at any time after its end.
 
     Attributes:
-        values: (n_items, S) float32.
-        ends: last time (microseconds) at which each of the S statistics may still change, by name, in the order of the
-            columns.
+        values: values of S statistics, (n_items, S) float32.
+        ends: end of each statistic, by name in the order of the columns: the last time (microseconds) at which it may
+            still change.
     """
 
     values: Array
     ends: Mapping[str, int]
 
     def column(self, name: str, rows: PointInTime) -> Array | None:
-        """Return a statistic of rows, (N,) float32; None if it has not settled before the earliest time of the rows."""
+        """Return a statistic of rows, (N,) float32; None if it is not stored, or has not settled before the earliest
+        time of the rows."""
         end = self.ends.get(name)
         if end is None or rows.earliest <= end:
             return None
@@ -57,12 +58,12 @@ class _Recorder:
         self.read: set[str] = set()
 
     def count(self, key: Key, events: Events) -> PastCount:
-        """Return a counter."""
+        """Return a counter, and record its name."""
         self.read.add(f"{key}-{events}")
         return self._counts.count(key, events)
 
     def mean(self, key: Mean) -> PastMean:
-        """Return means of prices."""
+        """Return means of prices, and record their name."""
         self.read.add(f"{key}-price")
         return self._counts.mean(key)
 

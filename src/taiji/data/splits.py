@@ -82,9 +82,10 @@ def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int
     The columns are ``event, user, item, time, click, conversion, price``, followed by the declared labels and the
     columns that are known at the display (context, bias variables, list id, position, propensity). A delayed label
     (``conversion``, and any label whose task is delayed) is null unless it had matured strictly before the end of the
-    period, because otherwise it could not have been used for training. Any other label is known at the time of its
-    event. ``price`` is the last price of the item strictly before the exposure, or else its listed price, or null. The
-    price of the row itself is not used, because many logs have prices only for purchases, so it would reveal the click.
+    period, because a label that matured later could not have been used for training. Any other label is known at the
+    time of its event. ``price`` is the last price of the item strictly before the exposure, or else the listed price of
+    the item, or null. The price of the row itself is not used: many logs have a price only for a purchase, so it would
+    reveal the click.
     """
     rows = scan_exposures(dataset, split, period)
     if users is not None:
@@ -110,14 +111,15 @@ def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
 
 
 def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows by time into the earlier ones and the latest ``fraction``. Rows with the same time stay together."""
+    """Split rows by time into the earlier rows and the latest ``fraction`` of the rows. Rows with the same time stay
+    together."""
     cut = exposures["time"].quantile(1 - fraction, interpolation="lower")
     return exposures.filter(pl.col("time") < cut), exposures.filter(pl.col("time") >= cut)
 
 
 def fingerprint(examples: pl.DataFrame) -> str:
-    """Return the SHA-256 of the sorted (``user_id``, ``as_of``, ``target_id``) of examples, which does not depend on
-    their order."""
+    """Return the SHA-256 of the sorted (``user_id``, ``as_of``, ``target_id``) of examples. It does not depend on the
+    order of the examples."""
     rows = sorted(
         examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows()
     )

@@ -27,7 +27,7 @@ PRIOR = 10
 """Weight of the overall rate in a smoothed rate, as a number of exposures (click rates) or clicks (conversion
 rates)."""
 WINDOWS = {"item_clicks_28d": MONTH, "item_clicks_7d": WEEK, "item_share_of_l3_28d": MONTH, "item_shown_28d": MONTH}
-"""Length of the window of each statistic that counts only recent events."""
+"""Length of the window, in microseconds, of each statistic that counts only recent events."""
 USER_LEVELS: tuple[Key, ...] = ("user_level_1", "user_level_2", "user_level_3")
 
 
@@ -49,12 +49,13 @@ class Statistics:
     def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
         """Return statistics in which the given clicks, arrays of shape (E,), replace the clicks of all users.
 
-        Only the statistics in :data:`OWN` are then valid, because the others use the user ids of the original log.
+        Of the statistics of users and pairs, only those in :data:`OWN` are then valid: the others use the user ids of
+        the original log.
         """
         return Statistics(ClickCounts(self.counts, self.keys, users, items, times), self.keys, self.prices)
 
     def at(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> PointInTime:
-        """Return the statistics for rows of users (N,), items (N,) and times (N,), which are computed on access."""
+        """Return the statistics of rows, given as users, items and times, (N,) each. They are computed on access."""
         return PointInTime(self, *(np.asarray(values, dtype=np.int64) for values in (users, items, times)))
 
     def matrix(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> Array:
@@ -185,17 +186,19 @@ class PointInTime(Mapping[str, Array]):
         return self.of.counts.mean(key).before(self.of.keys.make(key, self.user, self.item), self.time)
 
     def since(self, number: Array, last: Array) -> Array:
-        """Return log1p of the days since the ``last`` of a number of events, or :data:`NEVER` where there are none."""
+        """Return log1p of the days since the time ``last`` of the latest event, (N,); :data:`NEVER` where ``number`` is
+        0."""
         return np.where(number > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
 
     def rate(self, hits: Count, tries: Count, prior: Array) -> Array:
-        """Return the log-odds of the rate of ``hits`` to ``tries``, smoothed with :data:`PRIOR` tries at the rate
-        ``prior``."""
+        """Return the log-odds of the rate of ``hits`` per try, (N,), smoothed with :data:`PRIOR` further ``tries`` at
+        the rate ``prior``."""
         share = (self.number(*hits) + PRIOR * prior) / (self.number(*tries) + PRIOR)
         return np.log(share / (1 - share))  # type: ignore[no-any-return]
 
     def l3_share(self) -> Array:
-        """Return the item's share of the clicks in its finest category in the last 28 days, plus one click."""
+        """Return the item's share of the clicks in its finest category in the last 28 days, (N,). One click is added to
+        those of the category."""
         return self.month_clicks / (self.recent("level_3", "clicked", MONTH) + 1)  # type: ignore[no-any-return]
 
 
@@ -235,12 +238,12 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
 }
 """Side and definition of each statistic, by name.
 
-Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
-before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure
-itself is not used, because many logs have prices only for purchases. ``l1``, ``l2`` and ``l3`` are the first, second
-and finest category levels of the items. If the data has fewer than three levels, each missing level is a single
-category that contains all items. ``price_in_l3`` is the price minus the earlier mean price of the category, and
-``price_change`` the price minus the earlier mean price of the item.
+Counts, days and prices are ``log1p`` values, and rates are log-odds of smoothed rates. The price is the last price
+before the time, or else the listed price, or else the mean price in the category. The price of the exposure itself is
+not used, because many logs have prices only for purchases. ``l1``, ``l2`` and ``l3`` are the first, second and finest
+category levels of the items. If the data has fewer than three levels, each missing level is a single category that
+contains all items. ``price_in_l3`` is the price minus the mean of the earlier prices in the category, and
+``price_change`` is the price minus the mean of the earlier prices of the item.
 """
 NAMES = tuple(STATISTICS)
 OWN = tuple(

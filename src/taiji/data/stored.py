@@ -1,6 +1,6 @@
 """Dataset that stays on disk: the arrays of :mod:`taiji.data.arrays` are memory-mapped and events are scanned.
 
-Its memory grows with the number of users and items, but not with the number of events.
+Its use of memory grows with the number of users and items, but not with the number of events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taiji.data.history import History, Prices
 
 
 class StoredDataset(Dataset):
-    """Stored version of :class:`taiji.data.dataset.Dataset` with the same contents.
+    """Dataset on disk, with the same contents as a :class:`taiji.data.dataset.Dataset` in memory.
 
     The first access to ``events`` reads them into memory; ``scan()`` does not.
 
@@ -77,6 +77,6 @@ def open_dataset(folder: str | Path) -> Dataset:
     """Open a dataset on disk, or read it into memory if it was written without arrays.
 
     Raises:
-        ArtifactError: see :meth:`Dataset.load`.
+        ArtifactError: a file is missing or unreadable, or the dataset has an unknown format.
     """
     return StoredDataset(folder) if (Path(folder) / "history" / "offsets.npy").exists() else Dataset.load(folder)

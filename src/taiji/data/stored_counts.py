@@ -26,7 +26,7 @@ from taiji.data.statistics import Statistics
 
 FORMAT = 2
 STORED = tuple(count for count in COUNTS if count not in CLICKS)
-"""Counters that are stored. Those of a user's own clicks are not, because each request supplies the clicks."""
+"""Counters that are stored. Counters of a user's own clicks are not, because each request supplies these clicks."""
 PRICES, SETTLED = "prices.npy", "settled.npy"
 """Files with the last price of each item, and with the statistics of each item after the end of the log."""
 SOURCES = ("dataset.json", "events.parquet", "items.parquet")
@@ -67,7 +67,7 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
 
     Args:
         dataset: the dataset.
-        source: the folder that it was read from.
+        source: the folder from which the dataset was read.
         folder: the folder to write, atomically.
     """
     keys, events, until = CountKeys.of(dataset.items, dataset.levels), dataset.scan(), {}

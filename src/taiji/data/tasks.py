@@ -24,8 +24,8 @@ class Task(Settings):
     kind: Kind = "binary"
     """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds),
     ``ordinal`` (grades ``0 … levels − 1``), ``pairwise`` (a number; only its order within a request is used), or
-    ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are
-    unknown)."""
+    ``survey`` (0/1 for the few users who were asked a question; a survey has no joint prediction, because the answers
+    of the other users are unknown)."""
     given: str | None = None
     """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1
     (conversion given click)."""
@@ -115,7 +115,8 @@ def labels(
 
     A conditional label is defined only for rows where its condition is 1, and the joint label equals it there. Where
     the condition is 0, the joint label is 0 up to the time of the last row whose conditional label is known, and NaN
-    after it. After that time, zeros would be the only known joint labels, and the joint event would look too rare.
+    after that time: otherwise the only joint labels known there would be zeros, and the joint event would look too
+    rare.
 
     Args:
         frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.

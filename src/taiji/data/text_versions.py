@@ -1,5 +1,5 @@
-"""Versions of the texts of items, each with the time from which it may be used. They come from titles and categories, a
-template, or a column of the items or displays.
+"""Versions of the texts of items, each with the time from which it may be used. The texts come from titles and
+categories, a template, or a column of the items or displays.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class TextVersions:
         return when, self.items * (len(when) + 1) + np.searchsorted(when, self.since, side="right")
 
     def tensors(self, dataset: Dataset) -> dict[str, Array]:
-        """Return the versions as arrays: hashed item ids, times, UTF-8 bytes of all texts, and the end of each text in
-        them."""
+        """Return the versions as arrays: hashed item ids, times, UTF-8 bytes of all texts, and the position in these
+        bytes at which each text ends."""
         encoded = [text.encode() for text in self.texts]
         return {
             "ids": _hashes(dataset)[self.items],
@@ -91,8 +91,8 @@ class TextVersions:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
-        """Restore the result of :meth:`tensors` for the items of a dataset. Versions of items that are missing from it
-        are dropped."""
+        """Restore the result of :meth:`tensors` for the items of a dataset. Versions of items that the dataset does
+        not have are dropped."""
         characters, ends = bytes(tensors["characters"]), tensors["ends"]
         texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
         known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}
@@ -142,13 +142,15 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
 
             - Empty: title and categories.
             - A column of the items. Its text is used from the time in ``<column>_at``. Without such a time, it is
-              always used, but ``knowledge`` (written by the stage ``item_knowledge``) only once the item is listed.
+              always used, except that ``knowledge`` (written by the stage ``item_knowledge``) is used only once the
+              item is listed.
             - A template of columns of the items, such as "{title}, sold by {store}". Its text is used once all of
               these columns may be used.
-            - A column of events that is known at the display. Each of its texts is used from its first display on.
+            - A column of events that is known at the display. Each of its texts is used from the text's first display
+              on.
 
     Raises:
-        ConfigError: the column does not exist.
+        ConfigError: a column does not exist, or the template is invalid.
         InputError: the text of a display was written after the display.
     """
     everyone, ever = np.arange(dataset.n_items), np.full(dataset.n_items, EVER.min)
@@ -176,8 +178,8 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
 def _since(dataset: Dataset, column: str) -> Array:
     """Return the time from which the text of each item in a column may be used, (n_items,).
 
-    It is the time in ``<column>_at``. If that is missing, a text may always be used, but knowledge only once the item
-    is listed.
+    It is the time in ``<column>_at``. If this time is missing, a text may always be used, except that ``knowledge`` may
+    be used only once the item is listed.
     """
     times = bound_times(dataset.items, f"{column}_at", EVER.min)
     return np.where(times > EVER.min, times, listed_at(dataset)) if column == COLUMNS[0] else times

@@ -1,5 +1,5 @@
-"""A subset of a dataset's users whose interactions are supplied separately, for a service with newer events than the
-log."""
+"""Subset of a dataset's users whose interactions are supplied separately, for a service that has newer events than
+the log."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class UserSubset(Dataset):
     The tables of users and events are built on first access, so a request that reads only histories builds neither.
 
     Args:
-        base: the dataset.
-        numbers: dense id of each user in the base, (U,); :data:`NEW` for a user missing from it.
+        base: the dataset from which the subset is taken.
+        numbers: dense id of each user in the base dataset, (U,); :data:`NEW` for a user who is missing from it.
         names: text id of each user.
         history: interactions of these users.
     """
@@ -54,7 +54,7 @@ class UserSubset(Dataset):
 
     @cached_property
     def users(self) -> pl.DataFrame:  # type: ignore[override]
-        """Table of the users, with their profiles in the base; profiles of new users are null."""
+        """Table of the users, with their profiles from the base dataset; the profiles of new users are null."""
         known = self.numbers != NEW
         profiles = self.base.users[np.where(known, self.numbers, 0).tolist()]
         if not known.all():
@@ -70,8 +70,8 @@ class UserSubset(Dataset):
 
     @cached_property
     def events(self) -> pl.DataFrame:  # type: ignore[override]
-        """The interactions as events: history only, no exposures. Further columns are those of the log, and null for
-        newer interactions."""
+        """Interactions as events, none of which is an exposure. The values of further columns come from the log, and
+        are null for interactions that the log does not have."""
         user = np.repeat(np.arange(self.n_users), np.diff(self.history.offsets))
         item, time = self.history.items, self.history.times
         order = np.lexsort((user, time))
@@ -97,7 +97,7 @@ class UserSubset(Dataset):
         return self._with_logged(made, further) if further else made
 
     def _with_logged(self, made: pl.DataFrame, further: Sequence[str]) -> pl.DataFrame:
-        """Return the events with the further columns of those that are in the log."""
+        """Add the further columns to the events; their values are null for events that the log does not have."""
         keys = ["_number", "item", "time"]
         number = pl.Series("_number", self.numbers, dtype=pl.Int64)
         logged = (

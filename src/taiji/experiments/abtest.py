@@ -152,8 +152,8 @@ def compare_arms(
             this interval.
 
     Returns:
-        the comparison; with fewer than ten users in an arm, or only equal values within the arms, it has a reason
-        instead of an interval.
+        the comparison. It has a reason instead of an interval if an arm has fewer than ten users, or if all users of
+        each arm have the same value.
 
     Raises:
         InputError: an arm with fewer than two users, or a value that is not finite.
@@ -176,7 +176,7 @@ def compare_arms(
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:
-        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # any assignment gives 0
+        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # the difference is always 0
         return Comparison(difference, None, None, None, None, relative, p, n, reason)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (a, b)))
     half = student_quantile(level, freedom) * error
@@ -248,8 +248,8 @@ def aa_tests(
         seed: seed of the splits.
 
     Raises:
-        InputError: too few users or runs, all values equal, so that no split could be significant, or denominators
-            together with a covariate or of another length.
+        InputError: there are too few users or runs; all values are equal, so that no split could be significant; the
+            denominators have another length; or there are both denominators and a covariate.
     """
     y = _finite("values", values)
     if runs < 1 or not allows_aa_tests(y):

@@ -2,7 +2,8 @@
 
 The world is run once per policy. Until the test period, the scenario's logging policy serves, so each run reproduces
 the log. Then the policy serves the selected users. All runs have the same users and random draws, so each user is
-their own control. A cascade is not retrained; it reads the users' histories, which are updated at every midnight.
+their own control. A cascade (recommender) is not retrained; it reads the users' histories, which are updated at every
+midnight.
 """
 
 from __future__ import annotations

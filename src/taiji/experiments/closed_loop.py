@@ -152,10 +152,11 @@ def closed_loop(
         settings: settings of the test.
 
     Returns:
-        ``ab`` (metric → comparison per user, with CUPED and the truth), ``new`` (the same for users who first
-        appeared during the test), ``by_day`` (reward of each day, and cumulative with always-valid intervals),
-        ``aa``, ``plan``, ``creators`` (co-diverted only: uploads per creator, and
-        ``same_policy``, the same test with the control policy in both arms) and ``notes``.
+        ``ab`` (metric → comparison per user with the truth, without and with CUPED), ``new`` (the comparisons without
+        CUPED for users who first appeared during the test), ``by_day`` (reward of each day, and cumulative reward with
+        always-valid intervals), ``aa`` (metric → share of significant A/A tests), ``plan`` (sample size and power),
+        ``creators`` (co-diverted only: uploads per creator, and ``same_policy``, the same test with the control policy
+        in both arms) and ``notes``.
     """
     settings = settings or ClosedLoopSettings()
     users = world.scenario.users
@@ -230,13 +231,13 @@ def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> lis
         notes.append("Creators are assigned to arms as well, so each user sees only half of them during the test.")
         notes.append(
             "The creators of an arm share its users, so the interval of uploads per creator is too narrow: compare the "
-            "difference with that of the same test with the same policy in both arms."
+            "difference with the difference in the same test with the control policy in both arms."
         )
     return notes
 
 
 def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSettings) -> dict[str, Any]:
-    """Return comparisons of all metrics, by day, A/A tests and plan."""
+    """Return the comparisons of all metrics, those by day, the A/A tests and the plan."""
     start, level, planned = settings.before, settings.level, len(treated)
     metrics = [name for name in METRICS if name in runs["split"].sums or name == "active_days"]
     came_before = runs["split"].by_day("requests")[:, :start].sum(axis=1) > 0

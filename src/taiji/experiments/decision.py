@@ -1,6 +1,7 @@
 """Decision table on whether text, or a language model, is worth its cost.
 
-It is based on the measured ladder (:mod:`taiji.experiments.ladder`) and on facts of the log.
+It is based on the measured ladder, a series of rankers with more and more inputs (:mod:`taiji.experiments.ladder`), and
+on facts about the log.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ NEW_ITEMS = 0.05
 SHORT = 10
 """Largest median number of distinct items in a history that the table calls short."""
 MOST = 0.5
-"""A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in
+"""A rung (step of the ladder) counts as kept if the ranker keeps its fields in at least this share of seeds, as in
 :mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
 """Tokens read and written for the knowledge about one item, and for the answer about one user, with the packaged
@@ -36,7 +37,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: facts of the log from :func:`taiji.experiments.uplift_trial.log_facts`.
+        facts: facts about the log from :func:`taiji.experiments.uplift_trial.log_facts`.
         rows: rows of :func:`taiji.experiments.ladder.climb` for a single ranking model.
         catalogue: number of items.
     """
@@ -132,7 +133,8 @@ def gap(row: Mapping[str, Any] | None) -> str:
 
 
 def sign(row: Mapping[str, Any] | None) -> int | None:
-    """Return 1 or −1 if the interval lies on one side of zero, 0 if it includes zero, None without an interval."""
+    """Return 1 if the interval lies above zero, −1 if it lies below, 0 if it includes zero, None without an
+    interval."""
     if row is None or row.get("low") is None:
         return None
     return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0
@@ -152,8 +154,10 @@ def is_kept(row: Mapping[str, Any] | None) -> bool | None:
 
 
 def _kept_text(row: Mapping[str, Any] | None) -> str:
-    """Return a text on the share of seeds in which the ranker keeps the fields, with its own gain if it keeps them in
-    some but not all; empty if this was not measured."""
+    """Return a text on the share of seeds in which the ranker keeps the fields; empty if this was not measured.
+
+    If the ranker keeps the fields in some seeds but not in all, the text contains the ranker's own gain.
+    """
     if row is None or row.get("kept") is None:
         return ""
     share = f"the ranker keeps them in {float(row['kept']):.0%} of the seeds"

@@ -1,8 +1,8 @@
 """The uplift ladder: gain of each set of fields on one log, before any language model is run.
 
-Each step of the ladder, a rung, adds a set of fields. Every rung is trained on the same rows with the same budget and
-compared with the previous rung whose fields pay off (controls: with the rung on which they build), paired by user and
-seed.
+Each step of the ladder, a rung, adds a set of fields. A ranker is trained for every rung, on the same rows with the
+same budget. It is compared, paired by user and seed, with the ranker of the previous rung whose fields pay off. A
+control is compared with the rung on which it builds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Bench:
 
     Attributes:
         trial: the candidate items and their labels.
-        fit: arrays of the earlier part of training. Like those below, they contain only point-in-time counts.
+        fit: arrays of the earlier part of training. Like ``stop`` and ``test``, they contain the fields of rung 0, with
+            point-in-time counts.
         stop: arrays of the latest 15 % of training, for early stopping.
         test: arrays of the test.
     """
@@ -200,7 +201,7 @@ def climb(
     resamples: int = 500,
     level: float = 0.95,
 ) -> Iterator[dict[str, Any]]:
-    """Train every rung and compare it with an earlier one (``against``).
+    """Train the rankers of every rung, and compare each rung with an earlier one (``against``).
 
     Args:
         trial: candidates.
@@ -216,8 +217,8 @@ def climb(
         If the fields of a rung have no values on this log (for example because no texts distinguish the items), the
         dict has ``unread`` instead of a gain.
         A rung with ``must_pay`` also has ``kept``, the share of seeds in which its fields pay off on the latest part of
-        training, and ``kept_gain, kept_low, kept_high``: the difference for the default ranker, which drops the fields in
-        the seeds in which they do not pay off.
+        training, and ``kept_gain, kept_low, kept_high``: the difference for the default ranker, which drops the fields
+        in the seeds in which they do not pay off.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}

@@ -45,11 +45,11 @@ class LoggedLists:
 
 
 def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLists | None:
-    """Return a seeded sample of logged requests from a time on; None if the log has no propensities in that period.
+    """Return a random sample of logged requests from a time on; None if the log has no propensities in that period.
 
     Args:
         dataset: the log.
-        start: microseconds.
+        start: earliest time of a request, in microseconds.
         most: largest number of requests.
         seed: seed of the sample.
     """
@@ -135,8 +135,8 @@ def _log(logged: LoggedLists, items: Array) -> Logged:
 def _interval(terms: Array, *, user: Array, log: Logged, resamples: int, level: float, seed: int) -> dict[str, Any]:
     """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent.
 
-    The mean is the ratio of users' sums to their numbers of rows, so a user's deviation is that of the sum from the
-    mean times the number of rows.
+    The mean is the ratio of the users' sums to their numbers of rows. A user's deviation is therefore the sum of the
+    user's terms minus the mean times the number of the user's rows.
     """
     users = int(user.max(initial=-1)) + 1
     if not np.isfinite(terms).all():

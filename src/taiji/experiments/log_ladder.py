@@ -1,4 +1,4 @@
-"""Short uplift ladder of one log: the rungs without a language model, one control, the oracle, and the decision
+"""Short uplift ladder of one log without a language model: its rungs, one control, the oracle, and the decision
 table."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def climbed(
         embedder: embedder of the texts.
         seeds: trainings per rung.
         resamples: resamples of users and seeds.
-        rows: largest number of candidates.
+        rows: approximate largest number of candidates.
         level: coverage of the intervals.
         models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
     """

@@ -1,12 +1,15 @@
 """Off-policy evaluation: the value of a policy, estimated from the log of another policy with propensities.
 
-Three estimators of the mean reward V of a target policy π from rows logged under μ, with w = π(a|x) / μ(a|x):
-inverse propensity (Horvitz & Thompson 1952), Σ w r / N; self-normalised (Swaminathan & Joachims, *NIPS* 2015),
-Σ w r / Σ w; doubly robust (Dudík, Langford & Li, *ICML* 2011), the model's value plus the weighted residual.
+The module has three estimators of the mean reward V of a target policy π, from N rows with reward r logged under a
+policy μ, with w = π(a|x) / μ(a|x):
 
-Each is a mean of one term per row, so one kind of interval serves all. With rare clicks and skewed weights, a nominal
-95 % percentile bootstrap covers only 88–91 %; the studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
-reaches its level, at the cost of a long upper arm (measured in ``benchmarks/abtest.py``).
+- inverse propensity (Horvitz & Thompson 1952): Σ w r / N;
+- self-normalised (Swaminathan & Joachims, *NIPS* 2015): Σ w r / Σ w;
+- doubly robust (Dudík, Langford & Li, *ICML* 2011): a reward model's value of π, plus its mean weighted residual.
+
+Each estimate is a mean of one term per row, so one kind of interval serves all. With rare clicks and skewed weights, a
+nominal 95 % percentile bootstrap covers only 88–91 %. The studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
+reaches the nominal level, but its upper end lies far from the estimate (measured in ``benchmarks/abtest.py``).
 
 If the logging policy hardly ever takes the target policy's actions, the log cannot evaluate the target policy. The
 estimate then has a reason instead of an interval; without any overlap, it has no value either
@@ -96,8 +99,8 @@ class Logged:
         """Reason why the log says too little about the target policy; empty if it says enough.
 
         Importance weights average 1 if the logging policy takes every action of the target policy, and less if some
-        actions are missing (Li et al., *AISTATS* 2015). In the second case, an estimate covers only part of the target
-        policy.
+        actions are missing (Li et al., *AISTATS* 2015). If actions are missing, an estimate covers only part of the
+        target policy.
         """
         w, rows = self.weights, self.effective_rows
         if not w.any():
@@ -142,8 +145,8 @@ def value_interval(
 
     Args:
         terms: terms of an estimator.
-        log: source of the terms; if its overlap with the target policy is too small, the entry has ``reason`` instead
-            of an interval, and without overlap no value.
+        log: source of the terms. If its overlap with the target policy is too small, the entry has ``reason`` instead
+            of an interval; if there is no overlap at all, it has no value either.
         resamples, level, seed: of the bootstrap over rows.
     """
     n, reason = len(terms), log.no_overlap if log is not None else ""
@@ -184,8 +187,8 @@ def cross_fitted_rates(
 
     Args:
         actions: (N,) action indices below ``n_actions``.
-        rewards: (N,).
-        n_actions: A.
+        rewards: (N,) observed rewards.
+        n_actions: number of actions, A.
         folds: number of equal folds; a row's model is fitted on the other folds, so a row never predicts itself.
         strength: prior weight of the overall mean, in rows per action.
         seed: seed of the folds.

@@ -26,8 +26,8 @@ OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
 
 
 def outcomes(click: Array, conversion: Array, price: Array, fee: float) -> dict[str, Array]:
-    """Return the outcomes of rows: clicks, conversions, revenue = fee · price per click, advertiser value = price per
-    conversion."""
+    """Return the outcomes of each row (N,): clicks, conversions, revenue (fee · price if clicked) and advertiser value
+    (price if also converted)."""
     bought = click * conversion
     return {
         "clicks": click,

@@ -15,16 +15,16 @@ ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
 
 
 class LadderSettings(Settings):
-    """Settings of the ladder at the beginning of a run's report. It measures, without a language model, how much a
-    ranker gains from the texts of items, and how much it would gain if a language model named each user's next items
-    correctly.
+    """Settings of the ladder at the beginning of a run's report. The ladder measures, without a language model, how
+    much a ranker gains from the texts of items, and how much it would gain if a language model named each user's next
+    items correctly.
     """
 
     logs: tuple[str, ...] = ()
     """Additional logs for the ladder, in the form of `taiji run --data`: `world:shop`, or a path."""
     rows: PositiveInt = 20_000
-    """Largest number of rows per log: interactions of users, and the items drawn as negatives for each. Of a larger
-    log, a random part of the interactions is used, with their negatives."""
+    """Approximate largest number of rows per log: interactions of users, and the negatives drawn for each. From a
+    larger log, random interactions are used, each together with its negatives."""
     seeds: NonNegativeInt = 1
     """Number of training runs per rung; 0 omits the ladder."""
 

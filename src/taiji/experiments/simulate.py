@@ -1,10 +1,10 @@
 """``taiji abtest``: the closed loop in the synthetic shop, where the truth is known.
 
 Rankers without and with text features are trained on the shop's log, several times each. They are compared on later
-exposures (offline) and by off-policy estimates from the random log. Then they are deployed: new users are assigned to
-arms, each arm's rankers choose items for its users, and the users respond by the shop's response function. Because that
-function is known, every estimate can be compared with the truth, and the whole test can be repeated to measure the
-coverage of its interval.
+exposures (offline) and by off-policy estimates from these exposures, whose items the shop chose at random. Then they
+are deployed: new users are assigned to arms, each arm's rankers choose items for its users, and the users respond by
+the shop's response function. Because that function is known, every estimate can be compared with the truth, and the
+whole test can be repeated to measure the coverage of its interval.
 
 Features are computed as in a run: embedding → product quantiser → ids, and the look-alike's sequence of items. The
 embedding is the mean over the texts of the user's last items, instead of the embedding of a language model's rationale.
@@ -60,9 +60,11 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
         embedder: embedder of the item texts; None for the default.
 
     Returns:
-        ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows
-        with the truth), ``ab`` (metric → comparison of the arms, beside the ``truth``; means with and without CUPED), ``aa`` (metric → share significant), ``repeats`` (coverage of the truth and power over repeated tests),
-        ``plan``, ``users``, ``notes``.
+        ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows of
+        :func:`taiji.experiments.replay.replay`), ``off_policy`` (estimates with the truth), ``ab`` (metric → comparison
+        of the arms with the ``truth``; means with and without CUPED), ``aa`` (metric → share of significant A/A tests),
+        ``repeats`` (metric → coverage of the truth and power over repeated tests), ``plan`` (sample size and power),
+        ``users`` (number of users in the test), ``notes``.
     """
     loop = _Loop(settings, seed, embedder)
     test = loop.test
@@ -107,7 +109,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """Return the exposures before the cut, those from the cut on, and the cut (microseconds).
 
-    Before the cut, only conversions known by the cut are included.
+    Before the cut, a conversion that was not yet known at the cut is null.
     """
     exposed = dataset.events.filter("exposed")
     cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
@@ -174,7 +176,7 @@ class _Loop:
         return exposures if arm == CONTROL else join_features(exposures, self.features, ("ids", "neighbour_items"))
 
     def means(self, arm: str) -> dict[str, Array]:
-        """Return the true expected outcomes of every user (U,) under an arm."""
+        """Return the true expected outcomes of every user (U,) under an arm, by metric."""
         user, item = self._picks[arm]
         click = self.shop.click_probability(user, item)
         return self._per_user(
@@ -183,8 +185,8 @@ class _Loop:
         )
 
     def truth(self, metric: str) -> float:
-        """Return the true gain of the treatment: the difference of the means per user, or of the ratios for ``click
-        rate``."""
+        """Return the true gain of the treatment: the difference between the arms' means per user or, for ``click
+        rate``, between their ratios of sums."""
         both = [self.means(arm) for arm in (TREATMENT, CONTROL)]
         if metric == "click rate":
             shown = self._impressions()
@@ -192,7 +194,7 @@ class _Loop:
         return float(both[0][metric].mean() - both[1][metric].mean())
 
     def draw(self, arm: str, generator: np.random.Generator) -> dict[str, Array]:
-        """Return one random draw of every user's outcomes (U,) under an arm."""
+        """Return one random draw of every user's outcomes (U,) under an arm, by metric."""
         user, item = self._picks[arm]
         click = generator.random(len(user)) < self.shop.click_probability(user, item)
         conversion = generator.random(len(user)) < self.shop.conversion_probability(user, item)
@@ -202,8 +204,8 @@ class _Loop:
         )
 
     def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
-        """Run one A/B test, and return metric → comparison with its ``truth``. Means per user also have a comparison
-        with CUPED."""
+        """Run one A/B test, and return metric → comparison with its ``truth``. Means per user are also compared with
+        CUPED."""
         treated = generator.permutation(len(self.users)) < len(self.users) // 2
         found = self._compare(self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated)
         return {
@@ -212,8 +214,10 @@ class _Loop:
         }
 
     def aa_tests(self) -> dict[str, float | None]:
-        """Return metric → share of significant A/A tests, each with new assignment and responses; None if none has an
-        interval."""
+        """Return metric → share of significant A/A tests; None if no test has an interval.
+
+        Each test has a new assignment and new responses.
+        """
         counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
@@ -224,7 +228,7 @@ class _Loop:
         return {metric: sum(found) / len(found) if found else None for metric, found in counts.items()}
 
     def repeats(self) -> dict[str, dict[str, float | None]]:
-        """Return metric → coverage of the true gain and power over repeated A/B tests; None if no test has an
+        """Return metric → ``coverage`` of the true gain and ``power`` over repeated A/B tests; None if no test has an
         interval."""
         truths: dict[str, float] = {}
         covered: dict[str, list[bool]] = {}
@@ -250,8 +254,8 @@ class _Loop:
         }
 
     def off_policy(self) -> list[dict[str, Any]]:
-        """Return the click rate of each arm's best item, estimated off-policy from the random log, and the true
-        rate."""
+        """Return the click rate of each arm's best item, estimated off-policy from the exposures of random items, and
+        the true rate."""
         first = self.test.with_columns(pl.struct("user", "time").rank("dense").alias("request")).unique(
             "request", keep="first", maintain_order=True
         )
@@ -402,13 +406,13 @@ def print_abtest(found: Mapping[str, Any]) -> None:
     console.print(grid)
     plan = found["plan"]
     console.print(
-        "A/A: share of significant tests if there is no difference. Coverage and power: over repeated tests of the same rankers.",
+        "A/A: share of significant tests if there is no difference. Coverage and power are those of repeated tests of the same rankers.",
         style="dim",
         highlight=False,
     )
     if plan["users_an_arm"]:
         console.print(
-            f"To detect {_number(plan['effect'])} {plan['metric']} ({plan['relative effect']:+.1%}): {plan['users_an_arm']:,} users per arm; power here {plan['power_here']:.0%}.",
+            f"To detect {_number(plan['effect'])} {plan['metric']} ({plan['relative effect']:+.1%}): {plan['users_an_arm']:,} users per arm; power of this test: {plan['power_here']:.0%}.",
             highlight=False,
         )
 

@@ -1,8 +1,8 @@
 """A study: rankers with different features (arms), each trained with several seeds, evaluated over users *and* seeds.
 
-One trained ranker per arm says little, because two seeds of the same arm differ too. A study trains every arm with
-the same seeds, and its intervals include both kinds of variation. It has negative controls: the features of another
-user must show no gain; otherwise the gain from a user's own features means nothing.
+One trained ranker per arm says little, because rankers of the same arm also differ between seeds. A study trains every
+arm with the same seeds, and its intervals include the variation between users and between seeds. It has negative
+controls: the features of another user must show no gain; otherwise the gain from a user's own features means nothing.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def ablation(
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Report for each negative control and metric whether the control shows a gain over all rows. In a valid study,
-    none does.
+    """Report for each negative control and metric whether the control shows a gain over all rows. In a valid study, no
+    control does.
 
     ``gain`` is true if the interval of the difference lies entirely on the better side. A harmful control is not a
     gain; it shows that noise costs a ranker quality.
@@ -180,9 +180,9 @@ def run_cells(
 ) -> list[dict[str, Any]]:
     """Train a ranker for every missing cell (arm, seed), and store its test predictions.
 
-    A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study resumes
-    with the first missing cell, and a cell whose arm, data or trainer changed, or whose files are damaged, is
-    recomputed.
+    A cell is a Parquet file of test predictions and a JSON file, written last, with the cell's key. A killed study
+    resumes with the first missing cell. A cell is recomputed if its arm, data or trainer changed, or if its files are
+    damaged.
 
     Args:
         train, test: exposures of the training period and of the test period.

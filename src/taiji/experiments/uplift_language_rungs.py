@@ -33,7 +33,7 @@ COLUMNS = ("user", "as_of", "available_at", *INTENTS)
 """Columns of a table of intents."""
 USERS, COMPLETIONS = "users.parquet", "completions.parquet"
 NEAR = 50
-"""Number of rows before a row, in time order, from which the control draws the intents of another user."""
+"""Number of preceding rows, in time order, from which the control draws the intents of another user."""
 
 
 class ShuffledKnowledge(ItemKnowledge):
@@ -193,14 +193,14 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
 
 
 def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
-    """Return ``tokens_per_item``, the mean number read and written per item, from a table of item knowledge; empty if
-    tokens are not recorded."""
+    """Return ``tokens_per_item``, the mean number of tokens read and written per item, from a table of item knowledge.
+    The result is empty if tokens are not recorded."""
     return _tokens_per(table, "item")
 
 
 def tokens_per_row(path: str | Path) -> dict[str, float]:
-    """Return ``tokens_per_user``, the mean number read and written per answer, from ``completions.parquet`` next to a
-    feature table; empty if tokens are not recorded."""
+    """Return ``tokens_per_user``, the mean number of tokens read and written per answer, from ``completions.parquet``
+    next to a feature table. The result is empty if tokens are not recorded."""
     file = Path(path).expanduser().parent / COMPLETIONS
     return _tokens_per(pl.read_parquet(file) if file.is_file() else pl.DataFrame(), "user")
 
@@ -228,7 +228,8 @@ def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str
 
 
 class StudentIntents(NumbersField):
-    """Agreement with the intents of a student model trained on a table. Every row whose user has a history has intents.
+    """Agreement of a candidate with the intents that a student model, trained on a table, writes for its user. Every
+    row whose user has a history has intents.
 
     Args:
         table: table with the columns of :data:`COLUMNS`.

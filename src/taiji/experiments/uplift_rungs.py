@@ -32,7 +32,7 @@ class Rung:
     Attributes:
         name: name shown in tables.
         fields: function from the trial to the added fields.
-        against: reference rung; None for the previous one. A reference that does not pay off is replaced by its own
+        against: reference rung; None for the previous rung. A reference that does not pay off is replaced by its own
             reference.
         side: True for a side branch (a control, an oracle), on which later rungs do not build.
         must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
@@ -147,14 +147,16 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of intents: agreement of a candidate with the texts of its user's actual next items.
 
-    A row uses the latest answer that is not newer than the row. The next items are those of the user's interactions
-    from the time of this answer on. Items of interactions at the row's own time are excluded for all candidates: if
-    only the positive's own item were excluded, the size of the set would reveal the label.
+    The oracle answers at given times, and a row uses the latest answer that is not newer than the row. The next items
+    are those of the user's interactions from the time of this answer on. Items of interactions at the row's own time
+    are excluded for all candidates: if only the positive's own item were excluded, the size of the set would reveal the
+    label.
 
     Args:
         text: fitted field whose vectors are compared.
         times: times of the answers, ascending.
         own: True to include items at the row's own time.
+        name: name of the field.
     """
 
     def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:

@@ -25,11 +25,13 @@ Array = NDArray[Any]
 NEGATIVES = 4
 """Negatives per interaction, drawn from the items with which others interacted in the same window."""
 FIRST, TEST = 0.3, 0.8
-"""Shares of the first interactions, in time order, after which the candidates and the test period begin."""
+"""Shares of the first interactions, in time order, after which the candidates begin (FIRST) and the test period begins
+(TEST)."""
 WINDOWS = 20
+"""Number of time windows of the candidates."""
 REFRESHES = 4
-"""Number of refreshes of item statistics in training, the last at its end. At most ``REFRESHES − 1`` more follow in the
-test period."""
+"""Number of refreshes of item statistics in the training period, the last one at its end. At most ``REFRESHES − 1``
+more follow in the test period."""
 FEWEST_ROWS = 200
 """Smallest number of first interactions in training and test together."""
 
@@ -61,7 +63,8 @@ class Trial:
             seed: seed of candidates and sample.
 
         Raises:
-            InputError: too few first interactions after the initial part of the log, or at too few different times.
+            InputError: there are too few first interactions after the initial part of the log, or they have too few
+                different times.
         """
         clicks = dataset.events.filter(pl.col("click") == 1)
         first = clicks.unique(["user", "item"], keep="first", maintain_order=True)
@@ -116,25 +119,29 @@ class Trial:
 
     @cached_property
     def sparse(self) -> Array:
-        """Mask of the third of the test rows (more with ties) whose users had the shortest histories at that time."""
+        """Mask of the third of the test rows (more with ties) whose users had the shortest histories at the row's
+        time."""
         users, times = (self.test[name].to_numpy() for name in ("user", "time"))
         known = self.dataset.history.count_before(users, times)
         return known <= np.quantile(known, 1 / 3)
 
     def strata(self) -> dict[str, Array]:
-        """Return test rows by stratum: all, cold items, sparse users, both."""
+        """Return masks of the test rows by stratum: all, cold items, sparse users, both."""
         every = np.ones(len(self.test), dtype=bool)
         return {"all": every, "cold items": self.cold, "sparse": self.sparse, "both": self.cold & self.sparse}
 
 
 def late_from(train: pl.DataFrame) -> int:
-    """Return the time at which the latest 15 % of the training rows begin, which are held out for early stopping."""
+    """Return the time at which the latest 15 % of the training rows begin. These rows are held out for early
+    stopping."""
     return int(train["time"].quantile(0.85, interpolation="lower") or 0)
 
 
 def _windows(time: Array, start: int) -> list[tuple[int, int]]:
-    """Return parts of about equal size of the first interactions from ``start`` on, without splitting equal
-    timestamps."""
+    """Return (first, end) positions of windows of about equal size over the interactions from ``start`` on.
+
+    Interactions with equal timestamps are in the same window.
+    """
     places = start + (len(time) - start) * np.arange(1, WINDOWS) // WINDOWS
     bounds = [start, *np.searchsorted(time, time[places]), len(time)]
     return [(int(a), int(b)) for a, b in pairwise(bounds)]
@@ -170,12 +177,12 @@ def _window(
 
 
 def log_facts(trial: Trial) -> dict[str, float]:
-    """Return the facts of a log that the decision table needs; they require no training.
+    """Return the facts about a log that the decision table needs; they require no training.
 
     ``new_items``: share of test interactions whose item has no interaction before the test period. ``history``: median
     number of distinct items of a user before a test interaction. ``distinct_titles``: number of distinct texts divided
-    by the number of items. ``words``: mean words of a text. ``users``, ``items``: numbers of users and items with a
-    test interaction.
+    by the number of items. ``words``: mean number of words in a text. ``users``, ``items``: numbers of users and items
+    with a test interaction.
     """
     events = trial.dataset.events
     taken = events.filter((pl.col("click") == 1) & (pl.col("time") >= trial.cut))  # all of them, not a sample

@@ -56,7 +56,7 @@ class WorldTruth:
         return values
 
     def of_candidates(self, requests: Requests, items: Array) -> dict[str, Array]:
-        """Return expectations (N,) of one item (N,) per request in the first position, with names such as ``true
+        """Return the expected outcomes (N,) of showing one item (N,) per request alone, with names such as ``true
         click``."""
         found = self.world.truth.expect(
             self._user[requests.user], self._item[items], requests.time, context=self._context(requests)
@@ -64,7 +64,7 @@ class WorldTruth:
         return {f"true {name}": found[name][:, 0] for name in ALONE if name in found}
 
     def _context(self, requests: Requests) -> dict[str, Array]:
-        """Return the requests' values of the world's context, except columns with missing values."""
+        """Return the context columns that the world reads, by name, except columns with missing values."""
         names = {name for mechanism in self.world.mechanisms.values() for name in mechanism.context}
         found = {name: values for name, values in requests.columns.items() if name in names}
         return {name: values for name, values in found.items() if not any(value is None for value in values.tolist())}

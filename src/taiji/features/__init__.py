@@ -1,1 +1,2 @@
-"""Features from answers: product quantiser, look-alike users, and the point-in-time feature table with its join."""
+"""Features from the language model's answers: look-alike users, intents, and the point-in-time feature table with its
+as-of join."""

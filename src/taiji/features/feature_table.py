@@ -1,8 +1,8 @@
-"""Feature table of versioned point-in-time rows, and its as-of join.
+"""Feature table with versioned point-in-time rows, and its as-of join.
 
-A row has two times. All of its inputs lie before ``as_of``, and it can be read after ``available_at``. In a batch
-table, ``available_at`` is ``as_of`` plus ``features.delay_s``. The near-online worker sets it to the time at which it
-stores the row.
+A row has two times: all of its inputs lie before ``as_of``, and the row can be read after ``available_at``. In a batch
+table, ``available_at`` is ``as_of`` plus ``features.delay_s``. The near-online worker sets ``available_at`` to the time
+at which it stores the row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCHEMA: dict[str, PolarsType] = {
     "model_version": pl.String,
     "quantizer_version": pl.String,
 }
-"""Columns of a feature table; ``vector`` is null unless the settings keep it."""
+"""Columns of a feature table. ``vector`` is null unless ``keep_vector`` is set."""
 FEATURES = ("ids", "neighbour_items", "vector")
 
 
@@ -53,17 +53,17 @@ def build_table(
     """Return one feature row per answer.
 
     Args:
-        dataset: source of the neighbours' interactions.
+        dataset: source of the look-alikes' interactions.
         rows: one row per answer, with ``user`` (dense id), ``as_of`` (microseconds), and optionally ``available_at``
             (default: ``as_of`` plus ``settings.delay_s``).
-        vectors: (N, d) embedding of each answer; a zero row stands for a missing answer and gives null features.
-        quantizer: quantiser fitted on training users.
+        vectors: (N, d) embedding of each answer. A row of zeros stands for a missing answer, which gives null features.
+        quantizer: quantiser fitted on the answers of training users.
         settings: number of neighbour items, and whether to keep vectors.
         model_version: version of the LLM that wrote the answers.
-        pool: (users, as_ofs, vectors) of the rows in which look-alikes are searched; by default the given rows.
+        pool: users, times and vectors of the rows among which look-alikes are searched; by default the given rows.
 
     Returns:
-        one row per input row, in the same order, with columns :data:`SCHEMA`.
+        One row per input row, in the same order, with the columns of :data:`SCHEMA`.
     """
     settings = settings or FeatureSettings()
     users, as_ofs = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy().astype(np.int64)
@@ -130,27 +130,28 @@ def fit_table(
     model_version: str = "",
     seed: int = 0,
 ) -> tuple[ProductQuantizer, pl.DataFrame]:
-    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows), and call
-    :func:`build_table` with it."""
+    """Fit a quantiser on the rows before ``cut`` (in microseconds), and return it together with the table that
+    :func:`build_table` computes with it. Evaluation uses the rows from ``cut`` on."""
     known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
     quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
     return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
 
 
 def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[str, ...] = FEATURES) -> pl.DataFrame:
-    """Join each exposure with its user's features: the latest row available strictly before the exposure's time.
+    """Join each exposure with the latest feature row of its user that became available strictly before the exposure.
 
     This is the row that the near-online service would have returned.
 
     Args:
-        exposures: user, time, …; row order is kept.
+        exposures: table with the columns ``user``, ``time``, …; the order of its rows is kept.
         table: feature rows. If several rows of a user became available at the same time, the one with the newest
-            ``as_of`` is used; among equals, the last one in the table. Without a column ``available_at``, rows are
-            available from their ``as_of`` on.
+            ``as_of`` is used. Among rows with equal ``as_of``, the last one in the table is used. Without a column
+            ``available_at``, rows become available at their ``as_of``.
         columns: features to join.
 
     Returns:
-        exposures + ``columns`` (null where there is no row yet) + ``feature_as_of``.
+        The exposures with the further columns ``columns`` and ``feature_as_of``, which are null where no row was
+        available yet.
     """
     clash = {*columns, "feature_as_of"} & set(exposures.columns)
     if clash:
@@ -190,9 +191,10 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
         exposures: result of :func:`join_features`.
 
     Returns:
-        ``coverage``: share of exposures with a feature row; ``users``: share of users with a feature row for at least
-        one exposure; ``ids``, ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and
-        ``age_days_p90``: age of the feature row at the exposure (0 without any row).
+        Metrics by name. ``coverage`` is the share of exposures with a feature row. ``users`` is the share of users with
+        a feature row for at least one exposure. ``ids`` and ``neighbour_items`` are the shares of exposures for which
+        that feature is not empty. ``age_days_median`` and ``age_days_p90`` describe the age of the feature row at the
+        exposure (0 if there are no feature rows).
     """
     if not len(exposures):
         return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}
@@ -209,16 +211,17 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
 
 
 def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.DataFrame:
-    """Export the table with the user's original ids and with times as timestamps.
+    """Write the table to a Parquet file with the users' and items' original ids, and with times as timestamps.
 
     The file is a point-in-time source for a feature store (Feast: ``FileSource(path,
     timestamp_field="event_timestamp")`` with the join key ``user_id``). ``event_timestamp`` is ``available_at``, and
-    all inputs of a row lie before ``as_of``. A point-in-time join gives the same rows as :func:`join_features`, except
-    for a request at exactly the ``event_timestamp`` of a row: Feast reads this row, :func:`join_features` does not.
+    all inputs of a row lie before ``as_of``. A point-in-time join gives the same rows as :func:`join_features`, with
+    one exception: for a request at exactly the ``event_timestamp`` of a row, Feast reads this row, but
+    :func:`join_features` does not.
 
     Returns:
-        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
-        vector, the columns of intents if answers are sets, model_version, quantizer_version.
+        The written table with the columns user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity,
+        neighbour_item_ids, vector, the columns of intents (if answers are sets), model_version, and quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
     items = dataset.items["item_id"]
@@ -259,7 +262,8 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
 
 
 def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: PolarsType) -> pl.Series:
-    """Return a list column from a padded matrix: the first ``lengths`` values of each row, null if not ``present``."""
+    """Return a list column from a padded matrix. A row's list has its first ``lengths`` values, and is null where
+    ``present`` is False."""
     present = np.asarray(present, dtype=bool)
     inside = np.arange(values.shape[1])[None, :] < lengths[:, None]
     flat = pl.Series(values[present[:, None] & inside]).cast(kind)

@@ -1,5 +1,5 @@
-"""Features without an LLM: the mean embedding of the user's last items (a baseline) and of the next items (an upper
-bound)."""
+"""Features without an LLM: the mean embedding of the user's last items (a baseline) or of the user's next items (an
+upper bound)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def history_mean(
     limit: int = 50,
     block: int = 8192,
 ) -> np.ndarray:
-    """Return the mean embedding of a user's last interactions strictly before a time, normalised to length 1.
+    """Return the mean item embedding of each user's last interactions strictly before a time, normalised to length 1.
 
     Args:
         dataset: source of the histories.
-        users, as_ofs: (N,) dense ids and microseconds.
+        users, as_ofs: (N,) dense user ids, and times in microseconds.
         item_vectors: (n_items, d) embedding of each item's text.
-        limit: number of interactions averaged.
-        block: rows processed at a time.
+        limit: largest number of interactions that are averaged.
+        block: number of rows processed at a time.
 
     Returns:
-        (N, d) float32; a zero row for a user without history.
+        Embeddings (N, d) float32, with a row of zeros for a user without history.
     """
     return _mean(dataset.history.before_batch, users, as_ofs, item_vectors, limit, block)
 
@@ -48,19 +48,21 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Return the mean embedding of a user's first interactions at or after a time, as an oracle's answer.
+    """Return the mean item embedding of each user's first interactions at or after a time, which is the answer of an
+    oracle.
 
     The function uses the future on purpose, to compute an upper bound. A ranker that gains nothing from these
-    embeddings would gain nothing from any answer at these times. A gain does not predict the gain from a real model,
-    because no model is always right.
+    embeddings would gain nothing from any answer at these times. If a ranker gains from them, this does not predict its
+    gain from a real model, because no model is always right.
 
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.
-        limit: number of interactions averaged; 1 is the next item.
-        new: use only items new to the user, as in the examples' ``next_new_item``.
+        limit: largest number of interactions that are averaged; with 1, only the next item is used.
+        new: True to use only items with which the user had not interacted before, as in the field ``next_new_item`` of
+            examples.
 
     Returns:
-        (N, d) float32; a zero row for a user without later interactions.
+        Embeddings (N, d) float32, with a row of zeros for a user without such interactions.
     """
     history = dataset.history.first_touches() if new else dataset.history
     return _mean(history.after_batch, users, as_ofs, item_vectors, limit, block)
@@ -69,7 +71,8 @@ def future_mean(
 def _mean(
     gather: Gather, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
 ) -> np.ndarray:
-    """Return the sum of the vectors of the items that ``gather`` returns, normalised to length 1."""
+    """Return the sum (N, d) of the vectors of the items that ``gather`` returns for each user and time, normalised to
+    length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     item_vectors = np.asarray(item_vectors, dtype=np.float32)
     padded = np.concatenate([item_vectors, np.zeros((1, item_vectors.shape[1]), dtype=np.float32)])

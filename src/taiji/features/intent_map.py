@@ -1,9 +1,9 @@
 """Learnt alignment of the intent space: a linear map that moves intents closer to the texts of the next items.
 
-An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map is initialised
-as the identity and fitted contrastively on the language model's training period (never on that of the rankers or on the
-test period). It remains the identity unless it ranks the next items higher on the latest of these rows. Its version is
-part of ``intent_embedder`` in the rows.
+A text embedder places "a gift for a gardener" near other gifts rather than near the seeds that were bought. The map is
+initialised as the identity, and is fitted contrastively on rows of the language model's training period. The training
+period of the rankers and the test period are never used. The map remains the identity unless it ranks the next items
+higher on the latest rows of the fit. The map's version is part of ``intent_embedder`` in the feature rows.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from taiji.nn.quantised_vectors import exact_product
 
 Array = NDArray[Any]
 MAP = "intent-map"
-"""Folder of the map, next to the feature tables."""
+"""Name of the map's folder, next to the feature tables."""
 LATEST = 0.2
-"""Share of the rows, the latest ones, on which the map is compared with the identity. The same number of rows just
-before these is used for early stopping."""
+"""Share of the rows on which the map is compared with the identity; these are the latest rows. The same number of rows
+just before them is used for early stopping."""
 ERRORS = 2.0
-"""Number of standard errors by which the rank of the next items must improve on the latest rows."""
+"""Number of standard errors by which the mean rank of the next items must improve on the latest rows."""
 FEWEST = 16
 """Smallest number of rows for a fit."""
 
 
 class IntentMapSettings(Settings):
-    """Fit of the map."""
+    """Settings of the fit of the intent map."""
 
     temperature: float = Field(default=0.1, gt=0)
     """Temperature of the softmax over items."""
     penalty: float = Field(default=0.01, ge=0)
-    """Penalty on the squared distance from the identity."""
+    """Weight of the penalty, which is the squared distance of the matrix from the identity."""
     steps: PositiveInt = 200
-    """Largest number of steps, each over all rows."""
+    """Largest number of optimisation steps, each over all training rows."""
     patience: PositiveInt = 20
     """Number of steps without improvement on later rows after which fitting stops."""
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -50,7 +50,7 @@ class IntentMapSettings(Settings):
 
 
 class IntentMap(LearntComponent):
-    """Linear map of the intent space; see the module docstring.
+    """Linear map that moves intents closer to the texts of the next items.
 
     Args:
         settings: settings of the fit.
@@ -64,16 +64,17 @@ class IntentMap(LearntComponent):
         self.matrix: Array = np.zeros((0, 0))
 
     def fit(self, intents: Array, weights: Array, items: Array, next_items: Sequence[Sequence[int]]) -> Self:
-        """Fit the map on the next items.
+        """Fit the map to the next items of the rows.
 
         Args:
-            intents: (N, m, d) unit vectors of rows in time order, padded with zeros at the end.
-            weights: (N, m), whose rows sum to 1, or to 0 without intents.
-            items: (n, d) unit vectors of all next items, which are also the negatives.
-            next_items: N lists of indices into ``items``.
+            intents: (N, m, d) unit vectors of the intents of N rows in time order, padded with zeros at the end.
+            weights: (N, m) weights of the intents, which sum to 1 per row, or to 0 for a row without intents.
+            items: (n, d) unit vectors of the next items of all rows. For each row, the items that are not its next
+                items are negatives.
+            next_items: N lists with the indices of each row's next items in ``items``.
 
         Raises:
-            InputError: too few rows have both intents and items.
+            InputError: too few rows have both intents and next items.
         """
         kept = [row for row, found in enumerate(next_items) if len(found) and weights[row].sum() > 0]
         if len(kept) < FEWEST:
@@ -95,7 +96,7 @@ class IntentMap(LearntComponent):
         late = max(1, round(LATEST * len(kept)))
 
         def scores(rows: slice, used: torch.Tensor) -> torch.Tensor:
-            """Return the scores of all items for the rows, (R, n)."""
+            """Return the scores (R, n) of all items for the rows."""
             near = functional.normalize(told[rows] @ used, dim=-1) @ catalogue.T / self.settings.temperature
             return torch.logsumexp(near + torch.log(mass[rows].clamp_min(1e-9))[:, :, None], dim=1)
 
@@ -134,22 +135,22 @@ class IntentMap(LearntComponent):
 
     @property
     def is_identity(self) -> bool:
-        """Return True if the map is the identity."""
+        """True if the map is the identity."""
         return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def apply(self, vectors: Array) -> Array:
-        """Return the mapped unit vectors (K, d) float32; a zero vector stays zero. The result of a row is bitwise
-        independent of the other rows."""
+        """Return the mapped vectors (K, d) float32, normalised to length 1. A vector of zeros stays zero. The result of
+        a row does not depend on the other rows, to the last bit."""
         moved = exact_product(np.asarray(vectors, np.float64), self.matrix)
         lengths = np.sqrt(np.einsum("kd,kd->k", moved, moved))[:, None]
         return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)
 
     def named(self, embedder: str) -> str:
-        """Return ``name@version`` of an embedder with the map's version appended."""
+        """Return the ``name@version`` of an embedder with the version of the map appended."""
         return f"{embedder}+{self.version}"
 
     def weights(self) -> dict[str, Array]:
-        """Return the matrix by name."""
+        """Return the matrix (d, d) by name."""
         return {"matrix": self.matrix}
 
     def restore(self, weights: dict[str, Array]) -> None:
@@ -158,10 +159,11 @@ class IntentMap(LearntComponent):
 
 
 def _places(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the mean relative rank (R,) of the wanted items: 1 for the highest score of all n items, 0 for the lowest.
+    """Return the mean relative rank (R,) of the wanted items of each row. The relative rank of an item is 1 for the
+    highest score of all n items, and 0 for the lowest.
 
     Args:
-        scores: (R, n).
+        scores: (R, n) scores of all items.
         wanted: (R, n) weights of the wanted items; each row sums to 1.
     """
     order = scores.argsort(dim=1).argsort(dim=1).to(scores.dtype)

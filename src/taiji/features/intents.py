@@ -1,5 +1,4 @@
-"""Intent rows from answers (with near-duplicates merged and weights that sum to 1), and metrics of a table with
-intents."""
+"""Columns of intents in feature rows, made from answers, and metrics of a table with these columns."""
 
 from __future__ import annotations
 
@@ -20,18 +19,19 @@ Array = NDArray[Any]
 def intent_columns(
     vectors: Array, weights: Array, levels: Sequence[Sequence[str]], counts: Sequence[int], most: int, embedder: str
 ) -> pl.DataFrame:
-    """Return the columns :data:`INTENTS` of feature rows.
+    """Return the columns :data:`INTENTS` of N feature rows. Near-duplicate intents are merged, and the weights of a row
+    sum to 1.
 
     Args:
-        vectors: (K, d) of all intents, row by row, within a row in the order of the answer.
-        weights: (K,) positive.
-        levels: K sequences, one per intent, each with the texts of its category levels, empty where missing.
-        counts: numbers of intents per row (N), which sum to K.
-        most: m, largest number of intents per row.
+        vectors: (K, d) vectors of all intents, row by row, and within a row in the order of the answer.
+        weights: (K,) positive weights of the intents.
+        levels: one sequence per intent, with the texts of the intent's category levels; missing levels are empty texts.
+        counts: number of intents of each of the N rows; the numbers sum to K.
+        most: largest number of intents per row after merging.
         embedder: ``name@version`` of the vectors' embedder.
 
     Returns:
-        N rows, with nulls for rows without an intent.
+        Table with N rows. A row without intents is null in all columns.
     """
     if sum(counts) != len(vectors) or len(vectors) != len(weights) or len(vectors) != len(levels):
         raise InputError(
@@ -55,9 +55,10 @@ def intent_columns(
 
 
 def intent_metrics(table: pl.DataFrame) -> dict[str, float]:
-    """Return ``with_intents``, the share of rows with an intent, and means over these rows.
+    """Return metrics of the intents in a feature table by name.
 
-    The means are ``intents``, the number of intents, and ``first_weight``, the weight of the first intent.
+    ``with_intents`` is the share of rows with intents. ``intents`` and ``first_weight`` are means over these rows: the
+    number of intents, and the weight of the first intent.
     """
     counts = table["intent_weights"].list.len().fill_null(0)
     some = counts.filter(counts > 0)

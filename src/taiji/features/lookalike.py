@@ -1,17 +1,17 @@
-"""Search for the most similar *other* user as of a time."""
+"""Search for the most similar *other* user at a given time."""
 
 from __future__ import annotations
 
 import numpy as np
 
 EXACT_BELOW = 50_000
-"""Largest pool, in rows, for which the search is exact."""
+"""Largest number of rows in the pool for which the search is exact."""
 PROBES = 0.02
-"""Share of the index that is searched in larger pools; ``benchmarks/lookalike.py`` measures the recall."""
+"""Share of the index that is searched in larger pools. ``benchmarks/lookalike.py`` measures the recall."""
 FOREVER = np.iinfo(np.int64).max
 DECIMALS = 9
-"""Number of decimals to which cosines are rounded before they are compared. Identical answers give ties, which rounding
-errors of a matrix product must not decide."""
+"""Number of decimals to which cosines are rounded before they are compared. Identical answers give ties, which must not
+be broken by the rounding errors of a matrix product."""
 
 
 def nearest_users(
@@ -24,25 +24,27 @@ def nearest_users(
     exact_below: int = EXACT_BELOW,
     probes: float = PROBES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest other user by cosine.
+    """Return the nearest other user of each row by cosine.
 
-    The search is exact in pools of up to ``exact_below`` rows, and uses an inverted-list index in larger ones. A
-    serving row is a row for which a neighbour is searched. Its candidates are one pool row of each other user: the
-    newest one at or before the ``as_of`` of the serving row. Later rows, rows that had already been replaced, and rows
-    of the same user are not used. Ties go to the user with the smaller id. A zero vector has no direction, so it
-    neither finds a neighbour nor is found.
+    A serving row is a row for which a neighbour is searched. The pool consists of the rows among which neighbours are
+    searched. The candidates of a serving row are one pool row of each other user: the user's newest row at or before
+    the ``as_of`` of the serving row. Older rows of that user, later rows, and rows of the serving row's own user are
+    not used. Ties go to the user with the smaller id. A vector of zeros has no direction, so such a row neither finds a
+    neighbour nor is found.
 
     Args:
-        users, as_ofs: (N,) serving rows: dense user ids and microseconds.
-        vectors: (N, d) their embeddings.
-        pool: (users, as_ofs, vectors) in which to search; by default the serving rows.
-        block: number of serving rows processed at a time; the memory is about ``block * rows of the pool * 20`` bytes.
-        exact_below: largest pool for which the search is exact. In a larger one, :mod:`taiji.features.lookalike_search`
-            may miss the nearest row, but the result still depends on nothing after the time of the serving row.
-        probes: share of the index that is searched; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
+        users, as_ofs: (N,) dense user ids of the serving rows, and their times in microseconds.
+        vectors: (N, d) embeddings of the serving rows.
+        pool: users, times and embeddings of the pool rows; by default those of the serving rows.
+        block: number of serving rows processed at a time. The memory needed is about ``block * rows of the pool * 20``
+            bytes.
+        exact_below: largest number of pool rows for which the search is exact. A larger pool is searched with an index,
+            which may miss the nearest row. The result still depends on nothing after the time of the serving row.
+        probes: share of the index that is searched in a larger pool; a larger share misses fewer rows and takes longer.
 
     Returns:
-        dense ids of the neighbours (N,) int64, -1 if there is none, and cosines (N,) float32, 0 if there is none.
+        Dense ids (N,) int64 of the neighbours and cosines (N,) float32. Without a neighbour, the id is -1 and the
+        cosine 0.
     """
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     pool_users, pool_start, pool_vectors = (users, as_ofs, vectors) if pool is None else pool
@@ -90,7 +92,8 @@ def _indexed(
     exact_below: int,
     probes: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute :func:`nearest_users` with an index. Vectors are float32, so that a million rows fit in memory."""
+    """Return the result of :func:`nearest_users`, computed with an index. Vectors are float32, so that a million rows
+    fit in memory."""
     from taiji.features.lookalike_search import search_snapshots
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -115,9 +118,10 @@ def _unit(vectors: np.ndarray, kind: type[np.floating] = np.float64) -> tuple[np
 
 
 def _replaced_at(users: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the time (P,) int64 at which a newer row of the same user replaces each row.
+    """Return the time (P,) int64 at which each row is replaced by a newer row of the same user.
 
-    Of rows with equal times, the last one replaces the others. A row that is never replaced has :data:`FOREVER`.
+    If several rows of a user have equal times, the last one replaces the others. The time is :data:`FOREVER` for a row
+    that is never replaced.
     """
     order = np.lexsort((np.arange(len(users)), start, users))
     end = np.full(len(users), FOREVER, dtype=np.int64)

@@ -1,12 +1,13 @@
-"""Look-alike search in large pools: an index of the rows at a snapshot, and a scan of the rows added since.
+"""Look-alike search in large pools: an index of the rows that were valid at a snapshot, and a scan of the rows added
+since then.
 
 A *serving row* is a feature row (a user, a time and a vector) for which the most similar other user is searched. The
-*pool* consists of the feature rows that are searched. A pool row is valid from its time until the user's next pool row
-*replaces* it.
+*pool* consists of the feature rows among which this user is searched. A pool row is valid from its time until the
+user's next pool row *replaces* it.
 
-The result for a serving row depends only on pool rows at or before its time: a snapshot is taken at every ``fresh``-th
-pool row, the index changes only at snapshots, and rows that were replaced since the snapshot are filtered out
-afterwards.
+A snapshot is taken at every ``fresh``-th pool row, and the index changes only at snapshots. Rows that were replaced
+since the snapshot are removed from the search result. Thus, the result for a serving row depends only on pool rows at
+or before its time.
 """
 
 from __future__ import annotations
@@ -35,18 +36,19 @@ def search_snapshots(
     index: VectorIndex,
     fresh: int = 8192,
 ) -> tuple[Array, Array]:
-    """Return the nearest pool row of another user for each serving row, −1 if there is none.
+    """Return the nearest pool row of another user for each serving row.
 
     Args:
         users, as_ofs: (N,) users and times of the serving rows.
-        queries: (N, d) float32 unit vectors.
-        pool: users (P,), start and end (P,) of each row's validity, and unit vectors (P, d) float32, sorted by start.
-        index: empty index. Its settings determine how many older rows are searched.
+        queries: (N, d) float32 unit vectors of the serving rows.
+        pool: users (P,), starts (P,) and ends (P,) of the rows' validity, and unit vectors (P, d) float32. The rows are
+            sorted by start.
+        index: empty index. Its settings determine which share of its rows is searched.
         fresh: number of pool rows between two snapshots.
 
     Returns:
-        (N,) indices into the pool and (N,) float64 cosines, rounded to 6 decimals; −inf if there is no row. Among equal
-        rounded cosines, the user with the smallest id wins.
+        Indices (N,) of the found pool rows, and their cosines (N,) float64, rounded to 6 decimals. If there is no such
+        row, the index is −1 and the cosine −inf. Among equal rounded cosines, the user with the smallest id is chosen.
     """
     _, start, end, vectors = pool
     best, cosine = np.full(len(users), -1, dtype=np.int64), np.full(len(users), -np.inf)
@@ -75,7 +77,8 @@ def search_snapshots(
 
 
 def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array], recent: Array) -> Array:
-    """Return the nearest rows (B, ≤ CANDIDATES) that were added since the snapshot and are eligible; −1 for none."""
+    """Return indices (B, ≤ CANDIDATES) of the nearest eligible pool rows that were added since the snapshot; −1 for
+    none. A row is eligible if it is valid at the serving row's time and belongs to another user."""
     pool_users, start, end, vectors = pool
     if not len(recent):
         return np.full((len(queries), 0), -1, dtype=np.int64)
@@ -89,7 +92,7 @@ def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, A
 def _choose(
     found: Array, queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array]
 ) -> tuple[Array, Array]:
-    """Return the best eligible candidate (B,) of (B, C) pool rows, and its cosine."""
+    """Return the best eligible candidate (B,) among the pool rows ``found`` (B, C), and its cosine (B,)."""
     pool_users, start, end, vectors = pool
     at = np.maximum(found, 0)
     allowed = (found >= 0) & (start[at] <= now[:, None]) & (end[at] > now[:, None]) & (pool_users[at] != users[:, None])

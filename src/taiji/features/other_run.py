@@ -1,4 +1,5 @@
-"""Import the features of another run with the dense user and item ids of this run, and join them with requests."""
+"""Import of the features of another run, translated to the dense user and item ids of this run, and their join with
+requests."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from taiji.features.feature_table import FEATURES, SCHEMA, feature_metrics, join
 
 SETTING = "recommend.features"
 TABLE, ABOUT = "features.parquet", "features.json"
-"""Files of :class:`StoredFeatures` in a folder."""
+"""Names of the files that :class:`StoredFeatures` writes into a folder."""
 STAGES = ("data", "examples", "features")
 """Stages of the other run that are read."""
 TEXT_IDS = {"user": "user_id", "item": "item_id"}
@@ -28,12 +29,13 @@ TEXT_IDS = {"user": "user_id", "item": "item_id"}
 
 @dataclass(frozen=True, eq=False)
 class StoredFeatures:
-    """Features read by a run's ranker.
+    """Imported features that a run's ranker reads.
 
     Attributes:
         table: result of :func:`import_table`.
-        columns: feature columns of the table.
-        about: provenance: ``run``, ``model_version``, ``quantizer_version``, ``rows``, ``users``, …
+        columns: names of the feature columns of the table.
+        about: provenance of the features by name: ``run``, ``model_version``, ``quantizer_version``, ``rows``,
+            ``users``, …
     """
 
     table: pl.DataFrame
@@ -54,11 +56,12 @@ class StoredFeatures:
         return cls(pl.read_parquet(folder / TABLE), tuple(about["columns"]), about)
 
     def made_before(self, time: int) -> StoredFeatures:
-        """Return the features with only those rows whose inputs all lie before a time (microseconds)."""
+        """Return the features without the rows that have inputs at or after a time (in microseconds)."""
         return replace(self, table=self.table.filter(pl.col("as_of") <= time))
 
     def joined_to(self, requests: Requests) -> Requests:
-        """Return the requests with their users' latest features available before the request, as list columns."""
+        """Return the requests with the features as further list columns. Each request gets the latest features of its
+        user that became available strictly before the request."""
         joined = self._joined(requests)
         lists = {name: np.empty(len(requests), dtype=object) for name in self.columns}
         for name, values in lists.items():
@@ -66,7 +69,8 @@ class StoredFeatures:
         return Requests(requests.user, requests.time, {**requests.columns, **lists})
 
     def metrics_of(self, requests: Requests) -> dict[str, float]:
-        """Return coverage and freshness; see :func:`taiji.features.feature_table.feature_metrics`."""
+        """Return the coverage and freshness of the features for the requests, with the metrics of
+        :func:`taiji.features.feature_table.feature_metrics`."""
         return feature_metrics(self._joined(requests))
 
     def _joined(self, requests: Requests) -> pl.DataFrame:
@@ -75,7 +79,7 @@ class StoredFeatures:
 
 
 def features_run(path: str) -> Path:
-    """Return the directory of a run with features.
+    """Return the directory of another run, after checking that it has features.
 
     Raises:
         ConfigError: the run has no features.
@@ -101,7 +105,7 @@ def features_state(path: str) -> State:
 
 
 def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
-    """Read the feature table of another run, and match its users and items to this log by their text ids.
+    """Return the feature table of another run, with users and items matched to this log by their text ids.
 
     Args:
         path: directory of the other run.
@@ -109,13 +113,13 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         test: start of this run's test period, in microseconds.
 
     Returns:
-        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log), vector,
-        model_version, quantizer_version.
+        The rows of users who are in this log, with the columns user, as_of, available_at, ids, neighbour_items (only
+        items of this log), vector, model_version, and quantizer_version.
 
     Raises:
-        ConfigError: there are no features, none belong to a user of this log, or their model was trained on part of
-            the test period.
-        ArtifactError: an artefact differs from the one that the run wrote.
+        ConfigError: the other run has no features, none of them belong to a user of this log, or their model was
+            trained on part of the test period.
+        ArtifactError: a file of the other run was changed after that run wrote it.
     """
     run = features_run(path)
     Verifier().demand(run, STAGES)
@@ -146,7 +150,8 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
 
 
 def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
-    """Return this log's dense id of each user or item of the other run; -1 if it is missing from this log."""
+    """Return the dense id in this log of each user or item of the other run; -1 for a user or item that is missing from
+    this log."""
     frame = dataset.users if kind == "user" else dataset.items
     ours = frame.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"), pl.col(kind).cast(pl.Int64).alias("ours"))
     file = run / "data" / "dataset" / f"{kind}s.parquet"
@@ -156,8 +161,8 @@ def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:
-    """Translate lists of the other run's items to this log's dense ids, without missing items; null if no item is
-    left."""
+    """Return lists of the other run's items translated to this log's dense ids. Items that are missing from this log
+    are left out, and a list without items becomes null."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
     known = flat.with_columns(item=pl.Series(items)[flat["item"].cast(pl.Int64)]).filter(pl.col("item") >= 0)
     kept = known.group_by("row", maintain_order=True).agg("item")

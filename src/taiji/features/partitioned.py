@@ -1,4 +1,5 @@
-"""As-of join of exposures and features by ranges of users, for logs and feature tables larger than memory.
+"""As-of join of exposures and features in separate ranges of users, for logs and feature tables that are larger than
+memory.
 
 An exposure needs only the feature rows of its own user, so each range of users can be joined separately. The output
 files are the input of :func:`taiji.models.ranking.stream.train_streamed`.
@@ -29,25 +30,26 @@ def join_partitioned(
     columns: tuple[str, ...] = FEATURES,
     rows: int = 500_000,
 ) -> list[Path]:
-    """Write a period's exposures joined with their users' features, one Parquet file per range of users.
+    """Write a period's exposures, joined with their users' features, to one Parquet file per range of users.
 
     Args:
-        dataset: dataset, preferably one that stays on disk (:func:`taiji.data.open_dataset`).
+        dataset: dataset of the exposures, preferably opened by :func:`taiji.data.open_dataset`, so that it stays on
+            disk.
         split: periods of the dataset.
         period: period of the exposures.
         table: Parquet file of feature rows.
-        folder: output folder for ``part-00000.parquet`` … and ``join.json``, which says what they are parts of. Files
-            that exist are kept, so an interrupted join resumes.
+        folder: output folder for ``part-00000.parquet`` … and ``join.json``, which describes the join. Files that exist
+            already are kept, so that an interrupted join can be resumed.
         columns: features to join.
-        rows: approximate number of exposures per file. One file and the feature rows of its users are in memory at a
-            time.
+        rows: approximate number of exposures per file. The exposures of one file and the feature rows of its users are
+            in memory at a time.
 
     Returns:
         Paths of the files, in the order of the user ranges. The rows of a file keep the order of the log. Together, the
         files contain the rows of ``join_features(exposures(dataset, split, period), table)``.
 
     Raises:
-        ArtifactError: the folder contains files of another join.
+        ArtifactError: the folder contains files of a different join.
     """
     folder = Path(folder)
     ranges = _ranges(dataset, split, period, rows)
@@ -66,7 +68,7 @@ def join_partitioned(
 
 
 def _demand_same(folder: Path, join: dict[str, Any]) -> None:
-    """Raise an error if the folder has files of another join; write ``join.json`` if it has none."""
+    """Raise an error if the folder has files of a different join. If it has no files of a join, write ``join.json``."""
     note = folder / "join.json"
     if note.exists() or any(folder.glob("part-*.parquet")):
         before = read_json(note) if note.exists() else {}

@@ -13,14 +13,16 @@ class FeatureSettings(Settings):
     slots: PositiveInt = 8
     """Number of ids per row, which is the number of sub-vectors of the product quantiser."""
     bits: int = Field(default=6, ge=1, le=12)
-    """Number of bits per id: each sub-vector is one of ``2**bits`` centroids (fewer if there are fewer training
-    vectors)."""
+    """Number of bits per id. Each sub-vector has ``2**bits`` centroids, or fewer if there are fewer training
+    vectors."""
     iterations: PositiveInt = 25
-    """Number of rounds of k-means."""
+    """Number of rounds of k-means when the product quantiser is fitted."""
     neighbour_items: PositiveInt = 100
-    """Number of most recent interactions kept from the look-alike, the user with the most similar answer."""
+    """Number of most recent interactions that are kept of the look-alike, which is the other user with the most similar
+    answer."""
     search_block: PositiveInt = 1024
-    """Number of rows compared at a time in the look-alike search. It limits the memory and does not change results."""
+    """Number of rows compared at a time in the look-alike search. It limits the memory used and does not change the
+    results."""
     keep_vector: bool = False
     """Keep the dense embedding of the answer in the table, for rankers that use it directly."""
     history_mean: PositiveInt = 50
@@ -28,12 +30,13 @@ class FeatureSettings(Settings):
 
     intent_samples: PositiveInt = 1
     """Number of answers per row if answers are sets. With 1, the weight of an intent is its sequence probability. With
-    more, it is the number of sampled answers that name the intent (needs `generation.temperature` above 0)."""
+    more answers, the weight is the number of sampled answers that name the intent; this needs `generation.temperature`
+    above 0."""
     align_intents: bool = False
-    """If answers are sets: fit a linear map that moves intents closer to the user's next items. The fit uses prompts of
-    the language model's training period; the language model answers them again for the fit."""
+    """Fit a linear map that moves intents closer to the user's next items, if answers are sets. The fit uses prompts of
+    the language model's training period, which the language model answers again for this purpose."""
     student: bool = False
-    """If answers are sets: train a student (a small, fast model) on the intent rows. The student's intents replace
+    """Train a student (a small, fast model) on the intent rows, if answers are sets. The student's intents replace
     missing and outdated rows."""
     oldest_s: float | None = Field(default=None, gt=0)
     """Age of a row, in seconds since its `as_of`, above which the row is outdated and replaced by the student's
@@ -44,5 +47,5 @@ class FeatureSettings(Settings):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Features given to a ranker, with the vector only if it is kept."""
+        """Names of the features that a ranker reads; the vector is included only if it is kept."""
         return ("ids", "neighbour_items", "vector") if self.keep_vector else ("ids", "neighbour_items")

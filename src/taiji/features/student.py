@@ -1,9 +1,9 @@
 """Student: a small model distilled from the language model's intent rows.
 
-It predicts the intents of any user at request time, in under a millisecond. A row from the language model costs a
-prompt and an answer, so most users have no row, or an outdated one. The student reads the text vectors of a user's
+A row from the language model costs a prompt and an answer, so most users have no row, or an outdated one. The student
+predicts the intents of any user at request time, in under a millisecond. It reads the vectors of the texts of a user's
 items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the
-existing rows. It does not predict categories: ``intent_levels`` of its rows are empty.
+existing rows. It does not predict categories, so ``intent_levels`` is empty in its rows.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from taiji.nn.intent_network import IntentNetwork, OneHistory, set_loss
 Array = NDArray[Any]
 Row = tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]
 STUDENT = "student"
-"""Folder of the student, next to the feature tables."""
+"""Name of the student's folder, next to the feature tables."""
 LEAST_WEIGHT = 0.02
 """Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of the rows held out for early stopping: the latest ones."""
+"""Share of the rows that are held out for early stopping; these are the latest rows."""
 FEWEST = 20
 """Smallest number of rows for training."""
 BLOCK = 2048
-"""Number of rows converted to a table at a time. Rows as Python lists take eight times the memory of a table."""
+"""Number of rows converted to a table at a time. Rows as Python lists take eight times as much memory as a table."""
 
 
 class StudentSettings(Settings):
     """Size and training of the student."""
 
     intents: PositiveInt = 8
-    """Number m of intents that are predicted per row."""
+    """Number of intents that are predicted per row."""
     history: PositiveInt = 50
     """Number of most recent interactions read per user."""
     width: PositiveInt = 64
@@ -52,11 +52,11 @@ class StudentSettings(Settings):
     heads: PositiveInt = 4
     """Number of attention heads."""
     layers: PositiveInt = 2
-    """Number of layers."""
+    """Number of transformer blocks."""
     epochs: PositiveInt = 60
-    """Largest number of epochs."""
+    """Largest number of passes over the training rows."""
     patience: PositiveInt = 6
-    """Number of epochs without improvement on the latest rows after which training stops."""
+    """Number of passes without improvement on the latest rows after which training stops."""
     batch: PositiveInt = 128
     """Number of rows per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -64,7 +64,7 @@ class StudentSettings(Settings):
 
 
 class IntentStudent(LearntComponent):
-    """Student model; see the module docstring.
+    """Small model that predicts a user's intents, trained on the language model's intent rows.
 
     Args:
         settings: size and training settings.
@@ -83,9 +83,9 @@ class IntentStudent(LearntComponent):
         """Train on intent rows.
 
         Args:
-            dataset: dataset with the histories, read strictly before the ``as_of`` of each row.
-            table: ``user``, ``as_of`` and the columns of :data:`taiji.data.intent_rows.INTENTS`.
-            seed: random seed of initial weights and of the order of rows.
+            dataset: dataset with the histories, which are read strictly before the ``as_of`` of each row.
+            table: table with ``user``, ``as_of`` and the columns of :data:`taiji.data.intent_rows.INTENTS`.
+            seed: random seed of the initial weights and of the order of the rows.
 
         Raises:
             InputError: too few rows have intents and a history, or the rows come from several embedders.
@@ -127,7 +127,8 @@ class IntentStudent(LearntComponent):
         first: int,
         seed: int,
     ) -> None:
-        """Train on the earlier rows, and keep the weights of the epoch that is best on the later ones."""
+        """Train on the rows before index ``first``, and keep the weights of the epoch with the lowest loss on the later
+        rows."""
         network, settings = self.network, self.settings
         assert network is not None
         optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
@@ -164,7 +165,7 @@ class IntentStudent(LearntComponent):
         return IntentNetwork(self.facts["dimension"], s.width, s.heads, s.layers, s.history, s.intents)
 
     def write(self, dataset: Dataset, users: Array, as_ofs: Array) -> pl.DataFrame:
-        """Return :meth:`rows` as columns of a feature table."""
+        """Return the results of :meth:`rows` as columns of a feature table."""
         blocks = [
             pl.DataFrame(
                 self.rows(dataset, users[start : start + BLOCK], as_ofs[start : start + BLOCK]),
@@ -178,13 +179,13 @@ class IntentStudent(LearntComponent):
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
         """Return the values of :data:`taiji.data.intent_rows.INTENTS` for each user and time.
 
-        The values are all None for a user without history before the time. Rows are computed one at a time, so that the
+        For a user without history before the time, all values are None. Rows are computed one at a time, so that the
         floating-point values of a row do not depend on the other requested rows.
 
         Args:
             dataset: any dataset with the same catalogue.
-            users: (N,) dense ids.
-            as_ofs: (N,) microseconds.
+            users: (N,) dense user ids.
+            as_ofs: (N,) times in microseconds.
 
         Raises:
             ConfigError: the student has not been trained.
@@ -204,9 +205,9 @@ class IntentStudent(LearntComponent):
         """Convert the predicted intents of one user to a row.
 
         Intents lighter than :data:`LEAST_WEIGHT` are dropped, but never the heaviest one. Near-duplicates are merged
-        into the first of them, and the intents are sorted by descending weight. The values are those of
+        into the first of them, and the intents are sorted by descending weight. The values equal those of
         :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`. They are computed here in
-        fewer steps, because this method runs before every request.
+        fewer steps, because this method runs at request time.
         """
         cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
         total: dict[int, float] = {}
@@ -223,12 +224,13 @@ class IntentStudent(LearntComponent):
         return codes.astype(np.int8).ravel().tolist(), shares, [[] for _ in places], self.facts["embedder"]
 
     def _items(self, dataset: Dataset, users: Array, times: Array) -> Array:
-        """Return the newest items strictly before each time, (N, L) int64, padded with −1."""
+        """Return the newest items (N, L) int64 of each user strictly before each time, padded with −1."""
         found = dataset.history.before_batch(users.astype(np.int64), times.astype(np.int64), self.settings.history)
         return found[0].astype(np.int64)
 
     def _item_vectors(self, dataset: Dataset) -> Array:
-        """Return the vectors of the item texts followed by a zero row, (n + 1, d). One catalogue is cached."""
+        """Return the vectors of the item texts, followed by a row of zeros, (n + 1, d). The vectors of one catalogue
+        are cached."""
         embedder = self.facts["embedder"]
         if self._vectors is None or self._vectors[0] is not dataset.items or self._vectors[1] != embedder:
             name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
@@ -258,26 +260,28 @@ class IntentStudent(LearntComponent):
 
 
 def _read(catalogue: Array, items: Array) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the vectors of histories (B, L, d) and their mask (B, L); −1 selects the zero row at the end."""
+    """Return the item vectors (B, L, d) of histories ``items`` (B, L), and a mask (B, L) of their items. An item of −1
+    selects the row of zeros at the end of the catalogue."""
     return torch.from_numpy(catalogue[items]), torch.from_numpy(items >= 0)
 
 
 def _copy(network: IntentNetwork) -> dict[str, torch.Tensor]:
-    """Return a copy of the weights."""
+    """Return a copy of the network's weights."""
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def filled(
     exposures: pl.DataFrame, dataset: Dataset, student: IntentStudent, oldest_s: float | None = None
 ) -> pl.DataFrame:
-    """Return exposures with the student's intents where the language model's are missing or outdated.
+    """Return the exposures with the student's intents where the intents of the language model are missing or outdated.
 
     Args:
-        exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents.
-        dataset: dataset with the histories, read strictly before each exposure.
-        student: the student.
-        oldest_s: age of a row, in seconds since its ``as_of``, above which it is outdated. With None, rows never become
-            outdated.
+        exposures: table with user, time, and the columns of intents that
+            :func:`taiji.features.feature_table.join_features` adds.
+        dataset: dataset with the histories, which are read strictly before each exposure.
+        student: trained student.
+        oldest_s: age of a row, in seconds since its ``as_of``, above which the row is outdated. With None, rows never
+            become outdated.
     """
     missing = pl.col("intent_weights").list.len().fill_null(0) == 0
     if oldest_s is not None:

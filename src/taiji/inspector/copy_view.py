@@ -69,7 +69,7 @@ def copy_view(run: RunFiles, number: int) -> dict[str, Any] | None:
         "count": len(items),
         "item_id": item,
         "title": _title(run, item),
-        "as_of": f"{when(mine['as_of'][0])} UTC" if mine["as_of"][0] > 1 else "its facts have no times",
+        "as_of": f"{when(mine['as_of'][0])} UTC" if mine["as_of"][0] > 1 else "the facts have no times",
         "writer": mine["writer"][0],
         "reward_model": mine["reward_model"].drop_nulls().first(),
         "scored": scored,

@@ -231,8 +231,8 @@ class Inspector:
     def _first_shown(moments: list[user.Moment]) -> int:
         """Return the index of the prompt or feature row to show first; −1 if there is none.
 
-        The first role that has any is chosen: test, rationale, alignment, feature row, calibration. Within it, the last
-        one is chosen.
+        Test prompts come first, then rationale prompts, alignment prompts, feature rows and calibration prompts. Of
+        several prompts or rows of one role, the last one is chosen.
         """
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
@@ -286,7 +286,7 @@ class Inspector:
 
     @property
     def _copies_only(self) -> bool:
-        """True if the run only has copies for a table of items, and no dataset with users."""
+        """True if the run has only copies about a table of items, and no dataset with users."""
         return self.runs[0].done("copywriting") and not self.runs[0].done("data")
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:
@@ -328,5 +328,5 @@ def whole(text: str | None, default: D) -> int | D:
 
 
 def address(user_id: object) -> str:
-    """Return the path of a user's page, with special characters of the original user id percent-encoded."""
+    """Return the path of a user's page: the original user id with special characters percent-encoded."""
     return "/users/" + quote(str(user_id), safe="")

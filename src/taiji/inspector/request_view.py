@@ -33,8 +33,8 @@ Row = Mapping[str, Any]
 def request_list(run: RunFiles) -> list[dict[str, Any]]:
     """Return the traced requests with user and time.
 
-    Each also has the number of its targets (items of the user's later interactions), and the numbers of targets among
-    the candidates (``found``) and in the list (``shown``).
+    Each request also has the number of its targets (items of the user's later interactions), and the numbers of targets
+    among the candidates (``found``) and in the list (``shown``).
     """
     dataset, requests, traces = run.dataset, run.requests, run.traces
     if dataset is None or not len(requests):
@@ -113,8 +113,8 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
     """Return the columns to show.
 
-    These are the retrievers, the predictions with a fusion weight, and the pairs of an estimate and its true value. Two
-    flags tell whether true clicks and a score exist.
+    These are the retrievers, the predictions with a fusion weight, and the pairs of an estimate and its true value. The
+    flags ``truth`` and ``score`` are True if true clicks and scores exist.
     """
     pairs = [
         (of, f"rank: {task}", f"{TRUE}{of}")

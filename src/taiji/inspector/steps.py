@@ -12,7 +12,7 @@ from taiji.reporting.summary import RunMetrics, Step
 
 
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
-    """Return the wanted step and the numbers of its neighbours.
+    """Return the step with the number ``wanted``, and the numbers of the steps before and after it.
 
     If ``wanted`` is None, the first step is returned. If no step has this number, the step with the nearest number is
     returned.

@@ -160,7 +160,8 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
-    """Return the rebuilt student prompt (the one without the target), and how many interactions it has and leaves out.
+    """Return the rebuilt student prompt, which does not contain the target, and its numbers of shown and omitted
+    interactions.
 
     ``noted`` is False if the run did not record how many interactions the prompt had. The limit in the settings is then
     used.
@@ -281,7 +282,7 @@ def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) ->
 
     Args:
         run: run of the exposures.
-        rows: test exposures for which a feature row was the newest.
+        rows: test exposures for which the feature row was the newest available one.
         most: largest number of exposures to return.
     """
     arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
-"""Segments of a sequence."""
+"""Segments of a sequence: padding, the item's text, the EMB positions, and the question with its answer."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
 """Pairs of segments. A position in the first segment may attend to earlier positions in the second, and to itself."""
 IGNORED = -100
@@ -48,7 +48,7 @@ class AlignedSettings(Settings):
     text_tokens: PositiveInt = 64
     """Largest number of tokens read from an item's text."""
     answer_tokens: PositiveInt = 48
-    """Largest number of tokens read from question and answer."""
+    """Largest number of tokens read from a question and its answer together."""
     steps: PositiveInt = 500
     """Number of training steps."""
     batch: PositiveInt = 32
@@ -60,7 +60,7 @@ class AlignedSettings(Settings):
     answer_weight: float = Field(default=1.0, ge=0)
     """Weight of the next-token loss of the answers."""
     warm: float = Field(default=0.3, ge=0, le=1)
-    """Fraction of training after which question and answer no longer attend to the text."""
+    """Fraction of the training steps after which the question and the answer no longer attend to the text."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float 
 def info_nce(
     first: torch.Tensor, second: torch.Tensor, items: torch.Tensor, others: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return the mean in-batch InfoNCE of both directions.
+    """Return the in-batch InfoNCE loss, averaged over the batch and over both directions.
 
     Args:
         first, second: (B, d) vectors of the pairs.
         items, others: (B,) dense item ids of the two sides. An item that occurs twice in the batch, on the same side or
             on both, is not its own negative.
-        temperature: τ.
+        temperature: number by which the cosine similarities are divided.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
     own = torch.eye(len(items), dtype=torch.bool, device=logits.device)

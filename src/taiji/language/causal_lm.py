@@ -131,7 +131,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         try:
             model.save_pretrained(temporary)
         except SafetensorError as error:
-            # safetensors reports disk errors as text only; the artefact writer explains OSErrors.
+            # safetensors reports a full disk only as text. For an OSError, the artefact writer gives advice.
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, str(error)) from error
             raise

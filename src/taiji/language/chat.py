@@ -64,7 +64,8 @@ def continuation(prompt: str, text: str) -> str:
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     """Render the messages. Several forms are tried, and the first rendered text that contains all contents is returned.
 
-    Some templates have no system role (Gemma's) or silently drop it. Others expect contents as lists of parts.
+    Some templates have no system role (such as Gemma's) or silently drop the system text. Others expect contents as
+    lists of parts.
     """
     from jinja2 import TemplateError
 

@@ -24,14 +24,14 @@ CLOCK = "strftime_now"
 FIXED = "date_string"
 """Variable with the date in Llama's templates. Some of them set it to a fixed date and never call the clock."""
 DEFAULT_DATE = date(2024, 7, 26)
-"""Default date of templates that print one: the fallback of Llama 3's own template."""
+"""Default date of templates that print one, which is also the fallback in Llama 3's own template."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
 RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", CLOCK)
-"""Template variables that are not settings."""
+"""Template variables that cannot be set by ``chat_template_kwargs``."""
 
 
 def bind_template(
@@ -42,8 +42,8 @@ def bind_template(
     Args:
         tokenizer: tokenizer that is changed in place: its ``chat_template`` then begins with the assignments.
         arguments: values by name (``chat_template_kwargs`` of transformers).
-        today: date that the template prints. With None, the date that was written into it before is kept; if there is
-            none, :data:`DEFAULT_DATE` is used where the template would print today's date.
+        today: date that the template prints. With None, a date that was written into the template before is kept. If
+            there is none and the template would print today's date, it prints :data:`DEFAULT_DATE` instead.
 
     Raises:
         ConfigError: the template does not use an argument or a date, an argument is reserved, or there is no template.
@@ -57,7 +57,7 @@ def bind_template(
             "The model's chat template prints no date.",
             where="language.template_date",
             expected=f"a template that reads {CLOCK} or {FIXED}",
-            found="a template that does not" if templates else "a model without a chat template",
+            found="a template that reads neither" if templates else "a model without a chat template",
             fix="set language.template_date to null",
         )
     bound = {key: _bound(text, arguments, today) for key, text in templates.items()}
@@ -77,7 +77,7 @@ def _check(name: str, templates: Mapping[str, str]) -> None:
             where=f"language.chat_template_kwargs.{name}",
             expected="a variable of the template, such as enable_thinking in hybrid models",
             found="a template without this variable" if templates else "a model without a chat template",
-            fix="remove it; `taiji doctor CONFIG` shows how a prompt ends",
+            fix="remove the argument; `taiji doctor CONFIG` shows how a prompt ends",
         )
 
 

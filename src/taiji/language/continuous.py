@@ -23,8 +23,8 @@ from taiji.language.prompt_lookup import Repetitions, Runs
 GUESSED = 4
 """Largest number of tokens guessed per row and step."""
 LOT = 0.25
-"""Share of the batch that must be free before new prompts are read. Prompts with a common prefix are thus read
-together."""
+"""Share of the batch that must be free before new prompts are read. Several prompts are thus read together, and can
+share a common prefix."""
 
 
 @dataclass

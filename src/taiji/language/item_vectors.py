@@ -40,7 +40,8 @@ def chosen_embedder(name: str) -> str | None:
 
 
 def _state(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Return the state of an embedder's files if it is a folder, which may be trained anew; empty otherwise."""
+    """Return the state of an embedder's files if it is a folder, because its encoder may be trained again; empty
+    otherwise."""
     return tuple(named_files(name)) if Path(name).is_dir() else ()
 
 

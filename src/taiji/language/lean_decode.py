@@ -1,4 +1,4 @@
-"""Continuous-batching decoder on the lean forward pass (`lean_forward`), with several tokens of a row per step.
+"""Decoder with continuous batching on the lean forward pass (`lean_forward`). A row can get several tokens per step.
 
 A row is one running completion. The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of
 keys and values: the prompt's tokens come first, and the rows' tokens take any free slots after them. A mask records
@@ -21,17 +21,17 @@ from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
 GROWTH = 1.06
-"""Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, so it is close to 1."""
+"""Capacity of a new buffer, as a multiple of the current need. It is near 1, because products read whole buffers."""
 SLACK = 1.2
 """A buffer is shrunk if its capacity exceeds this multiple of the current need."""
 SHARED = 0.75
 """Prompts are read together if prefix sharing reduces their tokens to at most this share. Otherwise they are read one
 at a time, which is faster per token."""
 WIDTH = 16
-"""Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all
-these rows."""
+"""Largest number of rows that share one copy of their prompt's keys and values. Each row attends, with a mask, over the
+slots of all these rows."""
 ALL, NOBODY = -1, -2
-"""Owners of a slot: all rows of the group (for tokens of the prompt), or none."""
+"""Owners of a slot other than a single row: all rows of the group (for tokens of the prompt), or none (a free slot)."""
 
 
 @dataclass
@@ -45,7 +45,11 @@ class _Row:
 
 
 def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
-    """Return the number of rows of each prompt. Raise if there are no rows or no new tokens."""
+    """Return the number of rows of each prompt.
+
+    Raises:
+        InputError: a prompt has no row, or no new token is requested.
+    """
     counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
     if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
         raise InputError(
@@ -213,7 +217,7 @@ class GroupDecoder:
         self._holes += {row.group for row in leaving} - used
 
     def _zeros(self, groups: int, room: int) -> torch.Tensor:
-        # A slot without owner has weight zero, but zero times uninitialised memory need not be zero.
+        # A slot without owner has weight zero, but zero times uninitialised memory may be NaN.
         model = self._model
         shape = (groups, model.kv_heads, model.size, room)
         return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
@@ -309,8 +313,8 @@ class GroupDecoder:
         """Return the attention bias (groups, 1, W, 1, slots) of each window, where W is the largest number of new
         tokens in a group.
 
-        It is 0 where a token attends to a slot, and minus infinity elsewhere. A window that no token fills has the bias
-        of None.
+        It is 0 where a token attends to a slot, and minus infinity elsewhere. A window that is at least as long as
+        every row has the same bias as no window (None).
         """
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
@@ -331,15 +335,15 @@ class GroupDecoder:
 
 
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return the masked attention of the tokens of each group to the slots of the group.
+    """Return the masked attention of the W tokens of each of G groups to the N slots of the group.
 
     Args:
-        query: (G, W, Hk, group, d), scaled.
+        query: (G, W, Hk, Hq / Hk, d), already multiplied by the scale of the scores.
         keys, values: (G, Hk, d, N), contiguous.
         bias: (G, 1, W, 1, N).
 
     Returns:
-        (G, W, Hk, group, d).
+        (G, W, Hk, Hq / Hk, d).
     """
     count, width, kv, share, size = query.shape
     rows = query.permute(0, 2, 1, 3, 4).reshape(count * kv, width * share, size)

@@ -1,10 +1,10 @@
-"""Forward pass of models of the shapes of Llama and Gemma in few, large operations, for reading prompts and decoding on
-a CPU.
+"""Fast forward pass for models with the structure of Llama or Gemma, with few, large operations. It reads prompts and
+decodes on a CPU.
 
 :func:`read_lean` converts a transformers model into a :class:`LeanModel`. The weights of query, key and value are
 concatenated, weights are packed in oneDNN's layout, and activations and residuals are fused into the matrix products.
-This leaves a dozen operations per layer. The lean model computes the same function as the original one;
-`prefix_support` compares the two before the first use.
+This leaves a dozen operations per layer. The lean model computes the same function as the original model;
+`prefix_support` compares the two models before the first use.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LIMIT = 2_000_000_000
 """Largest size of a model's weights, in bytes, for which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 OUTPUT_NORMS = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-"""Further norms of a layer that also normalises the outputs of attention and MLP; `post_attention_layernorm` is then
-the first of these."""
+"""Additional norms of a layer that also normalises the outputs of attention and MLP. In such a layer,
+`post_attention_layernorm` normalises the output of the attention."""
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -92,7 +92,7 @@ class Product:
         return functional.linear(rows, self._weight, self._bias)
 
     def activated(self, rows: torch.Tensor, activation: str) -> torch.Tensor:
-        """Return an activation, a key of :data:`ACTIVATIONS`, of the product."""
+        """Return the product after an activation, which is a key of :data:`ACTIVATIONS`."""
         if self._packed:
             name, algorithm = ACTIVATIONS[activation]
             return _packed_linear(rows, self._weight, self._bias, name, [], algorithm)  # type: ignore[no-any-return]
@@ -159,7 +159,7 @@ class LeanLayer:
 
 @dataclass(frozen=True)
 class LeanModel:
-    """Causal LM of the shape of Llama or Gemma, read by :func:`read_lean`.
+    """Causal LM with the structure of Llama or Gemma, read by :func:`read_lean`.
 
     Attributes:
         embedding: (V, H) token embeddings; hidden states have their dtype.
@@ -169,8 +169,8 @@ class LeanModel:
         heads, kv_heads: numbers of query heads Hq and key heads Hk.
         size: head size d.
         scale: scale of the attention scores.
-        rotary: function of a tensor (for dtype and device), positions (1, n) and, if layers have one, their kind. It
-            returns cosines and sines, each (1, n, d).
+        rotary: function of a tensor (only its dtype and device matter), positions (1, n) and the kind of layer, if
+            layers have one. It returns cosines and sines, each (1, n, d).
         dtype: dtype of the products.
     """
 
@@ -283,8 +283,8 @@ def read_lean(model: Any) -> LeanModel | None:
     A merged or disabled LoRA layer is read as its base layer. Under autocast, the products have the dtype of autocast.
 
     Returns:
-        None if the structure differs, an adapter is not merged, a module has hooks, or the weights are too large to
-        copy.
+        The lean model, or None if the structure differs, an adapter is not merged, a module has hooks, or the weights
+        are too large to copy.
     """
     bare = bare_model(model)
     base, config, head = bare.base_model, bare.config, head_of(bare)
@@ -385,8 +385,10 @@ def frequencies_by_kind(config: Any) -> bool:
 
 
 def _norm(module: Any, dtype: torch.dtype) -> Norm | None:
-    """Return a root-mean-square norm: Llama's, which multiplies by the weight, or Gemma's, which multiplies by 1 +
-    weight in float32."""
+    """Convert a root-mean-square norm. Llama's norm multiplies by the weight, Gemma's by 1 + weight in float32.
+
+    Return None for any other module.
+    """
     if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.dtype != dtype:
         return None
     weight = module.weight.detach()

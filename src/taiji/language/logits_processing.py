@@ -1,4 +1,4 @@
-"""Distribution of the next token: processing of a model's logits before a token is drawn, the same for every backend.
+"""Processing of a model's logits before a token is drawn, in the same way for every backend.
 
 ``docs/explanation/sampling.md`` explains why the repetition penalty covers only the completion.
 """
@@ -128,13 +128,13 @@ def picked(
 
 def most_likely(scores: torch.Tensor) -> torch.Tensor:
     """Return the id of the largest score of each row (R,); V, the size of the vocabulary, for a row with NaN."""
-    tokens = scores.argmax(-1)  # of a row with NaN: the first NaN
+    tokens = scores.argmax(-1)  # in a row with NaN, this is the first NaN
     wrong = scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).isnan()
     return torch.where(wrong, scores.shape[-1], tokens)
 
 
 def checked(tokens: list[int], vocabulary: int) -> list[int]:
-    """Return the token ids.
+    """Return the token ids if all of them are valid.
 
     Raises:
         ResourceError: an id is the size of the vocabulary, which stands for logits that are NaN.
@@ -152,7 +152,7 @@ def checked(tokens: list[int], vocabulary: int) -> list[int]:
 def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Sample one token per row by inverse CDF: the first token whose cumulative probability exceeds the uniform number.
 
-    A token of probability zero is never drawn, for any number and rounding error.
+    A token of probability zero is never drawn, whatever the uniform number and the rounding errors.
 
     Args:
         scores: (R, V) logits from :func:`filtered`; each row has at least one above minus infinity.

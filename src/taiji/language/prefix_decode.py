@@ -5,7 +5,7 @@ row through the model. The attention merges two pieces: all rows of a prompt att
 matrix product, and each row attends to its own continuation in a buffer of fixed size. The prompt is not copied per
 row, and ended rows can be dropped.
 
-`open_decoder` returns a decoder with the same interface for models that do not support this.
+For models that do not support this, `open_decoder` returns another decoder with the same interface.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class SharedDecoder:
         Args:
             layer: index of the layer.
             query, key, value: (R, H, 1, d) of the newest tokens.
-            scale: scale of the scores; None is 1 / sqrt(d).
+            scale: scale of the scores; None stands for 1 / sqrt(d).
         """
         rows, heads, _, size = query.shape
         kv = key.shape[1]
@@ -203,7 +203,7 @@ class SharedDecoder:
 
 
 class PaddedDecoder:
-    """Decoder with the same interface for models that do not support prefix sharing.
+    """Decoder with the interface of :class:`SharedDecoder` for models that do not support prefix sharing.
 
     The prompts are left-padded, and the model's own cache is repeated for each row.
     """
@@ -308,7 +308,8 @@ def decode_rows(
             may have ended.
         ends: function of ``(row, token)`` that returns True if the token ends the row. It is called in order for each
             token of a running row.
-        compact_below: share of running rows below which ended rows are dropped; dropping copies the buffers.
+        compact_below: ended rows are dropped if the share of running rows is below this value. Dropping rows copies the
+            buffers.
     """
     running, ended = list(range(len(decoder.prompt_of))), set[int]()
     for step in range(steps):

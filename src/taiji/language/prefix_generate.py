@@ -148,7 +148,7 @@ def step_by_step(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw tokens; the host checks after each step which rows have ended. Ended rows are dropped."""
+    """Draw the tokens of each row. After each step, the host checks which rows have ended, and drops these."""
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     law = _Draws(len(written), sampling, stops, generator, draw)
 

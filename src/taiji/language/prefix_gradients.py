@@ -2,10 +2,10 @@
 
 K rewards need K gradients of the same log-probabilities, so there are K vectors with one entry per scored token. If
 each reward gives a sequence a single number (its advantage), the entries of the K vectors for a sequence are multiples
-of one vector. With a KL term, they are linear combinations of two vectors, and so on. A backward pass is linear.
-Therefore a single pass through the private tokens of the sequence (its completion) serves all K vectors. K sets of
-coefficients are needed only where gradients are summed over sequences: for the keys and values of shared tokens, and
-for LoRA's factors. Only the shared tokens (the prompt) need K passes.
+of one vector. A backward pass is linear, so a single pass through the private tokens of the sequence (its completion)
+then serves all K vectors. With a KL term, the entries are linear combinations of two vectors, and two passes suffice.
+The K vectors are distinguished only in sums over sequences, namely in the gradients of LoRA's factors and of the keys
+and values of shared tokens. Only the shared tokens (the prompt) need K passes.
 
 The forward pass therefore runs in two graphs, first for the shared and then for the private tokens. K gradients cost R
 passes through the private tokens and K passes through the shared tokens, where R is the largest rank of the K vectors
@@ -41,8 +41,8 @@ from taiji.language.prefix_split import Above, SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
-"""Singular values up to this number times the machine epsilon, relative to the largest one, are rounding errors and
-count as zero."""
+"""Singular values of at most this number times the machine epsilon times the largest singular value are regarded as
+rounding errors and set to zero."""
 
 
 class _Shared:
@@ -52,7 +52,8 @@ class _Shared:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store the keys and values of a layer. If it runs twice (gradient checkpointing), the first run is kept."""
+        """Store the keys and values of a layer. In gradient checkpointing, a layer runs twice, and the first run
+        counts."""
         self.layers.setdefault(layer, (key, value))
 
 
@@ -171,7 +172,7 @@ class _Above(torch.autograd.Function):
 
 
 def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write D vectors, within each sequence, as linear combinations of as few vectors as possible.
+    """Express D vectors, within each sequence, as linear combinations of as few vectors as possible.
 
     Args:
         values: (D, N), in which the tokens of a sequence are adjacent.
@@ -248,7 +249,8 @@ class SharedGradients:
     ) -> list[torch.Tensor | None]:
         """Run one backward pass through the shared tokens, for the vector with index ``number``.
 
-        It starts at the log-probabilities that these tokens predict, and at their keys and values.
+        The pass starts at the log-probabilities that the shared tokens predict, and at the keys and values of these
+        tokens.
         """
         pairs = [(self.logprobs[0], values)]
         for layer, tensors in self.private.shared.layers.items():

@@ -23,7 +23,8 @@ LOOK = 16
 WORTH = 8
 """Smallest number of remaining steps for which the step is recorded. A recording takes as long as about three steps."""
 LEAVE = 0.5
-"""Share of running rows below which ended rows are dropped. The shapes then change, so the step is recorded again."""
+"""Ended rows are dropped if the share of running rows is below this value. The shapes then change, so the step is
+recorded again."""
 
 
 class GraphedDecoder(SharedDecoder):

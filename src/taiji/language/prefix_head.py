@@ -1,10 +1,10 @@
 """Log-probabilities of given tokens from hidden states, without the full (positions x vocabulary) matrix of logits.
 
-Only positions that predict a scored token are projected, in chunks. If the head is frozen (as with LoRA), the backward
-pass needs no further projection. The gradient of a log-probability with respect to its hidden state is
+Only positions that predict a scored token are projected to logits, in chunks. If the head is frozen (as with LoRA), the
+backward pass needs no further projection. The gradient of a log-probability with respect to its hidden state is
 `W[token] - E_p[W]`. The expected row `E_p[W] = p @ W` is computed together with the log-probability, while the
-probabilities of the chunk are in memory. Several backward passes (one per reward, when each reward's gradient is
-needed by itself) thus need no further product with the vocabulary.
+probabilities of the chunk are in memory. Several backward passes (such as one per reward) thus need no further product
+with the matrix `W`.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def _by_autograd(
 
 
 def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a mask (N,) of the rows that lie in a chunk, and the place (N,) of each row in the chunk.
+    """Return a mask (N,) of the rows that lie in a chunk, and the position (N,) of each row in the chunk.
 
-    A row outside the chunk gets the first or last place. Both results have the shape of `rows`, so that the host need
-    not wait for the GPU to count the rows in the chunk.
+    A row outside the chunk gets the first or last position. Both results have the shape of `rows`, so that the host
+    need not wait for the GPU to count the rows in the chunk.
     """
     return (rows >= part.start) & (rows < part.stop), (rows - part.start).clamp(0, part.stop - part.start - 1)
 

@@ -1,7 +1,7 @@
 """Faster computation of PEFT's LoRA layers, with the same results up to rounding.
 
 `merged_adapters` lets generation run with `W + s B A` (one product per layer instead of three). `fuse_adapters`
-replaces the forward pass of PEFT's LoRA layers. The new one adds the low-rank product in place,
+replaces the forward pass of PEFT's LoRA layers. The new forward pass adds the low-rank product in place,
 `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and its backward pass also accumulates in place. PEFT's own forward pass allocates and
 keeps, per layer, four more tensors of the size of the output.
 
@@ -33,7 +33,7 @@ def _lora_layers(model: Any) -> list[Any]:
 def _plain_adapter(layer: Any) -> str | None:
     """Return the name of a layer's active adapter if it is ordinary LoRA; otherwise None.
 
-    Ordinary means: a single active, unmerged adapter without active dropout, bias or variant.
+    An ordinary layer has a single active, unmerged adapter without active dropout, bias or variant.
     """
     active = [a for a in layer.active_adapters if a in layer.lora_A]
     if len(active) != 1 or layer.merged or layer.disable_adapters or layer.fan_in_fan_out:
@@ -53,7 +53,7 @@ def merged_adapters(model: Any) -> Iterator[None]:
 
     The merged weights are held in separate tensors, so that the base weights are restored bit for bit. This takes as
     much memory as the weights of the adapted layers. Two kinds of layers keep their own forward pass: layers that are
-    not ordinary LoRA, and layers that share their weight with another layer (a head tied to the embedding).
+    not ordinary LoRA, and layers that share their weight with another layer (such as a head tied to the embedding).
     """
     swapped = []
     owners = Counter(
@@ -113,8 +113,8 @@ class RowSums:
 
         Args:
             key: `id` of the parameter.
-            narrow: (T, r).
-            wide: (T, n).
+            narrow: (T, r) factor whose width is the rank of the adapter.
+            wide: (T, n) factor whose width is that of the layer's input or output.
             turned: True if the parameter has shape (n, r) instead of (r, n).
         """
         weights = self.by_token.t().unsqueeze(2)
@@ -162,7 +162,7 @@ def _trained(linear: Any) -> bool:
 def fuse_adapters(model: Any) -> int:
     """Switch all LoRA layers of the model permanently to the in-place forward pass, and return their number.
 
-    In a call in which a layer is not ordinary LoRA (dropout, several or disabled adapters, variants, merged), it uses
+    While a layer is not ordinary LoRA (because of dropout, a variant, or several, merged or disabled adapters), it uses
     PEFT's forward pass.
     """
     layers = _lora_layers(model)

@@ -1,11 +1,13 @@
 """Backward pass of attention as plain matrix products, for processors that multiply bfloat16 matrices fast.
 
-On processors with AMX, PyTorch's flash kernel for CPUs runs its backward pass at a fraction of the rate of matrix
-products. Here, blocks of scores are computed explicitly, as P = exp(s Q Kᵀ − L) and dP = dO Vᵀ − D, with five products
-per block and two passes over its scores. L and D are subtracted inside the products, before these round their results:
-they are additional columns of Q and dO, each in two parts, and the corresponding columns of K and V are ones. So only
-the exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number of keys,
-because rounding errors are smallest near 0; dO and D are divided by the corresponding power of two, which is exact.
+On processors with AMX or AVX-512 bf16, PyTorch's flash kernel for CPUs runs its backward pass at a fraction of the rate
+of matrix products. Here, blocks of scores are computed explicitly, as P = exp(s Q Kᵀ − L) and dP = dO Vᵀ − D, with five products
+per block and two passes over its scores. L is the log-sum-exp of a query's scores, and D the inner product of its
+output and the gradient of this output. L and D are subtracted inside the products, before the results are rounded: L
+becomes two additional columns of Q, D two additional columns of dO, and the corresponding columns of K and V are ones.
+So only the exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number of
+keys, because rounding errors are smallest near 0. dO and D are divided by the corresponding power of two, which is
+exact.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 
 SCORES = 1 << 23
-"""Largest number of scores per block (16 MB in bfloat16). Each thread keeps the memory of two blocks: new memory for
-every layer would cost as much time as the products."""
+"""Largest number of scores per block (16 MB in bfloat16). Each thread keeps the memory of two blocks, because new
+memory for every layer would cost as much time as the products."""
 LANES = 32
 """The inner dimension of a product is padded to a multiple of this number, the length of an AMX row."""
 
@@ -28,27 +31,37 @@ LANES = 32
 KEYS = 1024
 """Largest number of keys per block."""
 CAUSAL_KEYS = 320
-"""Largest number of keys per block of causal attention: the scores above the diagonal of a block are computed in
-vain."""
+"""Largest number of keys per block of causal attention. It is smaller than `KEYS`, because the scores above the
+diagonal of a block are computed but not used."""
 _kept = threading.local()
 
 
 @cache
 def products_pay() -> bool:
-    """Return True if this processor has AMX, whose products are several times as fast as the flash kernel's."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    """Return True if bf16 products are faster than the flash kernel on this processor: with AMX, or with AVX-512 bf16
+    on a processor of AMD. On one of Intel restricted to AVX-512 bf16, they were slower (docs/performance.md)."""
+    if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        return True
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()) and _made_by_amd()
+
+
+def _made_by_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def extended(tensor: torch.Tensor, column: torch.Tensor | None) -> torch.Tensor:
-    """Append a column in two parts, the second with the rounding error of the first (or two columns of ones), and pad
-    with zeros to a multiple of `LANES`.
+    """Append a column as two columns, its rounded values and their rounding errors, and pad with zeros to a multiple of
+    `LANES`. Without a column, append two columns of ones.
 
     Args:
         tensor: (..., d).
         column: (...), at least in float32; None for ones.
 
     Returns:
-        (..., w), in the dtype of the tensor.
+        (..., w), in the dtype of the tensor, where w is the padded width.
     """
     size = tensor.shape[-1]
     made = tensor.new_zeros(*tensor.shape[:-1], -(-(size + 2) // LANES) * LANES)
@@ -64,11 +77,11 @@ def extended(tensor: torch.Tensor, column: torch.Tensor | None) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Factors:
-    """Inputs of the products for some queries and keys, with one more dimension for the batch.
+    """Inputs of the products for a batch of queries and keys; see :func:`extended` for the width w.
 
     Attributes:
-        query: (B, Hq, L, w) queries, extended by −L / scale.
-        grad: (B, Hq, L, w) gradients of the output, extended by −D.
+        query: (B, Hq, L, w) queries, extended by −log-sum-exp / scale.
+        grad: (B, Hq, L, w) gradients of the output, extended by −(inner product of output and gradient).
         key, value: (B, Hk, S, w), extended by ones.
         size: d, the size of a head.
         scale: scale of the scores.
@@ -92,7 +105,7 @@ class Factors:
         lse: torch.Tensor,
         scale: float,
     ) -> Factors:
-        """Return the factors for the gradient of an output, both (B, Hq, L, d), with the log-sum-exp (B, Hq, L, 1)."""
+        """Return the factors for an output and its gradient, each (B, Hq, L, d), and the log-sum-exp (B, Hq, L, 1)."""
         wide = torch.promote_types(query.dtype, torch.float32)
         slope = (grad.to(wide) * out.to(wide)).sum(-1)
         shift = round(math.log2(max(key.shape[2], 1)) / 2)
@@ -155,12 +168,13 @@ class Factors:
 
 
 def weighted(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the rows (B, L, d) under D weights (L, D) side by side, (B, L, D * d), rounded once."""
+    """Return the rows (B, L, d) multiplied by each of D weights (L, D), side by side, (B, L, D * d), rounded once."""
     return (rows.unsqueeze(-2).to(weights.dtype) * weights.unsqueeze(-1)).flatten(-2).to(rows.dtype)
 
 
 def blocks(start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last index (exclusive) of equal blocks of at most ``most`` of the indices from start to stop."""
+    """Divide a range into blocks of nearly equal size, of at most ``most`` indices each, and yield the start and the
+    (exclusive) end of each block."""
     size = -(-(stop - start) // max(-(-(stop - start) // most), 1))
     for first in range(start, stop, max(size, 1)):
         yield first, min(first + size, stop)

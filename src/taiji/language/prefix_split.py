@@ -1,7 +1,7 @@
 """Division of a packed tree into shared tokens (of several sequences) and private tokens (of a single sequence).
 
-Shared tokens attend only to shared tokens, so they can be computed first. The private tokens then use their keys and
-values.
+Shared tokens attend only to shared tokens, so they can be computed first. The private tokens then use the keys and
+values of the shared tokens.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Above:
 
 
 class SplitTree:
-    """Packed tree divided into two parts.
+    """Packed tree divided into shared and private tokens.
 
     Attributes:
         shared: tokens of at least two sequences.
         private: tokens of a single sequence.
         is_private: (T,) bool, for each token of the whole tree, True if it is private.
-        place: (T,) position of each token in its packing.
+        place: (T,) position of each token of the whole tree in ``shared`` or ``private``.
         sequence: (private tokens,) index of the sequence of each token.
         above: shared segments with private descendants.
     """

@@ -64,8 +64,8 @@ _told: set[str] = set()
 def supports_sharing(model: Any) -> tuple[bool, str]:
     """Return True and an empty text if sharing is correct for this model, otherwise False and the reason against it.
 
-    The trial (a few short forward passes) runs once per model, and again when its adapters change. Conditions that can
-    change between calls are checked at every call.
+    The trial (a few short forward passes) runs once per model, and again if its dtype or adapters change. Conditions
+    that can change between calls are checked at every call.
     """
     reason = _unsupported(model) or _windowed(model) or _tried_once(model).reason
     if reason and reason not in _told:
@@ -77,7 +77,7 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
 def lean_model(model: Any) -> LeanModel | None:
     """Convert a model for the lean forward pass; return None if this is not supported.
 
-    It is supported on a CPU, with adapters merged or disabled, for models that have passed the trial. The result is a
+    This is supported on a CPU, with adapters merged or disabled, for models that have passed the trial. The result is a
     copy of the current weights, so convert the model again for each generation.
     """
     bare = bare_model(model)
@@ -95,8 +95,8 @@ def _tried_once(model: Any) -> _Tried:
 
 
 def _unsupported(model: Any) -> str:
-    """Return the reason in the structure of the model against sharing and the lean forward pass; empty if there is
-    none."""
+    """Return the reason why the structure of the model rules out both sharing and the lean forward pass; empty if there
+    is none."""
     from transformers import PreTrainedModel
 
     adapters = list(getattr(model, "peft_config", {}).values())
@@ -217,8 +217,10 @@ class _Sample:
         return float((expected - found).norm() / size)
 
     def decoding(self, make: Callable[[list[list[int]], list[int], int], SharedDecoder | LeanDecoder]) -> float:
-        """Return the largest difference over the steps of a decoder, which ``make`` opens for prompts, rows per prompt
-        and steps."""
+        """Return the largest difference of a decoder's log-probabilities from those without sharing, over all steps.
+
+        The decoder is opened by ``make``, a function of the prompts, the rows per prompt and the number of steps.
+        """
         ids = self.ids
         prompts, tails = [ids[:6], ids[12:16]], [ids[6 : 6 + STEPS], ids[10 : 10 + STEPS], ids[16 : 16 + STEPS]]
         decoder = make(prompts, [2, 1], STEPS)

@@ -1,8 +1,9 @@
 """Packing of token sequences into one row in which every shared prefix occurs once.
 
 The sequences form a radix tree. Its nodes (segments) are written in depth-first order, so that the descendants of a
-node are the tokens directly after it. A token may attend to an earlier token if and only if it lies before the end of
-the earlier token's subtree. Both the masked and the blockwise attention (`prefix_attention`) are based on this rule.
+node are the tokens directly after it. A token may attend to an earlier token if and only if the later token lies before
+the end of the earlier token's subtree. Both the masked and the blockwise attention (`prefix_attention`) are based on
+this rule.
 """
 
 from __future__ import annotations

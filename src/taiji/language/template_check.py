@@ -54,11 +54,13 @@ def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
         warnings.append((f"they begin with {tokenizer.bos_token} twice", "fix the model's chat_template.jinja"))
     elif written and added and tokenizer.chat_template:
         remarks.append(
-            f"{tokenizer.bos_token} is written by the template and added by the tokenizer; here it occurs once"
+            f"{tokenizer.bos_token} is written by the template, and the tokenizer would add it again; "
+            "here it occurs once"
         )
     elif added and not written:
         remarks.append(
-            f"the template writes no {tokenizer.bos_token}, so there is none, although the tokenizer adds one"
+            f"the template writes no {tokenizer.bos_token}, so there is none in the prompts, "
+            "although the tokenizer would add one"
         )
     if _TWICE.search(asked):
         fix = "set language.chat_template_kwargs, or fix the model's chat_template.jinja"

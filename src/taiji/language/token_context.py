@@ -1,5 +1,5 @@
-"""Token vectors from the co-occurrences of tokens in the texts of a catalogue. They reflect the meaning of words within
-this catalogue.
+"""Token vectors from the co-occurrences of tokens in the texts of a catalogue. The vectors reflect the meaning of words
+within this catalogue.
 
 An embedder was trained on other texts. If "Turbo" often occurs together with "Garage" and "Rally" in a catalogue, these
 words name the same kind of item there, even if they mean something else elsewhere. The vectors are the principal axes
@@ -7,8 +7,8 @@ of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 
-where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i; the added 1
-keeps ratios of rare tokens near 0.
+where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i. The added ones
+keep the log-ratios of rare tokens near 0.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST = 2048
-"""Largest number of tokens with a nonzero vector: the tokens with the most co-occurrences. All other tokens have the
-vector 0."""
+"""Only this many tokens, those with the most co-occurrences, have a nonzero vector."""
 
 
 def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:
@@ -42,7 +41,7 @@ def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Arr
                     word_of.setdefault(token, set()).add(place)
         there = np.fromiter(word_of, dtype=np.int64)
         counts[there[:, None], there] += 1
-        for place, word in enumerate(words):  # tokens that occur together only within the same word
+        for place, word in enumerate(words):  # pairs that this text has only within this word do not count
             alone = [token for token in set(word) if token >= 0 and word_of[token] == {place}]
             if len(alone) > 1:
                 counts[np.array(alone)[:, None], alone] -= 1

@@ -1,9 +1,9 @@
 """Initial vectors of a text encoder: an embedder's vectors for general word pieces, and their means for domain terms.
 
 Pieces and terms are explained in :mod:`taiji.language.term_merges`. A piece has the embedder's vector, and a term has
-the mean over its pieces. The pieces are those of the embedder's tokenizer, except in two cases: no piece crosses
-punctuation, and a space is joined to the digit or punctuation mark after it. For texts in which neither case
-occurs, the mean over the pieces, scaled to length 1, is the embedder's vector.
+the mean of its pieces' vectors. The pieces are those of the embedder's tokenizer, except in two cases: no piece crosses
+punctuation, and a space is joined to the digit or punctuation mark after it. For texts in which neither case occurs,
+the mean of the pieces' vectors, scaled to length 1, is the embedder's vector of the text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ text has standard deviation 0; without the bound, the vectors of other texts wou
 
 
 def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tuple[TwoTokenizers, dict[str, Array]]:
-    """Return tokenizers, with pieces from WordLlama and terms learnt from texts, and the initial vectors.
+    """Return two tokenizers (pieces from WordLlama, and terms learnt from texts) and the initial vectors.
 
     Args:
         texts: texts from which the terms and the co-occurrences are learnt. A repeated text counts once for the terms,
@@ -39,8 +39,8 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
     Returns:
         The tokenizers, and float32 arrays by name: ``general`` (G, D), ``centre`` (D + C,), ``scale`` (D + C,),
         ``axes`` (k, D) and, if C > 0, ``context`` (G, C) and ``context_axes`` (c, C), for G pieces and an embedder of
-        width D. :class:`taiji.nn.semantic_encoder.TokenStart` explains them; here the rows of padding and of unknown
-        tokens are left out.
+        width D. :class:`taiji.nn.semantic_encoder.TokenStart` explains these arrays; here the rows of padding and of
+        unknown tokens are left out.
 
     Raises:
         ResourceError: ``wordllama`` or ``tokenizers`` is not installed, or a file of ``wordllama`` is missing.
@@ -56,7 +56,7 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
         beside = context_vectors(co_occurrences(numbers_of_words(tokenizers, texts), len(general)), context)
         beside *= np.sqrt(np.square(general).sum() / max(np.square(beside).sum(), 1e-12)).astype(np.float32)
         found = text_vectors(tokenizers, beside, distinct)
-        # One scale for all columns: they are principal axes, so their relative variances must be kept.
+        # All columns get the same scale, because they are principal axes whose relative variances must be kept.
         own = np.full(context, max(float(np.sqrt(found.var(axis=0).mean())), LEAST), dtype=np.float32)
         near = found.mean(axis=0)
         start |= {"context": beside, "context_axes": principal_axes((found - near) / own)}

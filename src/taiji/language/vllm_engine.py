@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
-    """Return the model with the engine for generation and scoring that ``settings.engine`` selects.
+    """Return the model with the backend for generation and scoring that ``settings.engine`` selects.
 
     Raises:
         TaijiError: vLLM is not installed, or the model was created in memory and not read from a folder or hub.
@@ -105,7 +105,7 @@ class VLLMEngine:
         """Return, for each pair (ids, position of the first completion token), the log-probabilities of the completion
         tokens.
 
-        A token without context (the first token of an empty prompt) gets 0.
+        A token without context (the first completion token after an empty prompt) gets 0.
         """
         sampling = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scored = [place for place, (ids, first) in enumerate(pairs) if len(ids) > first]

@@ -1,10 +1,12 @@
 """Baselines that a language model's answer must beat. They use no language model, and only data from before the
 example's time.
 
-``popularity``: the most frequent items so far; ``own favourite``: the user's most frequent item;
-``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
-occur close to the user's latest items in the histories of all users, where later items of the user weigh more;
-``mean history``: the mean embedding of the user's latest items, in place of the answer's embedding.
+- ``popularity``: the items with the most clicks so far;
+- ``own favourite``: the user's most frequent item;
+- ``own category``: the user's most frequent category at each level (it names no item);
+- ``co-occurrence``: items that occur close to the user's latest items in the histories of all users, where later items
+  of the user weigh more;
+- ``mean history``: the mean embedding of the user's latest items, in place of the answer's embedding.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ SEED_ITEMS = 20
 REACH = 3
 """Largest distance, in positions, between two items of a history that count as neighbours."""
 DECAY = 0.9
-"""Weight of the r-th latest item, r from 0: DECAY ** r."""
+"""The r-th latest item, with r = 0 for the latest, has the weight DECAY ** r."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
     Args:
         dataset: history and items.
         examples: columns ``user, as_of``; for each row, only data before its ``as_of`` are read.
-        size: number of items proposed.
+        size: largest number of items that a baseline proposes.
         new_only: leave out the user's earlier items, because targets are new. ``own favourite`` is not affected,
             because it consists of earlier items.
     """
@@ -84,7 +86,10 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
 
 
 def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
-    """Return the most frequent items before each example's time, (E, size) dense item ids; ties are broken by id."""
+    """Return the items with the most clicks before each example's time, (E, size) dense item ids, padded with −1.
+
+    Ties are broken by item id.
+    """
     clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
     times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
     as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0

@@ -141,7 +141,7 @@ class Fixed:
 
 
 def _same(one: Array, other: Array) -> Array:
-    """Return a mask: True where both numbers are equal up to rounding, relative to them or to the largest of all."""
+    """Return a mask: True where two numbers are equal up to rounding, relative to their size or the largest number."""
     largest = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
     return np.isclose(one, other, rtol=SAME, atol=1e-12 * (largest if np.isfinite(largest) else 1.0))
 
@@ -162,8 +162,8 @@ def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> in
 class PooledAUC:
     """Area under the ROC curve over all rows together, each row weighted by its user's weight.
 
-    The rows are sorted once; under new weights the area is one cumulative sum over the rows, ties counting one half:
-    AUC(w) = Σ_pos w (W_neg below + ½ W_neg tied) / (W_pos W_neg).
+    The rows are sorted once. Under new weights, the area takes one cumulative sum over the rows, where a tie counts one
+    half: AUC(w) = Σ_pos w (W_neg below + ½ W_neg tied) / (W_pos W_neg).
 
     Args:
         users: (N,) user codes below ``n_users``.

@@ -2,8 +2,8 @@
 
 It is the probability that the prediction orders two rows with different labels correctly, where a tie counts one half.
 Labels are replaced by their ranks. Two different ranks have a highest bit in which they differ, so one AUC per bit,
-among the rows that agree in all higher bits, counts every pair exactly once. Ranks of b bits cost b sorts once, and b
-cumulative sums for each vector of user weights. Binary labels have one bit, and the value is the AUC.
+among the rows that agree in all higher bits, counts every pair exactly once. Ranks of b bits need b sorts, which are
+done once, and b cumulative sums for each vector of user weights. Binary labels have one bit, and the value is the AUC.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class _Bit:
 
     Attributes:
         lower, upper: rows without and with the bit; ``lower`` sorted by block and score.
-        start, below, level, end: for each upper row, indices into ``lower``: start of its block, end of the rows
-        scored lower, end of the rows scored lower or equally, end of the block.
+        start, below, level, end: four indices into ``lower`` for each upper row: the start of its block, the end of the
+            rows with lower scores, the end of the rows with lower or equal scores, and the end of its block.
     """
 
     lower: Array

@@ -50,7 +50,7 @@ def student_cdf(t: float, freedom: float) -> float:
 
 @lru_cache(4096)
 def student_quantile(level: float, freedom: float) -> float:
-    """Return t with P(\\|T\\| <= t) = ``level``: the factor of a two-sided interval; infinite for 0 degrees of
+    """Return t with P(\\|T\\| <= t) = ``level``, which is the factor of a two-sided interval; infinite for 0 degrees of
     freedom.
     """
     if not 0 < level < 1:

@@ -1,5 +1,5 @@
-"""Dependence of a score on a confounder such as video length, and how many pairs of items a correction leaves in order
-(among pairs with about the same confounder)."""
+"""Dependence of a score on a confounder such as video length, and the share of item pairs whose order a correction
+keeps (among pairs with about the same confounder)."""
 
 from __future__ import annotations
 

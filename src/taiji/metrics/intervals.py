@@ -1,5 +1,5 @@
-"""Intervals of statistics and of paired differences: exact where possible, else by the bootstrap; a missing interval
-has a reason.
+"""Intervals of statistics and of paired differences: exact where possible, else by the bootstrap. An entry without an
+interval gives the reason.
 
 ``docs/explanation/intervals.md`` has the rules for few users, equal values and missing labels, with sources.
 """
@@ -209,7 +209,7 @@ def differences(
         statistics: statistics of each arm, one per training seed.
         contents: one value per arm, equal for identical arms, for instance a hash of the predictions.
         against: reference arm; if it is not among the arms, there is no ``difference``.
-        competitors: cheaper arms that must be beaten as well.
+        competitors: cheaper arms, which a later arm must also beat.
         level: coverage of the intervals.
     """
 

@@ -36,7 +36,7 @@ def evaluate_lists(
     """Return every metric of every arm's lists.
 
     Args:
-        lists: arm to (B, K_arm) items, best first, padded with −1.
+        lists: items (B, K) of each arm, best first, padded with −1; K may differ between arms.
         targets: targets of the B requests.
         users: (B,) user of each request; a user's requests are averaged, and users are resampled.
         depths: lengths at which recall, hit rate, NDCG, novelty and diversity are computed.
@@ -44,7 +44,7 @@ def evaluate_lists(
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
         further: function from lists (B, K) to additional metrics: values per request (B,), by name. A metric that only
-            some arms have, because it depends on K, is compared among these.
+            some arms have, because it depends on K, is compared among these arms.
         resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
 
     Returns:

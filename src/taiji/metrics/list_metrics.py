@@ -81,18 +81,18 @@ def hits(lists: Array, targets: Targets) -> Array:
 
 
 def recall(hit: Array, counts: Array, k: int) -> Array:
-    """Return the share (B,) of each request's targets that are in the first ``k`` of its list, from hits (B, K); NaN
-    without a target."""
+    """Return the share (B,) of each request's targets that are among the first ``k`` items of its list, from hits (B,
+    K); NaN without a target."""
     return _divide(hit[:, :k].sum(axis=1), counts)
 
 
 def hit_rate(hit: Array, counts: Array, k: int) -> Array:
-    """Return 1 (B,) where a target is among the first ``k``, else 0; NaN without a target."""
+    """Return 1 (B,) where a target is among the first ``k`` items, else 0; NaN without a target."""
     return np.where(counts > 0, hit[:, :k].any(axis=1), np.nan)
 
 
 def ndcg(hit: Array, counts: Array, k: int) -> Array:
-    """Return the discounted gain (B,) of the first ``k``, relative to a list that starts with all targets; NaN
+    """Return the discounted gain (B,) of the first ``k`` items, relative to a list that starts with all targets; NaN
     without a target."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.append(0.0, np.cumsum(discount))[np.minimum(counts, k)]
@@ -100,13 +100,13 @@ def ndcg(hit: Array, counts: Array, k: int) -> Array:
 
 
 def coverage(lists: Array, items: int, k: int) -> float:
-    """Return the share of the ``items`` in the catalogue that occur in the first ``k`` of any list."""
+    """Return the share of the ``items`` items of the catalogue that are among the first ``k`` of any list."""
     shown = lists[:, :k]
     return len(np.unique(shown[shown != NO_ITEM])) / items
 
 
 def novelty(lists: Array, popularity: Array, k: int) -> Array:
-    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who
+    """Return the mean self-information (B,), in bits, of the first ``k`` items: −log2 of the share of users who
     interacted with the item before.
 
     Args:
@@ -120,7 +120,7 @@ def novelty(lists: Array, popularity: Array, k: int) -> Array:
 
 
 def diversity(lists: Array, categories: Array, k: int) -> Array:
-    """Return the share (B,) of pairs of the first ``k`` that differ in category; NaN with fewer than two items.
+    """Return the share (B,) of pairs of the first ``k`` items that differ in category; NaN with fewer than two items.
 
     Args:
         lists: (B, K).

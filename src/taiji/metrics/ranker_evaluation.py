@@ -37,7 +37,7 @@ class HeadRows(Generic[Arm]):
         head: name of the prediction, a column of every arm's frame.
         metrics: metrics for this kind of prediction.
         chosen: (N,) row indices in the exposures.
-        arms: arm name to labelled predictions.
+        arms: labelled predictions, by name of the arm.
     """
 
     group: str
@@ -48,7 +48,7 @@ class HeadRows(Generic[Arm]):
 
 
 def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
-    """Return the column of each task's evaluated prediction, mapped to the task."""
+    """Return each task by the name of the column with its evaluated prediction."""
     return {task.heads[-1]: task for task in tasks}
 
 
@@ -65,7 +65,7 @@ def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
     Args:
         dataset: source of the histories.
         users: dense user ids, repeats allowed.
-        as_of: microseconds; use the start of the test period, so that test data do not decide membership.
+        as_of: time in microseconds; use the start of the test period, so that test data do not decide membership.
     """
     unique = np.unique(np.asarray(users, dtype=np.int64))
     counts = dataset.history.count_before(unique, np.full(len(unique), as_of, dtype=np.int64))
@@ -85,17 +85,17 @@ def evaluate_rankers(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return every metric of every arm's predictions, overall and in groups of rows.
+    """Return every metric of every arm's predictions, over all rows and in groups of rows.
 
     Args:
-        exposures: the rows, with ``user, item, time`` and the tasks' labels. Rows of one user at one time are a
+        exposures: the rows, with ``user, item, time`` and the tasks' labels. Rows with the same user and time form a
             request.
-        predictions: arm → frame with a column per evaluated prediction, in the rows' order.
+        predictions: frame of each arm, with one column per evaluated prediction, in the order of the rows.
         sparse_users: users of the group ``sparse`` (see :func:`sparsest_third`).
         tasks: tasks to evaluate, each with the metrics of its kind.
         groups: additional groups as masks over the rows, for instance cold items or one department.
-        against: the arm that the others are compared with, if present.
-        competitors: arms that every later arm is also compared with (cheap methods that the expensive one must beat).
+        against: the arm with which the others are compared; if it is not among the arms, there is no such comparison.
+        competitors: arms with which every later arm is also compared (cheap methods that expensive ones must beat).
         resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
 
     Returns:
@@ -131,7 +131,7 @@ def head_rows(
 
     Args:
         exposures, sparse_users, groups, tasks: as in :func:`evaluate_rankers`.
-        predictions: arm → frame with a column per evaluated prediction, in the rows' order.
+        predictions: frame of each arm, with one column per evaluated prediction, in the order of the rows.
     """
     masks = {"all": np.ones(len(exposures), dtype=bool)}
     if sparse_users is not None:

@@ -35,7 +35,7 @@ class Rows:
         labels: (N,) 0 or 1, or numbers if the task is not binary.
         scores: (N,) predictions; probabilities for metrics of probabilities.
         requests: (N,) codes of the ranked lists (one user at one time).
-        n_users: number of users, including those without a row (they are resampled too).
+        n_users: number of users, including users without a row, who are resampled as well.
     """
 
     users: Array
@@ -76,8 +76,8 @@ class Rows:
 
         Args:
             users, labels: (N,) each.
-            scores: arm to (N,) predictions.
-            times: (N,); they split a user's rows into requests. Without them a user has one request.
+            scores: predictions (N,) of each arm.
+            times: (N,); they split a user's rows into requests. Without times, a user has one request.
             kind: kind of the task, to check its labels.
 
         Raises:
@@ -156,7 +156,7 @@ class MeanOverUsers(FromStatistic):
     proportion: ClassVar[bool] = False
     """True if the values lie in [0, 1], which allows an exact interval when all are equal."""
     of_ties: ClassVar[float | None] = None
-    """Value of constant predictions if it is the same for all labels; else None."""
+    """Value of the metric for constant predictions, if it is the same for all labels; else None."""
 
     @abstractmethod
     def calc_per_user(self, rows: Rows) -> Array:
@@ -205,7 +205,7 @@ class AUC(FromStatistic):
 
 @dataclass(frozen=True)
 class UserAUC(MeanOverUsers):
-    """Mean over users of the AUC within the user; users without both labels do not count."""
+    """Mean over users of the AUC of a user's rows; users without both labels do not count."""
 
     name: str = "user_auc"
     title: str = "AUC within users"
@@ -248,10 +248,10 @@ class Calibration(FromStatistic):
 
 @dataclass(frozen=True)
 class NDCG(MeanOverUsers):
-    """Discounted gain of a request's first ``k`` relative to the best possible, in expectation over the orders of ties.
+    """Discounted gain of a request's first ``k`` rows relative to the best order, in expectation over orders of ties.
 
-    A user's value is the mean over the user's requests with both a positive and a negative row (the others cannot be
-    ranked wrongly); the metric is the mean over users.
+    A user's value is the mean over the user's requests with both a positive and a negative row (other requests cannot
+    be ranked wrongly). The metric is the mean over users.
     """
 
     k: int = 10
@@ -334,7 +334,7 @@ def row_log_loss(labels: Array, probabilities: Array) -> Array:
 
 
 def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
-    """Return the probability (N,) that the target is among the first ``k``, with ties in random order.
+    """Return the probability (N,) that the target is among the first ``k`` items, with ties in random order.
 
     Args:
         above: (N,) number of candidates scored strictly higher than the target.
@@ -357,7 +357,7 @@ def mean_of_requests(rows: Rows, values: Array) -> Array:
 
 
 def mean_by(groups: Array, values: Array, n_groups: int) -> Array:
-    """Return the mean of the known values of each group, (n_groups,); NaN where there is none."""
+    """Return the mean of the finite values of each group, (n_groups,); NaN for a group without finite values."""
     known = np.isfinite(values)
     return _divide(
         np.bincount(groups[known], weights=values[known], minlength=n_groups),

@@ -11,9 +11,9 @@ class EvaluationSettings(Settings):
     """Intervals of the metrics."""
 
     resamples: int = Field(default=1000, ge=10)
-    """Bootstrap resamples of users."""
+    """Number of bootstrap resamples of users."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of every interval."""
     grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
-    """Cosine between an answer and its nearest item below which the answer counts as poorly grounded. Its reward is
-    still used."""
+    """Cosine between an answer and its nearest item below which the answer counts as poorly grounded. The reward of
+    such an answer is still used."""

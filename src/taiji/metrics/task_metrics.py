@@ -17,7 +17,7 @@ METRICS: Mapping[Kind, tuple[Metric, ...]] = {
     "ordinal": (XAUC(), UserXAUC(), MAE()),
     "pairwise": (RequestXAUC(),),
 }
-"""Kind of task → metrics of its predictions, in the order of ``metrics.json``."""
+"""Metrics of the predictions of each kind of task, in the order of ``metrics.json``."""
 SHOWN_METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -33,9 +33,9 @@ SHOWN_METRICS: Mapping[str, Metric] = {
         Calibration(),
     )
 }
-"""Name → metric, in the order in which tables show them."""
+"""Metrics by name, in the order in which tables show them."""
 MAIN_METRICS = ("auc", "xauc", "request_xauc", "log_loss", "mae")
-"""Metrics shown in places that show only one or two per prediction: a ranking metric, then an error metric."""
+"""Metrics of short tables, which show only one or two per prediction: a ranking metric, then an error metric."""
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -50,7 +50,7 @@ def title_of(metric: str) -> str:
 
 
 def key_title(key: str) -> str:
-    """Return the display name of a key of ``metrics.json``, such as `click AUC` or `click and conversion log loss`."""
+    """Return the display name of a key of ``metrics.json``, such as `click AUC` or `click and conversion Log-loss`."""
     head, metric = split_key(key)
     return f"{head_title(head)} {title_of(metric)}" if head else title_of(metric)
 

@@ -1,4 +1,4 @@
-"""Metrics of numeric labels: counts, durations, grades, and how well the items of a request are ordered by them."""
+"""Metrics for numeric labels such as counts, durations and grades: errors and concordance of the predictions."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class XAUC(FromStatistic):
         return PooledConcordance(rows.users, rows.labels, rows.scores, rows.n_users)
 
     def calc_per_user(self, rows: Rows) -> Array:
-        """Return the concordance within each user."""
+        """Return the concordance of each user's rows."""
         return grouped_concordance(rows.users, rows.labels, rows.scores, rows.n_users)
 
 
 @dataclass(frozen=True)
 class UserXAUC(MeanOverUsers):
-    """Mean over users of the concordance within the user; users whose labels are all equal do not count."""
+    """Mean over users of the concordance of a user's rows; users whose labels are all equal do not count."""
 
     name: str = "user_xauc"
     title: str = "XAUC within users"
@@ -54,13 +54,13 @@ class UserXAUC(MeanOverUsers):
     of_ties: ClassVar[float | None] = 0.5
 
     def calc_per_user(self, rows: Rows) -> Array:
-        """Return the concordance within each user."""
+        """Return the concordance of each user's rows."""
         return grouped_concordance(rows.users, rows.labels, rows.scores, rows.n_users)
 
 
 @dataclass(frozen=True)
 class RequestXAUC(MeanOverUsers):
-    """Concordance within requests: the mean over a user's requests with different labels, then over users."""
+    """Concordance within requests, averaged over each user's requests that have different labels, then over users."""
 
     name: str = "request_xauc"
     title: str = "XAUC within requests"

@@ -1,1 +1,1 @@
-"""Models, one file each."""
+"""Models for retrieval, ranking, fusion and re-ranking, and for item codes and policies."""

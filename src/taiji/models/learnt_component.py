@@ -1,4 +1,4 @@
-"""Base class of components that consist of learnt arrays and read no events: settings, version, and saving."""
+"""Base class of components that consist of learnt arrays and read no events. It versions, saves and loads them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FORMAT = 1
 
 
 def known_values(column: Array) -> list[Any]:
-    """Return the distinct values of a column without missing ones (None and NaN), ascending."""
+    """Return the distinct values of a column in ascending order, without the missing values None and NaN."""
     return sorted({value for value in column.tolist() if value is not None and value == value})
 
 
 class LearntComponent(ABC):
-    """Component that consists of settings, facts and arrays. A model implements :meth:`weights` and :meth:`restore`.
+    """Component that consists of settings, facts and arrays. A subclass implements :meth:`weights` and :meth:`restore`.
 
     Attributes:
-        settings: settings as given.
-        facts: learnt values that are not arrays, JSON-serialisable.
-        dataset: bound dataset if the component reads columns of items or users; None if all its inputs come with the
-            requests.
+        settings: settings of the component.
+        facts: learnt values that are JSON-serialisable and not arrays.
+        dataset: dataset whose columns of items or users the component reads; None if all inputs of the component come
+            with the requests.
     """
 
     Settings: ClassVar[type[Base]] = Base
@@ -48,7 +48,7 @@ class LearntComponent(ABC):
 
     @abstractmethod
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore the component from :meth:`weights`."""
+        """Restore the component from the arrays that :meth:`weights` returned."""
 
     @property
     def version(self) -> str:
@@ -87,7 +87,7 @@ class LearntComponent(ABC):
             made = cls(cls.Settings.model_validate(config["settings"]))
             made.facts, made.dataset = config["facts"], dataset
             made.restore(load_file(folder / "weights.safetensors"))
-        except ResourceError:  # a missing package that the component needs
+        except ResourceError:  # the component needs a package that is not installed
             raise
         except Exception as error:  # a damaged file can raise any error
             raise ArtifactError(

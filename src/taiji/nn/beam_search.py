@@ -13,10 +13,11 @@ Ints = NDArray[np.int64]
 Score = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Function from level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
 
-Beam k extends beam ``parents[b, k]`` of the previous call by ``codes[b, k]``; at level 0, K is 1 and both are zeros.
+For request b, beam k extends beam ``parents[b, k]`` of the previous call by the code ``codes[b, k]``. At level 0, K is
+1, and parents and codes are zeros.
 """
 Children = Callable[[int, Ints, Ints], tuple[Ints, Ints, Ints]]
-"""Function from level, requests (R,) and nodes (R,) to the children of these nodes: parents, codes and child nodes,
+"""Function from level, requests (R,) and nodes (R,) to the C children of these nodes: parents, codes and child nodes,
 each (C,).
 
 Parents are indices into the R nodes, in ascending order.
@@ -26,21 +27,22 @@ Parents are indices into the R nodes, in ascending order.
 def beam_search(
     score: Score, children: Children, requests: int, levels: int, beam: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the leaves with the highest sums of log-probabilities along their paths, among the leaves that the beam
-    reaches.
+    """Return the best leaves that the beam reaches. The score of a leaf is the sum of the log-probabilities along its
+    path.
 
-    A beam as wide as the widest level makes the search exhaustive. Ties are broken by the smaller index in the beam,
-    then by the smaller code. A request with an empty tree gets only padding.
+    A beam as wide as the widest level makes the search exhaustive. Ties go to the smaller index in the beam, then to
+    the smaller code. A request with an empty tree gets only padding.
 
     Args:
         score: scoring callback, called once per level.
         children: callback that returns the children of nodes in each request's tree.
         requests: number of requests B.
         levels: number of levels L.
-        beam: number of prefixes kept per request.
+        beam: number of code prefixes kept per request.
 
     Returns:
-        leaves (B, K) int64, best first, padded with −1, and their scores (B, K), −inf at the padding; K ≤ beam.
+        Leaves (B, K) int64, best first and padded with −1, and their scores (B, K), which are −inf at the padding. K is
+        at most ``beam``.
     """
     nodes = torch.zeros(requests, 1, dtype=torch.int64)
     parents = codes = torch.zeros_like(nodes)
@@ -73,7 +75,8 @@ def beam_search(
 
 
 def _best(table: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the columns (B, count) of the largest values of each row, largest first; ties go to the first."""
+    """Return the columns (B, count) of the largest values of each row, largest value first. Ties go to the smaller
+    column."""
     if count == 0:
         return torch.zeros(len(table), 0, dtype=torch.int64, device=table.device)
     values, found = torch.topk(table, min(count + 1, table.shape[1]), dim=1)

@@ -1,5 +1,5 @@
-"""Network that maps behaviour-agnostic latents to behaviour-specific latents (FatsMB), with modulated blocks and
-experts per behaviour."""
+"""Denoiser of the diffusion from behaviour-agnostic to behaviour-specific latents (FatsMB), with modulated blocks and
+with experts per behaviour."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch.nn import functional
 
 
 class BehaviourExperts(nn.Module):
-    """Linear experts, some shared by all behaviours and some specific to each, mixed by the behaviour's gate.
+    """Linear experts, some of them shared by all behaviours and some specific to one behaviour. The gate of the
+    behaviour weights their outputs.
 
     Args:
         width: width d.
-        behaviours: number of behaviours n, numbered from 1; 0 stands for no behaviour and uses only the shared experts.
+        behaviours: number of behaviours n, numbered from 1; 0 stands for no behaviour, for which only the shared
+            experts are used.
         shared: number of shared experts, at least 1.
         own: number of experts per behaviour.
     """
@@ -45,12 +47,12 @@ class BehaviourExperts(nn.Module):
 class TransferBlock(nn.Module):
     """Two residual layers whose norms and gains depend on the behaviour and the step (adaLN-Zero, Peebles & Xie 2023).
 
-    ``x + α₁ · MLP([LN(x) (1 + γ₁) + β₁ ; agnostic])``, then ``x + α₂ · experts(LN(x) (1 + γ₂) + β₂)``; α, β, γ start
-    at 0, so an untrained block is the identity.
+    The first layer is ``x + α₁ · MLP([LN(x) (1 + γ₁) + β₁ ; agnostic])``, the second ``x + α₂ · experts(LN(x) (1 + γ₂)
+    + β₂)``. α, β and γ start at 0, so an untrained block is the identity.
 
     Args:
         width: width d of all inputs.
-        behaviours, shared, own: see :class:`BehaviourExperts`.
+        behaviours, shared, own: as in :class:`BehaviourExperts`.
     """
 
     def __init__(self, width: int, behaviours: int, shared: int, own: int) -> None:
@@ -68,10 +70,10 @@ class TransferBlock(nn.Module):
         """Return the updated x (B, d).
 
         Args:
-            x: (B, d).
+            x: (B, d) latents.
             setting: (B, d) embedding of behaviour and step, on which the norms and gains depend.
             agnostic: (B, d) behaviour-agnostic latents.
-            behaviour: (B,) int64.
+            behaviour: (B,) int64 behaviours.
         """
         alpha1, beta1, gamma1, alpha2, beta2, gamma2 = self.modulation(functional.silu(setting)).chunk(6, dim=-1)
         inner = torch.cat([self.norm(x) * (1 + gamma1) + beta1, agnostic], dim=-1)
@@ -80,14 +82,14 @@ class TransferBlock(nn.Module):
 
 
 class BehaviourDenoiser(nn.Module):
-    """Blocks that map a noisy behaviour-specific latent to the clean one.
+    """Denoiser that maps a noisy behaviour-specific latent to the clean latent.
 
     Args:
         width: width d of the latents.
         behaviours: number of behaviours n; 0 stands for no behaviour, which guidance needs.
         blocks: number of blocks.
         steps: number of diffusion steps S.
-        shared, own: see :class:`BehaviourExperts`.
+        shared, own: as in :class:`BehaviourExperts`.
     """
 
     def __init__(self, width: int, behaviours: int, blocks: int, steps: int, shared: int, own: int) -> None:
@@ -98,8 +100,8 @@ class BehaviourDenoiser(nn.Module):
     def forward(
         self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return predictions (B, d) of clean latents from noisy ones (B, d), steps (B,), agnostic latents (B, d) and
-        behaviours (B,)."""
+        """Return predictions (B, d) of clean latents from noisy latents (B, d), steps (B,), behaviour-agnostic latents
+        (B, d) and behaviours (B,)."""
         setting, x = self.behaviours(behaviour) + self.steps(step), noisy
         for block in self.blocks:
             x = block(x, setting, agnostic, behaviour)

@@ -1,5 +1,5 @@
-"""Bidirectional transformer over a history's items and behaviours, with rotary positions; behaviours scale queries and
-keys (FatsMB)."""
+"""Bidirectional transformer over a history's items and behaviours, with rotary positions (FatsMB). The behaviours scale
+queries and keys."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch.nn import functional
 from taiji.nn.rotary import Turn, turned, turns
 
 Reads = Literal["rotary", "added", "none"]
-"""Ways to read behaviours: as factors of queries and keys, as vectors added to the item vectors, or not at all."""
+"""Ways to use behaviours: as factors of queries and keys (``rotary``), as vectors added to the item vectors
+(``added``), or not at all (``none``)."""
 
 
 class BehaviourAttention(nn.Module):
     """Attention whose queries and keys are multiplied elementwise by 1 + W e, where e is the behaviour's vector.
 
-    The factors are applied before the rotation, so the product of a query and a key depends on their behaviours and
-    their distance only. The released code applies them after the rotation. The product then depends on absolute
-    positions even if all behaviours are equal, because the two coordinates of a rotated pair have different factors.
+    The factors are applied before the rotation. Therefore, positions affect the product of a query and a key only
+    through the distance between the two. The released code applies them after the rotation. The product then depends on
+    absolute positions even if all behaviours are equal, because the two coordinates of a rotated pair have different
+    factors.
 
     Args:
         width: width d.
@@ -39,7 +41,7 @@ class BehaviourAttention(nn.Module):
         """Return the attention output (B, L, d).
 
         Args:
-            x: (B, L, d).
+            x: (B, L, d) inputs.
             behaviours: (B, L, d) vectors of the behaviours.
             turn: rotations of the positions, (L, d / heads).
             known: (B, L) bool, False at padding.
@@ -61,11 +63,11 @@ class BehaviourAttention(nn.Module):
 
 
 class BehaviourBlock(nn.Module):
-    """Attention and feed-forward layers, each followed by its norm.
+    """Attention and feed-forward layers, each with a residual connection and followed by a norm.
 
     Args:
         width: width d.
-        heads, scaled, after_turn: see :class:`BehaviourAttention`.
+        heads, scaled, after_turn: as in :class:`BehaviourAttention`.
         dropout: dropout rate of both branches.
     """
 
@@ -77,7 +79,7 @@ class BehaviourBlock(nn.Module):
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
-        """Return the updated x (B, L, d); arguments as in :meth:`BehaviourAttention.forward`."""
+        """Return the updated x (B, L, d). The arguments are those of :meth:`BehaviourAttention.forward`."""
         pooled = self.attention(x, behaviours, turn, known)
         x = self.attention_norm(x + functional.dropout(pooled, self.dropout, self.training))
         hidden = self.second(functional.gelu(self.first(x)))
@@ -89,9 +91,9 @@ class BehaviourEncoder(nn.Module):
 
     Args:
         behaviours: number of behaviours n, numbered from 1; 0 is padding, n + 1 is the mask.
-        width, heads, dropout, after_turn: see :class:`BehaviourBlock`.
+        width, heads, dropout, after_turn: as in :class:`BehaviourBlock`.
         layers: number of blocks.
-        reads: use of the behaviours; see :data:`Reads`.
+        reads: way in which the behaviours are used, one of :data:`Reads`.
     """
 
     def __init__(
@@ -112,11 +114,11 @@ class BehaviourEncoder(nn.Module):
 
         Args:
             x: (B, L, d) item vectors, newest first.
-            behaviours: (B, L) int64.
-            known: (B, L) bool, False at padding, True at least once per row.
+            behaviours: (B, L) int64 indices of behaviours.
+            known: (B, L) bool, False at padding; each row needs at least one True.
 
         Returns:
-            (B, L, d); values at padding are never read.
+            Latent vectors (B, L, d). The values at padding are meaningless.
         """
         vectors = functional.embedding(behaviours, self.behaviours)
         if self.reads == "added":

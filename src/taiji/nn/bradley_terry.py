@@ -1,9 +1,9 @@
 """Bradley–Terry model of comparisons: the first alternative is preferred to the second with probability
 σ(r(first) − r(second)).
 
-Scores are linear in features, r = x·β, so the penalised likelihood has a single maximum, which Newton's method finds.
-Scores are identified only up to an additive constant, because comparisons reveal only differences. Source: Bradley and
-Terry, *Biometrika* 1952.
+The score r is linear in the features, r = x·β, so the penalised likelihood has a single maximum, which Newton's method
+finds. Scores are determined only up to an additive constant, because comparisons reveal only differences of scores.
+Source: Bradley and Terry, *Biometrika* 1952.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ Array = NDArray[Any]
 STEPS = 60
 """Largest number of Newton steps."""
 TOLERANCE = 1e-9
-"""The fit stops when no gradient entry exceeds this value times max(total weight of the pairs, 1)."""
+"""The fit stops when no entry of the gradient exceeds this value times max(total weight of the pairs, 1) in absolute
+value."""
 
 
 def preferred(differences: Array) -> Array:
-    """Return σ(d), the probability of each preference, for differences (P,) of scores."""
+    """Return the probabilities σ(d) (P,) that the first alternative is preferred, for differences d (P,) of scores,
+    first minus second."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(differences, dtype=np.float64))))
 
 
 def pair_losses(differences: Array) -> Array:
-    """Return −log σ(d), (P,), for differences of scores, winner minus loser."""
+    """Return the losses −log σ(d) (P,) for differences d (P,) of scores, winner minus loser."""
     return np.logaddexp(0.0, -np.asarray(differences, dtype=np.float64))
 
 
 def fit_bradley_terry(differences: Array, ridge: Array, weights: Array | None = None) -> Array:
-    """Return the coefficients β (d,) that minimise Σ w·−log σ(x·β) + ½ Σ ridge·β².
+    """Return the coefficients β (d,) that minimise −Σ w · log σ(x·β) + ½ Σ ridge · β².
 
     Args:
-        differences: (P, d) features of the winner minus those of the loser.
+        differences: (P, d) features x of each pair: those of the winner minus those of the loser.
         ridge: (d,) penalties, each above 0. Without penalties, the likelihood of separable comparisons has no maximum.
         weights: (P,) weights w of the pairs; None for equal weights of 1.
 

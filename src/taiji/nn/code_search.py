@@ -1,4 +1,4 @@
-"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv
+"""Search of a user's history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv
 2006.05639)."""
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import torch
 
 
 def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 1) -> torch.Tensor:
-    """Return the number of leading code levels that each candidate shares with each history entry, (R, C, N) int64.
+    """Return the number (R, C, N) int64 of leading code levels that each candidate shares with each history entry.
 
     Args:
-        candidates: (R, C, L) codes.
-        history: (R, N, L) codes.
-        least: smallest valid code; smaller values match nothing.
+        candidates: (R, C, L) codes of the candidates.
+        history: (R, N, L) codes of the history entries.
+        least: smallest valid code; a smaller value matches no code.
     """
     mine = candidates.unsqueeze(2)
     same = (mine == history.unsqueeze(1)) & (mine >= least)
@@ -22,17 +22,17 @@ def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 
 
 
 def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the history entries that share the most levels with each candidate, newest first among ties.
+    """Return the history entries that share the most levels with each candidate. Ties go to the newer entry.
 
     Args:
-        shared: (R, C, N) levels shared with each entry, newest first.
+        shared: (R, C, N) number of levels shared with each entry, newest entry first.
         there: (R, N) bool, False for padding.
-        found: k ≤ N, number of entries to find.
-        least: fewest levels that an entry must share.
+        found: number k ≤ N of entries to find.
+        least: smallest number of shared levels with which an entry is found.
 
     Returns:
-        positions in the history (R, C, k), and a mask (R, C, k) that is False where too few entries share enough
-        levels.
+        Positions (R, C, k) of the entries in the history, and a mask (R, C, k), which is False at surplus positions if
+        fewer than k entries share enough levels.
     """
     place = torch.ones_like(shared).cumsum(dim=2)
     key = (shared + 1) * (shared.shape[2] + 1) - place
@@ -43,16 +43,17 @@ def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) ->
 def attend_found(
     query: torch.Tensor, history: torch.Tensor, positions: torch.Tensor, there: torch.Tensor
 ) -> torch.Tensor:
-    """Return softmax(q·h / √d) h over the entries found for each candidate, (R, C, d); 0 where nothing was found.
+    """Return softmax(q·h / √d) h (R, C, d) over the entries found for each candidate; zeros for a candidate without
+    found entries.
 
-    The result equals :func:`attend_masked` with all other entries masked, but the cost grows with the number of entries
-    found, not with the history.
+    The result equals that of :func:`attend_masked` with all other entries masked. However, the cost grows with the
+    number of found entries instead of the length of the history.
 
     Args:
-        query: (R, C, d).
-        history: (R, N, d).
-        positions: (R, C, K).
-        there: (R, C, K) bool.
+        query: (R, C, d) vectors q of the candidates.
+        history: (R, N, d) vectors h of the history entries.
+        positions: (R, C, k) positions of the found entries.
+        there: (R, C, k) bool, False where no entry was found.
     """
     width, found = history.shape[2], positions.shape[2]
     flat = positions.reshape(positions.shape[0], -1, 1).expand(-1, -1, width)
@@ -62,12 +63,13 @@ def attend_found(
 
 
 def attend_masked(query: torch.Tensor, history: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R, N,
-    d)."""
+    """Return softmax(q·h / √d) h (R, C, d) over the entries at which ``there`` (R, C, N) is True, for queries (R, C, d)
+    and a history (R, N, d)."""
     scores = query @ history.transpose(1, 2) / math.sqrt(history.shape[2])
     return _weights(scores, there) @ history
 
 
 def _weights(scores: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return a softmax over the last axis masked by ``there``; all zeros if everything is masked."""
+    """Return the softmax over the last axis with entries masked where ``there`` is False; all zeros if everything is
+    masked."""
     return torch.softmax(torch.where(there, scores, -1e30), dim=-1) * there.to(scores.dtype)

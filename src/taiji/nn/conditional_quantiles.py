@@ -16,7 +16,7 @@ SMALLEST = 1e-4
 
 
 class QuantileNetwork(nn.Module):
-    """Network from circumstances (n, F), the conditioning features, to quantiles (n, K, Q) of K quantities.
+    """Network that maps conditioning features (n, F), called circumstances, to quantiles (n, K, Q) of K quantities.
 
     For each quantity, the network predicts the lowest quantile and Q − 1 positive increments.
 
@@ -45,19 +45,19 @@ class QuantileNetwork(nn.Module):
 
 
 def pinball(quantiles: torch.Tensor, values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return the mean of max(τ e, (τ − 1) e) with e = value − quantile, for quantiles (…, Q), values (…) and levels τ
-    (Q,)."""
+    """Return the pinball loss of quantiles (…, Q) at levels τ (Q,) for values (…): the mean of max(τ e, (τ − 1) e) with
+    e = value − quantile."""
     error = values.unsqueeze(-1) - quantiles
     return torch.maximum(levels * error, (levels - 1) * error).mean()
 
 
 def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
-    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,). A rank never decreases as
-    its value increases.
+    """Return the ranks in [0, 1] of values (n,), given the quantiles (n, Q) at levels (Q,) for each value. A rank never
+    decreases as its value increases.
 
     Ranks are linear between quantiles. Beyond the outer quantiles, exponential tails continue the slope of the
-    outermost interval, so the order is kept until a rank rounds to 0 or 1. The bounds of each piece are exact in
-    floating point.
+    outermost interval, so different values have different ranks until a rank rounds to 0 or 1. The bounds of each piece
+    are exact in floating point.
     """
     rows = np.arange(len(values))
     place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)
@@ -78,10 +78,10 @@ def fit_quantiles(
     """Fit the network to circumstances (n, F) and values (n, K) with the pinball loss, in float64.
 
     Args:
-        levels: (Q,) ascending in (0, 1).
+        levels: (Q,) quantile levels in (0, 1), ascending.
         width: width of the two hidden layers.
-        steps, batch, rate: number of steps, batch size and initial learning rate of Adam; the rate decays to 0 by a
-            cosine schedule.
+        steps, batch, rate: number of steps, batch size and initial learning rate of Adam; the learning rate decays to 0
+            by a cosine schedule.
         seed: random seed.
     """
     with torch.random.fork_rng(devices=[]):

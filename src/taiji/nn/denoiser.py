@@ -1,4 +1,4 @@
-"""Network that predicts the clean value of a diffusion from a noisy value, its step and a condition."""
+"""Network that predicts the clean value of a diffusion from a noisy value, the diffusion step and a condition."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.nn import functional
 
 
 class ModulatedBlock(nn.Module):
-    """Residual feed-forward block whose norm and gain depend on the step (adaLN-Zero, Peebles & Xie 2023).
+    """Residual feed-forward block whose norm and gain depend on the diffusion step (adaLN-Zero, Peebles & Xie 2023).
 
-    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` where α, β, γ are linear in SiLU(step's embedding) and initially
-    0, so an untrained block is the identity.
+    The block computes ``x + α · MLP([LN(x) (1 + γ) + β ; condition])``. α, β and γ are linear in SiLU(embedding of the
+    step) and initially 0, so an untrained block is the identity.
 
     Args:
         width: width of x and of the step's embedding.
@@ -36,7 +36,7 @@ class ModulatedBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Modulated blocks between two linear layers.
+    """Denoiser that consists of modulated blocks between two linear layers.
 
     Args:
         width: width d of the values.
@@ -53,7 +53,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(ModulatedBlock(hidden, condition) for _ in range(blocks))
 
     def forward(self, noisy: torch.Tensor, step: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Return predictions (B, d) of the clean values from noisy ones (B, d), steps (B,) and conditions (B, c)."""
+        """Return predictions (B, d) of the clean values from noisy values (B, d), steps (B,) and conditions (B, c)."""
         x, at = self.first(torch.cat([noisy, condition], dim=-1)), self.steps(step)
         for block in self.blocks:
             x = block(x, condition, at)

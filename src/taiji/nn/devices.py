@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 def on_device(values: NDArray[Any], device: torch.device | str) -> torch.Tensor:
     """Return an array as a tensor on a device.
 
-    A copy to a GPU from pageable memory blocks the host until the GPU has finished its queue; a copy from pinned
-    memory does not. On a CPU the tensor shares the array's memory.
+    A copy to a GPU from pageable memory blocks the host until the GPU has finished its queue, so the array is copied
+    from pinned memory. On a CPU, the tensor shares the memory of a contiguous array.
     """
     host = torch.from_numpy(np.ascontiguousarray(values))
     if device == "cpu":

@@ -1,7 +1,7 @@
 """Gaussian diffusion: schedules, the forward process, and samplers for a denoiser that predicts the clean value.
 
 Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of the clean value's variance that remains after
-step s, so ᾱ_0 = 1. Sources: DDPM (Ho et al. 2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021),
+step s, and ᾱ_0 = 1. Sources: DDPM (Ho et al. 2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021),
 classifier-free guidance (Ho & Salimans 2022).
 """
 
@@ -39,8 +39,8 @@ def variance_preserving_schedule(steps: int, least: float = 0.1, most: float = 1
     """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), with S evenly spaced x_s
     from 1 to 2 S + 1 (FatsMB).
 
-    This discretises the variance-preserving equation (Song et al. 2021), except that x runs to 2 S + 1 instead of 2 S −
-    1.
+    This discretises the variance-preserving stochastic differential equation (Song et al. 2021), except that x runs to
+    2 S + 1 instead of 2 S − 1.
     """
     x = torch.linspace(1, 2 * steps + 1, steps, dtype=torch.float64)
     return kept_of(1 - torch.exp(-least / steps - x * (most - least) / (2 * steps**2)))
@@ -64,13 +64,15 @@ def kept_of(variances: torch.Tensor) -> torch.Tensor:
 
 
 def add_noise(kept: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Return √ᾱ_s · clean + √(1 − ᾱ_s) · noise, (B, d), for steps (B,); step 0 returns the clean value."""
+    """Return noisy values √ᾱ_s · clean + √(1 − ᾱ_s) · noise (B, d) at steps s (B,). At step 0, this is the clean
+    value."""
     share = kept.to(clean)[step].unsqueeze(-1)
     return share.sqrt() * clean + (1 - share).sqrt() * noise
 
 
 def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Return the noise (B, d) that :func:`add_noise` must have added; steps (B,) from 1."""
+    """Return the noise (B, d) with which :func:`add_noise` turns the clean into the noisy values at steps (B,), from
+    1."""
     share = kept.to(clean)[step].unsqueeze(-1)
     return (noisy - share.sqrt() * clean) / (1 - share).sqrt()
 
@@ -78,8 +80,8 @@ def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step:
 def posterior(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given the values at steps s and 0 (DDPM, eq. 6
-    and 7); steps (B,) from 1."""
+    """Return the mean (B, d) and the variance (B, 1) of the value at step s − 1, given the values at steps s and 0
+    (DDPM, eq. 6 and 7). The steps s (B,) are at least 1."""
     now, before = (kept.to(clean)[at].unsqueeze(-1) for at in (step, step - 1))
     variance = 1 - now / before
     of_clean, of_noisy = before.sqrt() * variance, (now / before).sqrt() * (1 - before)
@@ -89,11 +91,11 @@ def posterior(
 def reverse_step(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: int, to: int, eta: float, noise: torch.Tensor
 ) -> torch.Tensor:
-    """Return the values (B, d) at step ``to`` from the values at step ``step`` (DDIM, eq. 12); the whole batch has the
-    same two steps.
+    """Return values (B, d) at step ``to``, given the values at step ``step`` (DDIM, eq. 12). Both steps are the same
+    for the whole batch.
 
-    With η = 0 the step is deterministic. With η = 1 and ``to = step − 1`` it is a draw from :func:`posterior`, a DDPM
-    step.
+    With η = 0, the result is deterministic. With η = 1 and ``to = step − 1``, it is a draw from :func:`posterior`, as
+    in DDPM.
 
     Args:
         kept: ᾱ (S + 1,) of a schedule.
@@ -140,9 +142,9 @@ def sample(
         denoise: denoiser that predicts the clean value.
         kept: ᾱ (S + 1,) of a schedule.
         start: (B, d) noise at the first step.
-        steps: steps in descending order, ending with 0 (:func:`sampling_steps`).
+        steps: steps in descending order, ending with 0, such as those of :func:`sampling_steps`.
         eta: η in [0, 1]; 0 is deterministic, and 1 with all S steps is DDPM.
-        generator: generator of the noise added at each step.
+        generator: random generator of the noise that is added at each step if η is above 0.
     """
     value = start
     for step, to in pairwise(steps):
@@ -153,5 +155,6 @@ def sample(
 
 
 def guided(conditional: torch.Tensor, unconditional: torch.Tensor, weight: float) -> torch.Tensor:
-    """Return (1 + w) · conditional − w · unconditional; w = 0 is the conditional prediction."""
+    """Return the guided prediction (1 + w) · conditional − w · unconditional. With w = 0, this is the conditional
+    prediction."""
     return conditional + weight * (conditional - unconditional)

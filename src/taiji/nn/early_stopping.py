@@ -1,4 +1,4 @@
-"""Early stopping, with the weights of the best check restored at the end."""
+"""Early stopping. At the end, the weights of the best check are restored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class BestWeights:
-    """Weights of a network at its best check.
+    """Record of a network's weights at its best check.
 
     Args:
         network: network in training.
@@ -25,9 +25,9 @@ class BestWeights:
         """Record a check and return whether training should stop.
 
         Args:
-            value: metric that decides which weights are kept; larger is better, and NaN never improves.
-            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a
-                metric over the top ranks is mostly noise while a network still learns which items are popular. This
+            value: metric that decides which weights are kept. Larger is better, and NaN is never an improvement.
+            loss: loss on held-out data. A check with the lowest loss so far also counts as an improvement, because a
+                metric over the top ranks is mostly noise while a network still learns which items are popular. The loss
                 does not decide which weights are kept.
         """
         if value > self._best:
@@ -37,6 +37,6 @@ class BestWeights:
         return self._worse >= self.patience
 
     def restore(self) -> None:
-        """Restore the best weights, if any check recorded some."""
+        """Restore the best weights. Without a recorded check, the network is not changed."""
         if self._state is not None:
             self.network.load_state_dict(self._state)

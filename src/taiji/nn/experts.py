@@ -1,4 +1,4 @@
-"""Sparse mixture of experts, load-balanced by a bias instead of a loss (Wang et al., 2408.15664)."""
+"""Sparse mixture of experts whose load is balanced by a bias instead of a loss (Wang et al., arXiv 2408.15664)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch.nn import functional
 
 
 class Experts(nn.Module):
-    """Feed-forward experts, of which each token uses a few.
+    """Layer of feed-forward experts, of which each token uses a few.
 
-    A token uses the ``chosen`` experts with the largest affinity plus bias. Their outputs are weighted by the
-    affinities without the bias, normalised to sum to 1 over the chosen experts. With one expert, this is a plain
-    feed-forward layer.
+    A token uses the ``chosen`` experts with the largest sums of affinity and bias. The outputs of these experts are
+    weighted by their affinities without the bias, normalised to sum to 1. With one expert, this is a plain feed-forward
+    layer.
 
     Args:
         width: width d.
         hidden: hidden width of each expert.
         experts: number of experts E.
         chosen: number of experts per token.
-        step: change of the bias per call of :meth:`balance`.
+        step: step size of the bias per call of :meth:`balance`.
     """
 
     bias: torch.Tensor
@@ -37,8 +37,7 @@ class Experts(nn.Module):
         self.register_buffer("load", torch.zeros(experts), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the outputs (…, d) for x (…, d). In training, also add the numbers of tokens per expert to
-        ``load``."""
+        """Return the outputs (…, d) for x (…, d). In training, also add each expert's number of tokens to ``load``."""
         flat = x.reshape(-1, x.shape[-1])
         affinity = torch.sigmoid(flat @ self.router.T)
         chosen = torch.topk(affinity.detach() + self.bias, self.chosen, dim=1).indices
@@ -58,8 +57,8 @@ class Experts(nn.Module):
     def balance(self) -> None:
         """Move the bias by ``step`` times the relative shortfall of each expert's load since the last call.
 
-        ``b ← b − step · (E f − 1)``, where f is an expert's share of the load. An expert with exactly its fair share
-        keeps its bias.
+        The bias b of an expert becomes ``b − step · (E f − 1)``, where f is the expert's share of the load. An expert
+        with exactly the fair share 1 / E keeps its bias.
         """
         total = self.load.sum()
         if total > 0:

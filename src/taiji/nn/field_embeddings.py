@@ -1,4 +1,4 @@
-"""First layers of every ranking network: embeddings of ids and categories, and encodings of numbers and vectors."""
+"""First layers of ranking networks: embeddings of ids and categories, and encodings of numbers and vectors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from taiji.data.field_set import Categories, Layout
 from taiji.nn.lookup import look_up
 
 STD = 0.1
-"""Standard deviation of initial embeddings. With a smaller value, learning is slow: attention and products of
-embeddings start near zero and stay there."""
+"""Standard deviation of initial embeddings. With a smaller value, learning is slow, because attention and products of
+embeddings stay near zero for a long time."""
 SAMPLE = 100_000
 """Number of evenly spaced rows from which scales and bin edges are computed."""
 Batch = dict[str, torch.Tensor]
 
 
 class CodeTable(nn.Module):
-    """Embedding table shared by all category fields of the users, of the items, or of the rows.
+    """Embedding table shared by all category fields of one kind: those of users, of items, or of rows.
 
     Args:
-        categories: sizes of the fields.
+        categories: numbers of codes of the fields.
         width: width of an embedding.
     """
 
@@ -38,7 +38,7 @@ class CodeTable(nn.Module):
         self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
 
     def reset(self, *, missing: bool) -> None:
-        """Draw initial weights. Hashed rows, for values that do not occur in training, start at 0.
+        """Draw initial weights. The hashed rows, which stand for values that do not occur in training, start at 0.
 
         Args:
             missing: True to start the row of the missing value at 0 as well.
@@ -50,7 +50,7 @@ class CodeTable(nn.Module):
                 self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
 
     def for_columns(self, columns: Sequence[int]) -> tuple[CodeTable, list[int]]:
-        """Return a view of the table for some of the code columns, and the indices of its output columns in the full
+        """Return a view of the table that reads only the given code columns, and the indices of its outputs in the full
         output."""
         made = CodeTable.__new__(CodeTable)
         nn.Module.__init__(made)
@@ -64,9 +64,10 @@ class CodeTable(nn.Module):
 
 
 class FieldEmbeddings(nn.Module):
-    """Embeddings of users, items and their categories, looked up once per distinct user and item of a batch.
+    """Embeddings of users and items and of their categories. They are looked up once per distinct user and item of a
+    batch.
 
-    Gradients of the id embeddings are sparse: a step touches only the rows of its batch.
+    Gradients of the id embeddings are sparse: a training step touches only the ids in its batch.
 
     Args:
         layout: layout of the inputs.
@@ -92,31 +93,32 @@ class FieldEmbeddings(nn.Module):
         """Number of embeddings per item: one for its id and one for each of its categories."""
 
     def items(self, batch: Batch) -> torch.Tensor:
-        """Return the embeddings of the distinct items, (U, pieces * width); row 0 is the padding."""
+        """Return the embeddings (U, pieces * width) of the batch's distinct items; row 0 is padding."""
         rows = batch["items"]
         return torch.cat([self.item(rows[:, 0]), self.item_categories(rows[:, 1:]).flatten(1)], dim=1)
 
     def users(self, batch: Batch) -> torch.Tensor:
-        """Return the embedding of each row's user, (B, width)."""
+        """Return the id embedding (B, width) of each row's user."""
         return look_up(self.user(batch["users"]), batch["user"])
 
     def profile(self, batch: Batch) -> torch.Tensor:
-        """Return the embeddings of each row's user categories, (B, P, width)."""
+        """Return the embeddings (B, P, width) of the P categories of each row's user."""
         distinct = self.user_categories(batch["user_categories"]).flatten(1)
         return look_up(distinct, batch["user"]).view(-1, self.user_columns, self.width)
 
     def categories(self, batch: Batch) -> torch.Tensor:
-        """Return the embeddings of each row's context and user-item categories, (B, K * width); K may be 0."""
+        """Return the embeddings (B, K * width) of each row's K context and user-item categories; K may be 0."""
         if self.row_categories is None:
             return batch["numbers"][:, :0]
         return self.row_categories(batch["categories"]).flatten(1)  # type: ignore[no-any-return]
 
 
 class NumberEncoding(nn.Module):
-    """Standardised numbers with their piecewise-linear encoding by quantiles (Gorishniy et al. 2022, eq. 1).
+    """Encoding of numbers: each standardised number, followed by its piecewise-linear encoding by quantiles (Gorishniy
+    et al. 2022, eq. 1).
 
     Args:
-        numbers: number of inputs, F.
+        numbers: number F of inputs.
         bins: number of pieces of each encoding.
     """
 
@@ -133,8 +135,8 @@ class NumberEncoding(nn.Module):
         self.register_buffer("sources", torch.cat([each, each.repeat_interleave(bins)]), persistent=False)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return (B, F * (bins + 1)) for numbers (B, F): values clipped at five standard deviations, and pieces in
-        [0, 1]."""
+        """Return the encoding (B, F * (bins + 1)) of numbers (B, F): all standardised values, clipped at five standard
+        deviations, followed by all pieces, which are in [0, 1]."""
         if torch.is_inference_mode_enabled():
             return self._in_place(numbers)
         low, high = self.edges[:, :-1], self.edges[:, 1:]
@@ -145,8 +147,8 @@ class NumberEncoding(nn.Module):
     def _in_place(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the same values as :meth:`forward`, bit for bit, in half the time.
 
-        All output columns are processed together, so rows are long enough for vector instructions, and all operations
-        after the first are in place.
+        All output columns are processed together, so that rows are long enough for vector instructions. All operations
+        after the first one are in place.
         """
         count, (mean, std) = numbers.shape[1], self.scales
         low = torch.cat([mean, self.edges[:, :-1].flatten()])
@@ -157,7 +159,7 @@ class NumberEncoding(nn.Module):
         return out
 
     def for_columns(self, columns: Sequence[int]) -> tuple[NumberEncoding, list[int]]:
-        """Return the encoding of some of the numbers, and the indices of its columns in the full encoding."""
+        """Return the encoding of the given numbers only, and the indices of its columns in the full encoding."""
         numbers, chosen = self.edges.shape[0], list(columns)
         made = NumberEncoding(len(chosen), self.bins).to(self.edges)
         made.edges.copy_(self.edges[chosen])
@@ -166,7 +168,7 @@ class NumberEncoding(nn.Module):
         return made, [*chosen, *pieces]
 
     def fit(self, values: NDArray[Any]) -> None:
-        """Set scales and bin edges from a strided sample of the training rows, (N, F)."""
+        """Set the scales and bin edges from evenly spaced rows of the training values (N, F)."""
         values = values[:: max(1, len(values) // SAMPLE)].astype(np.float64)
         edges = np.zeros((values.shape[1], self.bins + 1), dtype=np.float32)
         for place, column in enumerate(values.T):
@@ -178,10 +180,11 @@ class NumberEncoding(nn.Module):
 
 
 class VectorScaling(nn.Module):
-    """Standardisation of vectors, because the coordinates of unit-length embeddings are too small to learn from.
+    """Standardisation of vectors. It is needed because the coordinates of unit-length embeddings are too small to learn
+    from.
 
     Args:
-        width: dimension of a vector, D.
+        width: dimension D of a vector.
     """
 
     scales: torch.Tensor
@@ -195,8 +198,8 @@ class VectorScaling(nn.Module):
         return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:
-        """Set mean and standard deviation from a strided sample of the vectors (N, D), among the rows in which
-        ``present`` (N,) is not 0."""
+        """Set the mean and standard deviation from evenly spaced vectors among those rows of ``vectors`` (N, D) in
+        which ``present`` (N,) is not 0."""
         rows = np.flatnonzero(present)
         if len(rows):
             chosen = vectors[rows[:: max(1, len(rows) // SAMPLE)]].astype(np.float64)

@@ -1,4 +1,4 @@
-"""All inputs of a layout as one vector per row, for networks that treat all inputs alike."""
+"""Concatenation of all inputs of a layout to one vector per row, for networks that treat all inputs alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from taiji.nn.per_request import spread
 
 
 class FlatInputs(nn.Module):
-    """Embedded ids and categories, encoded numbers, quantiser codes, projected vectors, and averaged sequences.
+    """Module that concatenates embedded ids and categories, encoded numbers, embedded quantiser codes, projected
+    vectors, and averaged sequences.
 
     Args:
         layout: layout of the inputs.
@@ -38,7 +39,7 @@ class FlatInputs(nn.Module):
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the inputs (B, out_width), the embeddings of the distinct items (U, item_width), and an L2 penalty.
 
-        The penalty is the squared norm of the id embeddings of user and item, averaged over rows.
+        The penalty is the mean over rows of the squared norms of the row's user and item id embeddings.
         """
         embed, item = self.embeddings, batch["item"]
         items, user = embed.items(batch), embed.users(batch)
@@ -60,10 +61,10 @@ class FlatInputs(nn.Module):
 
 
 def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-    """Return the mean embedding of each row's sequence, (B, width); 0 for an empty sequence.
+    """Return the mean embedding (B, width) of each row's sequence; 0 for an empty sequence.
 
     Args:
-        items: (U, width) embeddings of the distinct items, where row 0 is the padding.
+        items: (U, width) embeddings of the distinct items; row 0 is padding.
         sequence: (R, L) indices into ``items``, one sequence per request.
         item: (B,) index of each row's item. Each request has B / R adjacent rows.
     """

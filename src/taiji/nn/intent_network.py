@@ -1,4 +1,4 @@
-"""Small transformer from a history of vectors to a weighted set of vectors, and the loss between two such sets."""
+"""Small transformer that maps a history of vectors to a weighted set of vectors, and the loss between two such sets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ Array = NDArray[Any]
 
 
 class IntentNetwork(nn.Module):
-    """Transformer from a history to a weighted set of vectors.
+    """Transformer that maps a history to a weighted set of m vectors.
 
     The input is the history followed by m learnt queries. The output of each query is an attention-weighted mean of the
-    history's vectors plus a learnt step that is initially zero, so an untrained network returns means of the history.
+    history's vectors plus a learnt step, normalised to length 1. The step is initially zero, so an untrained network
+    returns weighted means of the history.
 
     Args:
         dimension: width d of the vectors.
         width, heads, layers: width, number of heads and number of blocks of the transformer.
         length: largest number of vectors in a history.
-        size: number of vectors per set, m.
+        size: number m of vectors per set.
     """
 
     def __init__(self, dimension: int, width: int, heads: int, layers: int, length: int, size: int) -> None:
@@ -41,7 +42,7 @@ class IntentNetwork(nn.Module):
         nn.init.zeros_(self.step.bias)
 
     def forward(self, history: torch.Tensor, there: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return unit vectors (B, m, d) and log-weights (B, m) of weights that sum to 1.
+        """Return unit vectors (B, m, d) and the logarithms (B, m) of their weights, which sum to 1 per set.
 
         Args:
             history: (B, L, d) unit vectors, newest first.
@@ -66,13 +67,14 @@ class IntentNetwork(nn.Module):
 
 
 class OneHistory:
-    """A trained :class:`IntentNetwork` that reads one history at a time.
+    """Copy of a trained :class:`IntentNetwork` that reads one history at a time.
 
-    The products of one history are so small that most of the network's time is PyTorch's cost per operation. The same
-    computation in NumPy needs fewer operations: the scale and shift of each norm are part of the layer that follows it.
+    The matrix products of a single history are so small that PyTorch's overhead per operation takes most of the time.
+    The same computation in NumPy needs fewer operations, because the scale and shift of each norm are merged into the
+    layer that follows it.
 
     Args:
-        network: the network; its weights are copied.
+        network: trained network, whose weights are copied.
     """
 
     def __init__(self, network: IntentNetwork) -> None:
@@ -108,7 +110,7 @@ class OneHistory:
 
 
 Layer = tuple[Array, Array]
-"""Matrix (in, out) and shift (out,)."""
+"""Linear layer: matrix (in, out) and shift (out,)."""
 
 
 def _array(tensor: torch.Tensor) -> Array:
@@ -116,7 +118,7 @@ def _array(tensor: torch.Tensor) -> Array:
 
 
 def _layer(linear: nn.Linear, norm: nn.LayerNorm | None = None) -> Layer:
-    """Return a layer that includes the scale and shift of the norm before it."""
+    """Return a linear layer into which the scale and shift of the preceding norm are merged."""
     weight, bias = _array(linear.weight), _array(linear.bias)
     if norm is None:
         return weight.T.copy(), bias
@@ -124,7 +126,8 @@ def _layer(linear: nn.Linear, norm: nn.LayerNorm | None = None) -> Layer:
 
 
 def _block(block: Block) -> tuple[int, Layer, Layer, Layer, Layer]:
-    """Return the number of heads and the layers of a block: projection, output, first and second of the feed-forward."""
+    """Return the number of heads of a block and its layers: projection, attention output, and both feed-forward
+    layers."""
     return (
         block.heads,
         _layer(block.projection, block.attention_norm),
@@ -150,13 +153,13 @@ def _softmax(scores: Array) -> Array:
 
 
 def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the index of the vector matched to each target, (B, k) int64. In descending order of weight, each target
-    takes the nearest free vector.
+    """Return the index (B, k) int64 of the vector matched to each target. The targets choose in descending order of
+    weight, and each target takes the nearest vector that is still free.
 
     Args:
-        vectors: (B, m, d).
-        targets: (B, k, d), by descending weight, k ≤ m.
-        weights: (B, k), 0 where there is no target.
+        vectors: (B, m, d) predicted vectors.
+        targets: (B, k, d) target vectors, by descending weight, with k ≤ m.
+        weights: (B, k) weights of the targets, 0 where there is no target.
     """
     cosines = (targets @ vectors.transpose(1, 2)).detach()
     taken = torch.zeros(cosines.shape[0], cosines.shape[2], dtype=torch.bool, device=cosines.device)
@@ -173,14 +176,14 @@ def set_loss(
 ) -> torch.Tensor:
     """Return the loss (B,) of predicted sets against target sets.
 
-    The loss is the weighted mean of 1 − cosine over the matched pairs, plus the cross-entropy of the predicted weights,
-    minus the entropy of the target weights. A perfect prediction has loss 0.
+    The loss is the weighted mean of 1 − cosine over the matched pairs, plus the Kullback–Leibler divergence KL(target
+    weights ‖ predicted weights). A perfect prediction has loss 0.
 
     Args:
-        vectors: (B, m, d) of length 1.
-        logarithms: (B, m) log-weights.
-        targets: (B, k, d) of length 1, by descending weight.
-        weights: (B, k), sum 1.
+        vectors: (B, m, d) predicted vectors of length 1.
+        logarithms: (B, m) logarithms of the predicted weights.
+        targets: (B, k, d) target vectors of length 1, by descending weight.
+        weights: (B, k) weights of the targets, which sum to 1 per set.
     """
     places = matched(vectors, targets, weights)
     own = torch.gather(vectors, 1, places[:, :, None].expand(-1, -1, vectors.shape[2]))

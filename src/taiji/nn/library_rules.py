@@ -1,4 +1,5 @@
-"""Peers from TorchJD: rules that compute the rewards' weights from the Gram matrix of the rewards' gradients."""
+"""Weighting rules of the TorchJD library, for comparison. They compute the weights of rewards from the Gram matrix of
+the rewards' gradients."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from taiji.nn.objective_weights import Vector
 
 @dataclass
 class _Library:
-    """Gramian weighting of TorchJD, created on first use. It may draw from torch's random state, so each call has its
-    own seed."""
+    """Gramian weighting of TorchJD, created on first use. A weighting may draw from torch's random state, so each call
+    is given a seed."""
 
     name: str
     options: dict[str, float] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class _Library:
 
 
 class GramPeer(Rule):
-    """Peer from TorchJD that computes the weights from the batch's Gram matrix.
+    """Base class of the rules of TorchJD, which compute the weights from the batch's Gram matrix.
 
     The weights are scaled to sum to one, which does not change the direction of descent.
     """
@@ -87,8 +88,8 @@ class UpGrad(GramPeer):
 
 
 class FairGrad(GramPeer):
-    """Proportional fairness, through TorchJD: w_i (G w)_i = 1 (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024,
-    at alpha = 1)."""
+    """Proportional fairness, w_i (G w)_i = 1, through TorchJD (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024,
+    with alpha = 1)."""
 
     library = "FairGradWeighting"
     arguments: ClassVar[dict[str, float]] = {"alpha": 1.0}

@@ -1,4 +1,4 @@
-"""Embedding lookups of many, often repeated rows, with a backward pass that is faster than PyTorch's on a CPU."""
+"""Embedding lookups of many rows, which are often repeated. On a CPU, the backward pass is faster than PyTorch's."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class _LookUp(torch.autograd.Function):
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
-    """Return True if the faster CPU paths apply. Otherwise PyTorch's own operations are used."""
+    """Return True if the tensor is on a CPU, where faster implementations replace PyTorch's operations."""
     return tensor.device.type == "cpu"
 
 
 def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return rows ``index`` (any shape) of a table (R, width), with shape ``index.shape + (width,)``.
 
-    Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times
-    faster.
+    The result equals that of ``torch.nn.functional.embedding``, which other devices use. On a CPU, the backward pass is
+    four times faster than PyTorch's.
     """
     if torch.is_grad_enabled() and table.requires_grad and on_cpu(table):
         return _LookUp.apply(table, index)  # type: ignore[no-any-return, no-untyped-call]
@@ -40,7 +40,7 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:
-    """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place, rows (N,), values (N, width).
+    """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place for every n, with rows (N,) and values (N, width).
 
     On a CPU, the table is flattened first, because ``index_add_`` has an overhead per row of a matrix, but none per
     entry of a vector. Other devices call ``index_add_`` on the matrix.

@@ -14,7 +14,7 @@ from taiji.data.tasks import Task
 
 
 def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
-    """Return the output columns of each task: one, or one per threshold of an ordinal task."""
+    """Return the output columns of each task by its name: one column, or one per threshold of an ordinal task."""
     columns, start = {}, 0
     for task in tasks:
         columns[task.name] = slice(start, start + task.outputs)
@@ -23,13 +23,13 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
 
 
 RARE = 1 / 16
-"""Smallest share of known labels at which a task has its full weight. Below it the task is down-weighted, so that no
-row weighs more than 16 rows of a label that is always known."""
+"""Smallest share of known labels at which a task has its full weight. Below this share, the task is down-weighted, so
+that no row weighs more than 16 rows of a task whose label is always known."""
 
 
 class MultitaskLoss:
-    """Weighted sum of the tasks' losses, each the mean over the rows whose label is known; see :func:`known_mean` for
-    rare labels.
+    """Weighted sum of the tasks' losses. The loss of a task is the mean over the rows whose label is known. It is
+    reduced if few labels are known (:func:`known_mean`).
 
     A conditional binary task learns from its joint label (the event and all its conditions) on all rows (ESMM, Ma et
     al. 2018, eq. 3). Any other conditional task learns only from the rows on which its condition is true.
@@ -59,8 +59,8 @@ class MultitaskLoss:
         """Return the loss, a scalar.
 
         Args:
-            outputs: (B, O), see :func:`output_columns`.
-            labels: (B,) by prediction name, NaN where unknown.
+            outputs: (B, O) outputs of the network, in the columns of :func:`output_columns`.
+            labels: labels (B,) by prediction name, NaN where unknown.
             group: (B,) request of each row, needed by pairwise tasks.
         """
         single, total = outputs.unbind(dim=1), outputs.new_zeros(())
@@ -76,13 +76,15 @@ def task_loss(
 
     Args:
         task: the task.
-        logits: outputs, (B,) each, of the task's conditions, outermost first, then of the task itself.
-        label, group: (B,), as for :class:`MultitaskLoss`.
+        logits: lists of outputs, each (B,): one list per condition of the task, outermost condition first, then the
+            list of the task itself.
+        label: (B,) labels of the task, NaN where unknown.
+        group: (B,) request of each row, needed by pairwise tasks.
     """
     own = logits[-1]
     known = torch.isfinite(label).to(
         own[0].dtype
-    )  # a 0/1 weight: gathering the known rows would cost more than computing all
+    )  # a 0/1 weight: gathering the known rows would cost more than computing all rows
     label = torch.nan_to_num(label)
     if task.kind == "survey" or (task.kind == "binary" and len(logits) == 1):
         summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
@@ -106,12 +108,11 @@ def task_loss(
 def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return the mean of the known terms. The divisor is at least :data:`RARE` times the number of rows.
 
-    A plain mean would give the only answered row of a batch as much weight as all rows of another label. A
-    questionnaire that is answered on one row in a thousand would then destabilise the shared layers and decide when
-    training stops.
+    With a plain mean, a single row with a rare label would weigh as much as all rows of another label. A survey that is
+    answered on one row in a thousand would then destabilise the shared layers and decide when training stops.
 
     Args:
-        terms: (B,).
+        terms: (B,) loss of each row.
         known: (B,), 1 where a term is known and 0 elsewhere.
     """
     return (known * terms).sum() / _weight_of_known(known)
@@ -133,15 +134,16 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of a joint label, which is 1 if all events happen.
 
-    The computation uses logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 =
-    Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ} over all non-empty subsets of the events.
+    The computation uses the logits aᵢ, so that it neither overflows nor underflows. The joint probability p is given by
+    log p = Σ logσ(aᵢ). The quantity 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ} over all non-empty subsets of
+    the events.
 
     Args:
-        logits: (B,) logits of each event given the previous ones.
-        label: (B,) in [0, 1].
+        logits: logits (B,) of each event given that the previous events happen.
+        label: (B,) joint labels in [0, 1].
 
     Returns:
-        (B,).
+        Losses (B,).
     """
     positive = reduce(torch.add, [functional.logsigmoid(logit) for logit in logits])
     opposite = [-logit for logit in logits]
@@ -151,19 +153,19 @@ def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Ten
 
 
 def thresholds(outputs: torch.Tensor) -> torch.Tensor:
-    """Return logits (B, K) of "grade above k" from outputs (B, K): the first is unchanged, and each further one is
-    lower than the previous one."""
+    """Return the logits (B, K) of "grade above k" from outputs (B, K). The first logit is the first output, and each
+    further logit is lower than the previous one."""
     steps = torch.cat([outputs[:, :1], -functional.softplus(outputs[:, 1:])], dim=1)
     return steps.cumsum(dim=1)
 
 
 def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the mean logistic loss over pairs of rows of one request whose labels differ (RankNet, Burges et al.
-    2005).
+    """Return the mean logistic loss over the pairs of rows that belong to the same request and have different labels
+    (RankNet, Burges et al. 2005).
 
     Args:
-        scores, label, known: (B,).
-        group: (B,) the rows' requests.
+        scores, label, known: (B,) score and label of each row, and 1 where the label is known, 0 elsewhere.
+        group: (B,) request of each row.
     """
     better = (group.unsqueeze(1) == group.unsqueeze(0)) & (label.unsqueeze(1) > label.unsqueeze(0))
     pairs = better.to(scores.dtype) * known.unsqueeze(1) * known.unsqueeze(0)

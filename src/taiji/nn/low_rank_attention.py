@@ -1,21 +1,21 @@
-"""Low-rank attention of candidates over long histories: three operators, two of which differ from softmax attention
-over the history.
+"""Attention of candidates over long histories, by three operators: the full softmax, and two that use a low-rank
+approximation of the history.
 
-H is the history (N, d), used as keys and values, and U Σ Vᵀ its best rank-r approximation. Q are the candidates'
-queries (m, d):
+H is the history (N, d), whose rows are keys and values, and U Σ Vᵀ is its best rank-r approximation. The rows of Q (m,
+d) are the queries of m candidates. The operators are:
 
-- ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N interactions.
-- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax if H has rank
-  r; otherwise each logit is off by at most ‖q‖ σ_{r+1} / √d.
-- ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). This is a different function:
-  it does not equal softmax over the interactions even on a history of rank r.
+- ``full_softmax``: softmax(Q Hᵀ / √d) H, in time O(m N d).
+- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in time O(N d r + m N r). It equals the full softmax if H has
+  rank r. Otherwise, the error of a logit is at most ‖q‖ σ_{r+1} / √d.
+- ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in time O(N d r + m d r). This is a different
+  function. It does not equal a softmax over the interactions, even if the history has rank r.
 
-All three ignore the order of the interactions.
+All three operators ignore the order of the interactions.
 
-A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such
-that the mean interaction has a positive coordinate along the vector. Singular values grow with √N and are divided by
-it. Gradients flow through H V but not through V, because the gradient of a decomposition explodes where singular values
-are close.
+A singular vector is determined only up to its sign, but the sign matters for the interests. Therefore, the sign is
+chosen such that the mean interaction has a positive coordinate along the vector. Because singular values grow with √N,
+they are divided by √N. Gradients flow through H V but not through V, because the gradient of a decomposition explodes
+where singular values are close.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from torch import nn
 
 Operator = Literal["full_softmax", "factored_softmax", "interest_softmax"]
 OVERSAMPLED, ROUNDS, SEED = 8, 3, 11
-"""Randomised decomposition: oversampling, power iterations, and the seed of the initial directions."""
+"""Constants of the randomised decomposition: number of additional directions, number of power iterations, and seed of
+the initial directions."""
 
 
 def first_directions(width: int, rank: int) -> torch.Tensor:
@@ -37,15 +38,15 @@ def first_directions(width: int, rank: int) -> torch.Tensor:
 
 
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
-    """Return the right singular vectors of the r largest singular values, (B, d, r), without gradient.
+    """Return the right singular vectors (B, d, r) of the r largest singular values, without a gradient.
 
     They are computed by randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), in O(N d r)
-    per round. If the start has d directions, they are computed exactly, by one eigendecomposition.
+    per round. If ``start`` has d directions, they are instead computed exactly, by one eigendecomposition.
 
     Args:
-        history: (B, N, d), padding 0.
-        start: see :func:`first_directions`.
-        rank: r.
+        history: (B, N, d) interactions, 0 at padding.
+        start: (d, ·) initial directions from :func:`first_directions`.
+        rank: number r of directions.
     """
     known = history.detach()
     basis = start.to(known).expand(known.shape[0], *start.shape)
@@ -59,12 +60,12 @@ def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) 
 
 
 def interests(history: torch.Tensor, mask: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Return the interests Σ Vᵀ / √N, (B, r, d).
+    """Return the interests Σ Vᵀ / √N (B, r, d).
 
     Args:
-        history: (B, N, d), padding 0.
+        history: (B, N, d) interactions, 0 at padding.
         mask: (B, N) True where there is an interaction.
-        directions: (B, d, r).
+        directions: (B, d, r) singular vectors.
     """
     count = mask.sum(dim=1).clamp_min(1).to(history.dtype).view(-1, 1, 1)
     projected = history @ directions
@@ -81,14 +82,14 @@ def low_rank_attention(
     operator: Operator,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return each candidate's attention output over the history, (B, m, d); 0 for an empty history.
+    """Return the attention output (B, m, d) of each candidate over the history; 0 for an empty history.
 
     Args:
-        queries: (B, m, d).
-        history: (B, N, d), keys and values, padding 0.
+        queries: (B, m, d) queries of the candidates.
+        history: (B, N, d) keys and values, 0 at padding.
         mask: (B, N) True where there is an interaction.
-        operator: see the module docstring.
-        directions: (B, d, r), needed by all except ``full_softmax``.
+        operator: ``full_softmax``, ``factored_softmax`` or ``interest_softmax``.
+        directions: (B, d, r) singular vectors, needed by all operators except ``full_softmax``.
     """
     scale = queries.shape[2] ** -0.5
     if operator == "full_softmax":
@@ -103,18 +104,18 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return a softmax over the interactions only. For an empty history, the weights are uniform over the padding,
+    """Return the softmax over the interactions only. For an empty history, the weights are uniform over the padding,
     whose values are 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 
 class LowRankAttention(nn.Module):
-    """One of the operators as a layer over batches of histories.
+    """Layer that applies one of the operators to batches of histories.
 
     Args:
         width: width of interactions and candidates (d).
-        rank: r, at most the width.
-        operator: see the module docstring.
+        rank: rank r, at most the width.
+        operator: ``full_softmax``, ``factored_softmax`` or ``interest_softmax``.
     """
 
     start: torch.Tensor
@@ -125,7 +126,7 @@ class LowRankAttention(nn.Module):
         self.register_buffer("start", first_directions(width, self.rank), persistent=False)
 
     def forward(self, queries: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """See :func:`low_rank_attention`."""
+        """Return the output of :func:`low_rank_attention` (B, m, d)."""
         directions = None
         if self.operator != "full_softmax":
             directions = principal_directions(history, self.start, self.rank)

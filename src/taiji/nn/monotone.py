@@ -1,8 +1,8 @@
-"""Monotone functions by construction: exact integrals of positive piecewise linear functions.
+"""Functions that are monotone by construction: exact integrals of positive piecewise linear functions.
 
-A quadrature whose nodes move with the upper limit (Clenshaw–Curtis, as in unconstrained monotone networks) does not
-guarantee monotonicity: if the integrand varies faster than the nodes resolve, the sum over a longer interval can be
-smaller. On a fixed grid, the integral of a piecewise linear integrand has a closed form, whose derivative is the
+A quadrature whose nodes move with the upper limit does not guarantee monotonicity (for example Clenshaw–Curtis, as in
+unconstrained monotone networks). If the integrand varies faster than the nodes resolve, the sum over a longer interval
+can be smaller. On a fixed grid, the integral of a piecewise linear integrand has a closed form, whose derivative is the
 positive integrand.
 """
 
@@ -17,18 +17,18 @@ SMALLEST = 1e-6
 
 
 def positive(raw: torch.Tensor) -> torch.Tensor:
-    """Return ELU(raw) + 1, kept above :data:`SMALLEST`."""
+    """Return ELU(raw) + 1 + :data:`SMALLEST`, which is positive."""
     return elu(raw) + 1 + SMALLEST
 
 
 def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor:
-    """Return the exact ∫₀ˣ of a function that is piecewise linear on [0, 1] and constant outside.
+    """Return the exact integral from 0 to x of a function that is piecewise linear on [0, 1] and constant outside.
 
     The result never decreases as x increases, not even by rounding.
 
     Args:
-        values: (…) x.
-        integrand: (…, G) positive, at x = 0, 1/(G−1), …, 1.
+        values: (…) upper limits x.
+        integrand: (…, G) positive values of the function at 0, 1/(G−1), …, 1.
     """
     cells = integrand.shape[-1] - 1
     areas = (integrand[..., 1:] + integrand[..., :-1]) / (2 * cells)
@@ -51,13 +51,13 @@ def _at(table: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 class MonotoneFunctions(nn.Module):
-    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that increase strictly in x, conditioned on a context vector h.
+    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h), which increase strictly in x and depend on a context vector h.
 
     Args:
-        functions: K.
+        functions: number K of functions.
         circumstances: length of h; 0 for functions of x alone.
-        grid: grid points of the integrand.
-        width: width of the network that produces the integrand.
+        grid: number of grid points of each integrand f_k.
+        width: hidden width of the network that computes f_k and β_k from h.
     """
 
     def __init__(self, functions: int, circumstances: int = 0, grid: int = 17, width: int = 32) -> None:

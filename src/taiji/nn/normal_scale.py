@@ -1,4 +1,4 @@
-"""Monotone map of any quantity to a scale on which its population is normally distributed."""
+"""Monotone map of any quantity to a scale on which its values are normally distributed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 KNOTS = 129
-"""Number of points at which the distribution function is stored."""
+"""Number of quantiles from which the distribution function is stored."""
 
 
 def scale_knots(values: Array) -> Array:
-    """Return (2, P): strictly ascending values, and the normal quantile of the share of values below each."""
+    """Return P knots (2, P) of the map: strictly ascending values, and for each the normal quantile of the share of
+    ``values`` below it."""
     values = values[np.isfinite(values)]
     places = np.linspace(0, 1, KNOTS)
     at, first = np.unique(np.quantile(values, places), return_index=True)
@@ -27,7 +28,8 @@ def scale_knots(values: Array) -> Array:
 
 
 def normal_scores(values: Array, knots: Array) -> Array:
-    """Return normal scores of the values, by linear interpolation between knots and extrapolation beyond them."""
+    """Return the normal scores of values, by linear interpolation between the knots (2, P) and linear extrapolation
+    beyond them."""
     at, score = knots
     place = np.clip(np.searchsorted(at, values, side="right") - 1, 0, len(at) - 2)
     slope = (score[place + 1] - score[place]) / (at[place + 1] - at[place])

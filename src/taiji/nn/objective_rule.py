@@ -1,4 +1,4 @@
-"""Base class of the rules that weight objectives: observations, options, and a JSON state.
+"""Base class of the rules that weight objectives, with the rules' observations and options.
 
 A rule declares the observation that it needs (``source``): none, the batch's rewards, or the Gram matrix of the
 rewards' gradients.
@@ -22,16 +22,17 @@ Source = Literal["none", "rewards", "gradients"]
 
 @dataclass(frozen=True)
 class Observation:
-    """Observed quantities of a batch.
+    """Quantities observed on a batch of N rollouts with K rewards.
 
     Args:
-        rewards: (N, K), NaN where missing, N = prompts * group.
-        group: rollouts per prompt.
-        gram: (K, K) Gram matrix of the loss gradients, if estimated.
-        indicators: (K,) POPO's indicators; the directional form estimates them instead of ``gram``.
-        square_norm: mean squared gradient norm on this batch over the present rewards, including noise.
-        present: (K,) True if some sample of the batch has the reward. If None, it is derived from ``rewards``; if
-            ``rewards`` is None as well, all rewards count as present.
+        rewards: (N, K) rewards, NaN where missing, with N = prompts * group.
+        group: number of rollouts per prompt.
+        gram: (K, K) Gram matrix of the gradients of the rewards' losses, if it is estimated.
+        indicators: (K,) POPO's indicators; the gradient estimator ``directional`` computes them instead of ``gram``.
+        square_norm: squared norm of a reward's gradient, averaged over the rewards that are present in the batch. It
+            includes the noise of the gradients.
+        present: (K,) True if at least one rollout of the batch has the reward. If None, it is derived from ``rewards``;
+            if ``rewards`` is None as well, all rewards count as present.
     """
 
     rewards: np.ndarray | None = None
@@ -43,7 +44,7 @@ class Observation:
 
     @property
     def finite(self) -> bool:
-        """Return whether all estimates are finite (rewards may be NaN, but not infinite)."""
+        """True if all estimates are finite. Rewards may be NaN, but not infinite."""
         estimates = [x for x in (self.gram, self.indicators, np.asarray(self.square_norm)) if x is not None]
         return all(np.isfinite(x).all() for x in estimates) and not (
             self.rewards is not None and np.isinf(self.rewards).any()
@@ -58,7 +59,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Reading:
-    """Result of a rule: weights (K,), indicators (K,) or None, and max |change of log w|."""
+    """Result of a rule: weights w (K,), indicators (K,) or None, and the largest |change of log w|."""
 
     weights: Vector
     indicators: Vector | None
@@ -67,7 +68,21 @@ class Reading:
 
 @dataclass
 class RuleOptions:
-    """Options of the rules; :class:`ParetoGRPOConfig` explains each."""
+    """Options of the rules. Names in parentheses are settings of ``ParetoGRPOConfig``.
+
+    Attributes:
+        mode: ``robust`` or ``paper``, the variant of POPO's update (``popo_mode``).
+        preference: (K,) positive weights that POPO should reach, up to a factor; None for equal weights.
+        initial: (K,) positive weights at the start, up to a factor; None for equal weights (``reward_weights``).
+        rate: step size of log w in ``robust`` mode and in other rules (``weight_step``).
+        clip: largest |change of log w| per step in ``robust`` mode (``weight_clip``).
+        floor: share by which a ``robust`` step pulls the weights towards the preference (``weight_floor``).
+        average: decay of moving averages (``weight_average``).
+        eta, mu: constants of the paper's update (``popo_eta``, ``popo_mu``).
+        warmup: number of steps before weights from gradients start to change (``weight_warmup``).
+        seed: random seed of the rules that draw random numbers.
+        statistics: ``batch`` or ``group``, the rollouts over which POPO-light computes (``light_statistics``).
+    """
 
     mode: str = "robust"
     preference: tuple[float, ...] | None = None
@@ -99,16 +114,17 @@ class RuleOptions:
 
 
 class Rule:
-    """Base class of rules: keeps log w, counts observations, and measures how far the weights move.
+    """Base class of rules. A rule stores the logarithms of its weights w, counts observations, and measures how far the
+    weights move.
 
-    A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is
-    not finite is skipped, counted (``skipped``) and logged. In mode ``paper`` it is used, and weights that are no
-    longer finite raise an InputError.
+    A reward that is missing from a batch keeps its weight and its averages, and the other rewards share the rest of the
+    weight. An observation that is not finite is skipped, counted in ``skipped``, and logged. In mode ``paper``, it is
+    used instead, and an InputError is raised if the weights are no longer finite.
 
     Attributes:
-        source: the observation that the rule needs.
+        source: observation that the rule needs.
         fresh: True if the weights apply to the batch from which they were computed.
-        steered: True if the rule supports a preference.
+        steered: True if the rule supports a preference between the rewards.
     """
 
     source: Source = "none"
@@ -139,11 +155,11 @@ class Rule:
 
     @property
     def weights(self) -> Vector:
-        """Current weights (K,) on the simplex."""
+        """Current weights (K,), which are positive and sum to 1."""
         return np.exp(self.log_weights)
 
     def observe(self, seen: Observation) -> Reading:
-        """Update with one observation and return the current weights."""
+        """Update the weights with one observation, and return the result."""
         if not seen.finite and self.options.mode != "paper":
             return self.skip()
         before, indicators = self.log_weights, None
@@ -160,7 +176,7 @@ class Rule:
         return Reading(self.weights, indicators, float(np.abs(self.log_weights - before).max()))
 
     def skip(self) -> Reading:
-        """Skip an observation that is not finite; return the unchanged weights."""
+        """Skip an observation that is not finite, and return the unchanged weights."""
         self.skipped += 1
         logger.warning(
             "A batch's rewards or gradients are not finite: the reward weights stay as they are (skipped so far: %d).",
@@ -169,12 +185,12 @@ class Rule:
         return Reading(self.weights, None, 0.0)
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        """Return the new log w and the indicators, if the rule has any. The base class leaves log w unchanged."""
+        """Return the new log w (K,), and the indicators (K,) or None. The base class leaves log w unchanged."""
         return self.log_weights, None
 
     def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
-        """Return the new log w (K,): the rewards in the mask ``there`` (K,) redistribute their total weight by
-        ``log_shares``; the others keep theirs."""
+        """Return the new log w (K,). The rewards in the mask ``there`` (K,) redistribute their total weight by
+        ``log_shares``. All other rewards keep their weights."""
         if there.all():
             return log_shares
         new = self.log_weights.copy()
@@ -183,7 +199,7 @@ class Rule:
         return new
 
     def state(self) -> dict[str, Any]:
-        """Return the JSON-serialisable state; floats survive the round trip bit for bit."""
+        """Return the state as JSON-serialisable values. Floats survive a round trip through JSON bit for bit."""
         return {"log_weights": self.log_weights.tolist(), "steps": self.steps, "skipped": self.skipped}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -193,5 +209,5 @@ class Rule:
 
 
 def log_of(weights: Vector) -> Vector:
-    """Return the logarithm of weights, clipped from below at 1e-12."""
+    """Return the logarithms of weights. Weights below 1e-12 count as 1e-12."""
     return np.log(np.maximum(weights, 1e-12))

@@ -1,9 +1,8 @@
-"""Reward weights as pure functions, float64 in and out.
+"""Pure functions that compute reward weights, with float64 inputs and outputs.
 
-Everything is a function of the Gram matrix G[i, j] = <g_i, g_j> of the rewards' loss gradients, or of reward
-statistics. Source: POPO and POPO-light are from the paper on Taiji (arXiv 2606.03866); the robust step, preference
-steering, the covariance form and the minimum-norm check are additions of this package (``docs/alignment.md`` keeps the
-two apart).
+The weights depend on the Gram matrix G[i, j] = <g_i, g_j> of the gradients of the rewards' losses, or on statistics of
+the rewards. POPO and POPO-light are from the paper on Taiji (arXiv 2606.03866). The robust step, the preference, the
+covariance form and the minimum-norm check are additions of this package.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Vector = NDArray[np.float64]
 
 
 def uniform(count: int) -> Vector:
-    """Return equal weights, shape (K,)."""
+    """Return equal weights (K,) that sum to one."""
     return np.full(count, 1.0 / count)
 
 
@@ -31,16 +30,16 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
     """Return log-weights (K,) shifted so that their exponentials sum to one, without overflow."""
     values = np.asarray(log_weights, dtype=np.float64)
     if not np.isfinite(values.max()):
-        return np.full_like(values, np.nan)  # no weights can be derived; the calling rule reports it
+        return np.full_like(values, np.nan)  # no weights can be computed; the calling rule reports the NaN
     values = values - values.max()
     return values - np.log(np.exp(values).sum())
 
 
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
-    """Return POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
+    """Return POPO's indicators I_i = <g_i, sum_k g_k> (K,) from the Gram matrix (K, K).
 
-    With a preference p on the simplex, K * sum_k p_k g_k replaces sum_k g_k (both are equal for uniform p), and the
-    weights tend to p instead of 1/K.
+    With a preference p (K,), which is scaled to sum to one, K * sum_k p_k g_k replaces sum_k g_k. Both sums are equal
+    if p is uniform. The weights then tend to p instead of 1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -49,7 +48,8 @@ def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
 
 
 def paper_step(log_weights: ArrayLike, indicators: ArrayLike, rate: float) -> Vector:
-    """Return log-weights after the paper's update w_i <- w_i exp(rate * I_i) / Z; ``rate`` is the paper's eta / mu."""
+    """Return the log-weights after the paper's update w_i <- w_i exp(rate * I_i) / Z, in which ``rate`` is eta / mu and
+    Z normalises the sum to one."""
     return log_normalised(np.asarray(log_weights, dtype=np.float64) + rate * np.asarray(indicators, dtype=np.float64))
 
 
@@ -63,13 +63,13 @@ def robust_step(
     floor: float = 0.05,
     preference: ArrayLike | None = None,
 ) -> Vector:
-    """Return log-weights after delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor
-    * preference.
+    """Return the log-weights after two updates: log w changes by rate * (I - mean I) / scale, clipped to +-clip, and
+    then w <- (1 - floor) w + floor * preference.
 
-    ``scale`` is one common scalar (an average squared gradient norm), because dividing each gradient by its own norm
-    would make both indicators equal at K = 2 and freeze the weights. The mean is subtracted before clipping. It cancels
-    in the softmax, but without the subtraction strongly aligned rewards would all be clipped to the same value. A scale
-    of zero means that there is no gradient, and the weights do not change.
+    ``scale`` is an average squared gradient norm, and is common to all rewards. Dividing each gradient by its own norm
+    would make both indicators equal at K = 2, and the weights would never change. The mean is subtracted before
+    clipping. Normalisation would cancel it anyway, but without the subtraction, all strongly aligned rewards would be
+    clipped to the same value. A scale of zero means that there is no gradient, and the weights do not change.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
     if not scale > 0:
@@ -84,13 +84,15 @@ def robust_step(
 def coefficient_of_variation(
     rewards: ArrayLike, previous: ArrayLike, epsilon: float = 1e-8, group: int | None = None
 ) -> Vector:
-    """Return POPO-light's weights: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
+    """Return POPO-light's weights (K,), which are proportional to std_i / (|mean_i| + epsilon) over the batch of
+    rewards (N, K).
 
-    With ``group``, statistics are computed within each group of that many consecutive rollouts, and their ratios are
-    averaged over groups.
+    With ``group``, these ratios are computed within each group of ``group`` consecutive rollouts, and are averaged over
+    the groups.
 
-    The result is invariant to scaling a reward, but *not* to shifting it. NaN rewards are ignored; a reward with fewer
-    than two values counts as constant. If all rewards are constant, the previous weights are returned.
+    The weights do not change if a reward is scaled, but they *do* change if it is shifted. NaN rewards are ignored. A
+    reward with fewer than two values counts as constant. If all rewards are constant, the previous weights are
+    returned.
     """
     values = np.asarray(rewards, dtype=np.float64)
     blocks = [values] if group is None else np.split(values, len(values) // group)
@@ -101,16 +103,17 @@ def coefficient_of_variation(
 
 
 def _variation(rewards: Vector, epsilon: float) -> Vector:
-    """Return the coefficient of variation (K,) of (N, K); 0 if all values are equal, NaN with fewer than two values."""
+    """Return the coefficients of variation (K,) of rewards (N, K): 0 if all values are equal, NaN with fewer than two
+    values."""
     mean, deviation = moments(rewards)
     spread = np.where(np.nan_to_num(deviation) < 1e-12, 0.0, deviation) / (np.abs(np.nan_to_num(mean)) + epsilon)
     return np.where(np.isfinite(deviation), spread, np.nan)
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
-    """Return mean and population standard deviation of each column of (N, K), ignoring NaN.
+    """Return the mean (K,) and population standard deviation (K,) of each column of an array (N, K), ignoring NaN.
 
-    For a column without values, both are NaN; for a column with a single value, the deviation is NaN.
+    Both are NaN for a column without values. The deviation is NaN for a column with a single value.
     """
     values = np.asarray(rewards, dtype=np.float64)
     finite = np.isfinite(values)
@@ -122,11 +125,12 @@ def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
 
 
 def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
-    """Return the within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
+    """Return the covariance (K, K) of rewards (N, K) within the rollouts of a prompt, averaged over prompts, with N =
+    prompts * group.
 
-    For a tabular softmax policy, <g_i, g_j> = Cov(r_i, r_j) in the Fisher metric, so the covariance replaces the Gram
-    matrix without a backward pass. It is unbiased (n - 1); a rollout with a NaN is excluded from the pairs that it
-    affects.
+    For a tabular softmax policy, <g_i, g_j> = Cov(r_i, r_j) in the Fisher metric. Therefore, the covariance can replace
+    the Gram matrix, and no backward pass is needed. The covariance is unbiased (divisor n - 1). For a pair of rewards,
+    only the rollouts that have both rewards are used.
     """
     values = np.asarray(rewards, dtype=np.float64)
     values = values.reshape(-1, group, values.shape[1])
@@ -144,12 +148,12 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Return the exact weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), by enumeration of
-    supports (K <= 12).
+    """Return the exact weights (K,) on the simplex that minimise the length of sum_i w_i g_i (MGDA). All sets of
+    nonzero weights are enumerated, so K is at most 12.
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. Only the
-    ratios of the entries matter, so the matrix is first divided by its largest diagonal entry. If there are no
-    gradients, the weights are equal.
+    The minimal length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. The
+    Gram matrix G is first divided by its largest diagonal entry, because only the ratios of its entries matter. If all
+    gradients are zero, the weights are equal.
     """
     given = np.asarray(gram, dtype=np.float64)
     count = len(given)
@@ -179,12 +183,12 @@ def min_norm(gram: ArrayLike) -> Vector:
 
 
 def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 2.0) -> Vector:
-    """Return the weights of dynamic weight averaging (Liu et al. 2019, eq. 7) from mean rewards: w proportional to
-    exp(ratio / temperature).
+    """Return the weights (K,) of dynamic weight averaging (Liu et al. 2019, eq. 7) from earlier and latest mean rewards
+    (K,). The weights are proportional to exp(ratio / temperature).
 
-    Deviation: instead of the ratio of consecutive losses, the ratio is earlier / latest mean reward (rewards should
-    grow), so that a slowly growing reward gets more weight. Means are clamped to at least 1e-3, so rewards should be
-    non-negative.
+    Deviation: because rewards should grow and losses should fall, the ratio is the earlier mean reward divided by the
+    latest one, instead of the latest loss divided by the earlier one. A slowly growing reward thus gets more weight.
+    Means are clamped to at least 1e-3, so rewards should be non-negative.
     """
     earlier = np.maximum(np.nan_to_num(np.asarray(earlier, dtype=np.float64)), 1e-3)
     latest = np.maximum(np.nan_to_num(np.asarray(latest, dtype=np.float64)), 1e-3)
@@ -192,7 +196,7 @@ def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 
 
 
 def uncertainty_step(log_variances: ArrayLike, losses: ArrayLike, rate: float) -> Vector:
-    """Return log-variances after one gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the
-    factors 1/2), for s (K,) and losses L (K,) >= 0."""
+    """Return the log-variances s (K,) after one gradient step on sum_k exp(-s_k) L_k + s_k, for losses L (K,) >= 0
+    (Kendall et al. 2018, eq. 7 without the factors 1/2)."""
     log_variances = np.asarray(log_variances, dtype=np.float64)
     return np.asarray(log_variances - rate * (1.0 - np.exp(-log_variances) * np.asarray(losses, dtype=np.float64)))

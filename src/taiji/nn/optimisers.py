@@ -1,4 +1,4 @@
-"""Adagrad with one step size per row, for embedding tables of which a batch touches few rows."""
+"""Adagrad with one step size per row, for embedding tables in which a batch touches only a few rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from taiji.nn.lookup import add_rows
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al. 2011) with one accumulator per row (the sum of the row's mean squared gradients) instead of
-    one per weight.
+    """Adagrad (Duchi et al. 2011) with one accumulator per row instead of one per weight. The accumulator is the sum of
+    the row's mean squared gradients.
 
-    Memory is one number per row, and a step costs only the rows that it touches. If a row occurs twice in a batch, the
-    squares of both gradients are added separately.
+    The optimiser stores one number per row, and a step processes only the rows that have a gradient. If a row occurs
+    twice in a sparse gradient, both entries are squared before they are added.
 
     Args:
         parameters: two-dimensional parameters with sparse gradients.
         lr: learning rate; the first step of a row changes each weight by about this much.
-        eps: number added to the square root.
+        eps: number added to the square root of the accumulator.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float, eps: float = 1e-8) -> None:

@@ -1,4 +1,4 @@
-"""Packing of sequences of different lengths into rows of one length, to avoid work on padding."""
+"""Packing of sequences of different lengths into rows of equal length, to avoid computation on padding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Packing:
-    """Positions of sequences in rows.
+    """Positions of packed sequences in the rows of an array.
 
     Attributes:
         row: (S,) row of each sequence.
         start: (S,) first column of each sequence.
-        rows, length: shape of the packed array.
+        rows, length: numbers of rows and columns of the packed array.
     """
 
     row: Array
@@ -27,17 +27,18 @@ class Packing:
     length: int
 
     def places(self, lengths: Array) -> Array:
-        """Return the flat index ``row * length + column`` of every entry, sequence by sequence: (sum of lengths,)."""
+        """Return the flat index ``row * length + column`` (sum of lengths,) of every entry, sequence by sequence."""
         first = self.row * self.length + self.start
         offsets = np.cumsum(lengths) - lengths
         return np.repeat(first - offsets, lengths) + np.arange(int(lengths.sum()))
 
 
 def pack(lengths: Array, length: int) -> Packing:
-    """Pack by first-fit decreasing: the longest sequence first, each into the first row with enough free columns.
+    """Pack sequences by first-fit decreasing: longest sequence first, and each into the first row with enough free
+    columns.
 
     Args:
-        lengths: (S,) from 1 to ``length``.
+        lengths: (S,) length of each sequence, from 1 to ``length``.
         length: length of a row.
     """
     row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)

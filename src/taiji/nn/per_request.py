@@ -1,4 +1,4 @@
-"""Expansion of one row per request to one row per candidate: R requests with B / R adjacent candidates each."""
+"""Expansion of one row per request to one row per candidate, for R requests with B / R adjacent candidates each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Ten
     """Repeat the values of each request for each of its candidates.
 
     Args:
-        values: (R, …); for an axis other than 0, (R, …, 1, …).
-        rows: (B, …), any tensor with one row per candidate.
-        axis: 0 gives (B, …); any other axis has size 1 and is expanded to B / R.
+        values: (R, …) values of the requests; for an axis other than 0, this axis must have size 1.
+        rows: (B, …) tensor with one row per candidate, of which only the number of rows is used.
+        axis: 0 returns (B, …). Any other axis is expanded to size B / R.
     """
     times = rows.shape[0] // values.shape[0]
     if axis:
@@ -21,13 +21,13 @@ def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Ten
 
 
 def add_spread_(candidates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Add ``spread(values, candidates)`` to the candidates in place, see :func:`spread_add`."""
+    """Add ``spread(values, candidates)`` to the candidates (B, …) in place, and return them."""
     candidates.unflatten(0, (values.shape[0], -1)).add_(values.unsqueeze(1))
     return candidates
 
 
 def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``; shapes (R, …) and (B, …) give
-    (B, …)."""
+    """Return ``spread(values, candidates) + candidates`` (B, …) for values (R, …) and candidates (B, …), without
+    copying ``values``."""
     rest = candidates.shape[1:]
     return (candidates.view(values.shape[0], -1, *rest) + values.unsqueeze(1)).view(-1, *rest)

@@ -12,24 +12,26 @@ from taiji.data.tasks import Task
 from taiji.nn.losses import output_columns, thresholds
 
 Calibration = Mapping[str, tuple[float, float]]
-"""Map from task name to (scale, shift). Both apply to the logit of a probability; the shift is added to the logarithm
-of a count; a duration is multiplied by the scale."""
+"""Map from task name to (scale, shift). The logit of a probability is multiplied by the scale, and the shift is added.
+For a count, the shift is added to its logarithm, and the scale is not used. A duration is multiplied by the scale, and
+the shift is not used."""
 LARGEST = 40.0
-"""Bound at which logits are clipped. Beyond it they carry no information, and their exponentials would overflow."""
+"""Largest absolute value of a logit; larger logits are clipped. Beyond this bound, they carry no information, and their
+exponentials could overflow."""
 FEWEST_LABELS = 20
 """Smallest number of labelled rows needed to calibrate a task: per class for a probability, in total for a count or a
 duration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return the predictions from a network's outputs, (N,) by prediction name.
+    """Return the predictions (N,) by prediction name, from the outputs of a network.
 
     Binary tasks and surveys give probabilities; counts, durations and grades give expectations; pairwise tasks give
-    scores. The prediction of a conditional task assumes that its condition is true; for a binary task, the joint
-    probability is returned as well.
+    scores. The prediction of a conditional task assumes that its condition is true. For a conditional binary task, the
+    joint probability of the event and its conditions is returned as well.
 
     Args:
-        outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
+        outputs: (N, O) outputs, in the columns of :func:`taiji.nn.losses.output_columns`.
         tasks: ranking tasks, each condition before the tasks that depend on it.
         calibration: calibration of each task.
     """
@@ -62,7 +64,7 @@ def _probability(logits: torch.Tensor) -> torch.Tensor:
 def predictions(
     outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Calibration
 ) -> dict[str, NDArray[np.float64]]:
-    """Apply :func:`decode` to an array (N, O) float64, and return arrays (N,) float64."""
+    """Return the predictions of :func:`decode` as arrays (N,) float64, from an array of outputs (N, O) float64."""
     decoded = decode(torch.from_numpy(np.ascontiguousarray(outputs)), tasks, calibration)
     return {name: values.numpy() for name, values in decoded.items()}
 
@@ -70,12 +72,12 @@ def predictions(
 def calibrate(
     outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
 ) -> dict[str, tuple[float, float]]:
-    """Return the calibration of each task on held-out rows: Platt scaling for probabilities, matching of the mean for
-    counts and durations.
+    """Return the calibration of each task, fitted to held-out rows. Probabilities are calibrated by Platt scaling,
+    counts and durations by matching the mean of the labels.
 
     Args:
-        outputs: (N, O).
-        labels: prediction name to (N,), NaN where unknown.
+        outputs: (N, O) outputs of the network.
+        labels: labels (N,) by prediction name, NaN where unknown.
         tasks: as for :func:`decode`.
     """
     found = {task.name: (1.0, 0.0) for task in tasks}
@@ -95,8 +97,8 @@ def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[floa
     """Return scale and shift (a, b) that minimise the summed log-loss of σ(a · logit + b) plus ½ (a − 1)² (Platt 1999),
     by Newton's method.
 
-    With too little data (fewer than 20 rows of either label), or if the fit would reverse the order, the result is (1,
-    0).
+    The result is (1, 0) if there are fewer than 20 rows of either label, or if the fit would reverse the order of the
+    logits.
     """
     known = np.isfinite(labels)
     x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)

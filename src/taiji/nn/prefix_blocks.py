@@ -1,5 +1,5 @@
-"""Transformer block in which groups of tokens share a prefix, for a decoder-only model or with cross-attention to an
-encoder."""
+"""Transformer block in which groups of tokens share a prefix. It serves decoder-only models and, with cross-attention,
+encoder-decoder models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class BlockOptions:
     """Options of a block in addition to attention and feed-forward. The defaults give the plain pre-norm block.
 
     Attributes:
-        query_key_norm: apply an RMS norm with gain g to queries and keys of width e, so that ``|logit| ≤ √e · max|g_q
-            g_k|``.
+        query_key_norm: apply an RMS norm with learnt gains g_q and g_k to queries and keys of width e, so that
+            ``|logit| ≤ √e · max|g_q g_k|``.
         gate: multiply the attention output by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is
             initially the identity.
-        router: let a router choose, per token, between attention to the whole prefix and to its recent part.
+        router: let a router choose, per token, between attention to the whole prefix and attention to its recent part.
         experts: number of experts that replace the feed-forward layer; 0 for none.
         chosen: number of experts per token.
         balance: step size of the bias that balances the experts' load.
@@ -40,16 +40,17 @@ class BlockOptions:
 class PrefixBlock(nn.Module):
     """Pre-norm block in which the tokens of a group attend to the shared prefix and to their own past.
 
-    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence
-    of a decoder-only model. With cross-attention, the prefix is the output of the encoder and has separate projections.
+    Without cross-attention, the prefix and the group's own tokens share one softmax and the same projections, as if
+    they were one sequence of a decoder-only model. With cross-attention, the prefix is the output of an encoder and has
+    separate projections.
 
     Args:
         width: model width d.
         heads: number of attention heads h.
         hidden: width of the feed-forward layer.
         dropout: dropout rate of all branches.
-        cross: True if the prefix has separate cross-attention.
-        options: see :class:`BlockOptions`.
+        cross: True if the prefix is read by separate cross-attention.
+        options: further options of the block.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool, options: BlockOptions) -> None:
@@ -72,11 +73,10 @@ class PrefixBlock(nn.Module):
         self.router = _zero(nn.Linear(width, 2)) if options.router else None
 
     def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
-        """Return the block's output (R, P, d) for a causal sequence, and the keys and values (R, h, P, e) of this
-        block.
+        """Return the block's output (R, P, d) for a causal sequence, and its keys and values (R, h, P, e).
 
         Args:
-            x: (R, P, d).
+            x: (R, P, d) tokens of the sequence.
             turn: (P, e) rotations of the positions.
         """
         read = self.attention_norm(x)
@@ -96,8 +96,8 @@ class PrefixBlock(nn.Module):
         """Return the states (R, G, T, d) of new tokens, and the groups' own keys and values, including the new tokens.
 
         Args:
-            x: (R, G, T, d).
-            turn: (R, 1, G, T, e) rotations of the new tokens' positions, G may be 1.
+            x: (R, G, T, d) new tokens.
+            turn: (R, 1, G, T, e) rotations of the new tokens' positions; G may be 1.
             prefix: shared prefix.
             past: the groups' own keys and values of earlier tokens, or None.
         """
@@ -120,8 +120,8 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
 
     def _read(self, query: torch.Tensor, prefix: Prefix, own: Cache | None, read: torch.Tensor) -> torch.Tensor:
-        """Return the attention to the prefix. With a router, it covers either the whole prefix or its recent part, with
-        a straight-through gradient."""
+        """Return the attention output over the prefix and, unless ``own`` is None, the own tokens. With a router, the
+        attention covers either the whole prefix or its recent part; the choice has a straight-through gradient."""
         everything = prefix_attention(query, prefix, own)
         if self.router is None or prefix.recent is None:
             return everything

@@ -1,8 +1,9 @@
-"""Vectors as int8, with cosines that are bit-for-bit identical for any batching.
+"""Vectors quantised to int8, with cosines that are bit-for-bit identical for any batching.
 
-The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial sums
-of their products, which float32 represents exactly below 2^24, in any order of addition. A cosine is then one exact
-number divided by two lengths, so it is the same offline among a million rows and online in one request.
+The last bits of a float32 matrix product usually depend on the shapes of the matrices. Here, vectors consist of
+one-byte integers, so all partial sums of products are integers. Below 2^24, float32 represents them exactly, in any
+order of addition. A cosine is one such exact number divided by two lengths. Therefore, it is the same offline among a
+million rows and online in a single request.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ WIDEST = (1 << 24) // LARGEST**2
 BITS = 22
 """Largest number of bits per number in :func:`exact_product`."""
 EXACT = 53
-"""Number of bits of the largest integer up to which float64 represents every integer."""
+"""Number of bits up to which float64 represents every integer exactly."""
 
 
 @dataclass(frozen=True, eq=False)
 class QuantisedVectors:
-    """Quantised vectors, of which only the direction matters.
+    """Quantised vectors, of which only the directions matter.
 
     Attributes:
-        codes: (n, d) int8; a zero row has no direction, and all its cosines are 0.
+        codes: (n, d) int8 vectors. A row of zeros has no direction, and all its cosines are 0.
     """
 
     codes: Array
@@ -47,7 +48,8 @@ class QuantisedVectors:
 
     @classmethod
     def of(cls, vectors: Array) -> Self:
-        """Quantise vectors (n, d), each scaled by its largest absolute value."""
+        """Return quantised vectors (n, d). Each vector is scaled so that its largest absolute value is 127, and is then
+        rounded."""
         largest = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
         scaled = np.divide(vectors * LARGEST, largest, out=np.zeros(vectors.shape), where=largest > 0)
         return cls(np.rint(scaled).astype(np.int8))
@@ -57,31 +59,33 @@ class QuantisedVectors:
 
     @cached_property
     def inverse_lengths(self) -> Array:
-        """Return 1 / length of each row of codes, (n,) float32; 0 for a zero row."""
+        """Inverse length (n,) float32 of each row of ``codes``; 0 for a row of zeros."""
         squares = np.einsum("nd,nd->n", self.codes, self.codes, dtype=np.int32).astype(np.float64)
         lengths = np.sqrt(squares)
         return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(np.float32)
 
     def take(self, places: Array) -> QuantisedVectors:
-        """Return the vectors at indices (m,); −1 gives a zero row."""
+        """Return the vectors at indices (m,); −1 gives a row of zeros."""
         codes = self.codes[places]
         codes[places < 0] = 0
         return QuantisedVectors(codes)
 
     def unit(self) -> Array:
-        """Return the unit vectors, (n, d) float64; zero rows stay zero."""
+        """Return the unit vectors (n, d) float64. Rows of zeros stay zero."""
         return self.codes * self.inverse_lengths[:, None].astype(np.float64)
 
     def cosines(self, others: QuantisedVectors) -> Array:
-        """Return the cosine of each vector with each of m others, (n, m) float32."""
+        """Return the cosines (n, m) float32 of each vector with each of the m other vectors."""
         products = self.codes.astype(np.float32) @ others.codes.astype(np.float32).T
         return products * self.inverse_lengths[:, None] * others.inverse_lengths + np.float32(0)
 
     def batch_cosines(self, sets: Array, items: Array) -> Array:
-        """Return the cosines between each request's candidates and the vectors of its set, (L, R, M) float32.
+        """Return the cosines (L, R, M) float32 between the L vectors of each request's set and the request's M
+        candidates.
 
         Args:
-            sets: (R, L) and items: (R, M) indices of vectors; −1 is a zero row.
+            sets: (R, L) indices of the vectors in each request's set; −1 stands for a vector of zeros.
+            items: (R, M) indices of each request's candidates; −1 stands for a vector of zeros.
         """
         left, right = self.codes[sets].astype(np.float32), self.codes[items].astype(np.float32)
         lengths = (
@@ -91,16 +95,16 @@ class QuantisedVectors:
         products = np.matmul(left, right.transpose(0, 2, 1))  # (R, L, M)
         products *= lengths[0][:, :, None]
         products *= lengths[1][:, None, :]
-        products += np.float32(0)  # removes the sign of zeros, which would depend on the gathered rows
+        products += np.float32(0)  # turns −0 into 0, because the sign of a zero would depend on the gathered rows
         return products.transpose(1, 0, 2)
 
 
 def exact_product(left: Array, right: Array) -> Array:
     """Return ``left @ right`` for (n, d) and (d, k) in float64. Each row is bit-for-bit independent of the other rows.
 
-    Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
-    ``right`` by a common one. Products and the sums of d of them are then integers that float64 represents exactly;
-    for d above 512, fewer bits are kept.
+    Both factors are first scaled by powers of two and rounded to integers of at most :data:`BITS` bits. Each row of
+    ``left`` has its own power, and ``right`` has a common one. The products and the sums of d products are then
+    integers that float64 represents exactly. For d above 512, fewer bits are kept.
     """
     bits = min(BITS, (EXACT - max(left.shape[1] - 1, 0).bit_length()) // 2)
     rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True), bits)
@@ -109,7 +113,8 @@ def exact_product(left: Array, right: Array) -> Array:
 
 
 def _whole(values: Array, largest: Array, bits: int) -> tuple[Array, Array]:
-    """Return integers of at most ``bits`` bits, and the power of two to multiply them by."""
+    """Return values rounded to integers of at most ``bits`` bits, and the power of two by which these must be
+    multiplied."""
     exponent = np.where(largest > 0, np.ceil(np.log2(np.where(largest > 0, largest, 1.0))), 0.0)
     scale = np.exp2(exponent - bits)
     return np.rint(values / scale), scale

@@ -8,15 +8,15 @@ from torch.nn import functional
 
 
 class QueryCompressor(nn.Module):
-    """Learnt queries that read a sequence by cross-attention. The number of output tokens does not depend on the length
-    of the sequence.
+    """Module whose learnt queries read a sequence by cross-attention. The number of output tokens does not depend on
+    the length of the sequence.
 
-    The sequence is treated as a set, so its order matters only if its vectors encode it. A learnt null entry is always
-    included, so that an empty sequence has an output.
+    The sequence is treated as a set: its order matters only if it is encoded in the vectors. A learnt null entry is
+    always included, so that an empty sequence has an output.
 
     Args:
-        width: d.
-        heads: attention heads.
+        width: width d of the vectors.
+        heads: number of attention heads.
         queries: number of output tokens.
     """
 
@@ -32,7 +32,8 @@ class QueryCompressor(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return (R, queries, d) for x (R, P, d) and mask (R, P) bool, True at valid entries."""
+        """Return output tokens (R, queries, d) for sequences x (R, P, d) and a mask (R, P) bool, True at valid
+        entries."""
         rows = len(x)
         read = self.norm(torch.cat([self.null.expand(rows, 1, -1), x], dim=1))
         there = functional.pad(mask, (1, 0), value=True)[:, None, None]

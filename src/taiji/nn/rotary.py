@@ -1,5 +1,5 @@
-"""Rotary positions: queries and keys are rotated by position, so that their product depends on the distance (Su et al.,
-2104.09864)."""
+"""Rotary positions: queries and keys are rotated by their positions, so that the product of a query and a key depends
+on the distance between them (Su et al., arXiv 2104.09864)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 BASE = 10_000.0
 Turn = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines (…, e) of the angles."""
+"""Rotation: cosines (…, e) and sines (…, e) of the angles."""
 
 
 def turns(places: torch.Tensor, width: int, like: torch.Tensor) -> Turn:
@@ -18,6 +18,7 @@ def turns(places: torch.Tensor, width: int, like: torch.Tensor) -> Turn:
 
 
 def turned(x: torch.Tensor, turn: Turn) -> torch.Tensor:
-    """Return x (…, e) with coordinates i and i + e/2 rotated as a pair; the length of x is unchanged."""
+    """Return x (…, e) rotated: coordinates i and i + e/2 are rotated as a pair, which leaves the length of x
+    unchanged."""
     first, second = x.chunk(2, dim=-1)
     return x * turn[0] + torch.cat([-second, first], dim=-1) * turn[1]

@@ -14,19 +14,19 @@ def sampled_softmax_loss(
     negatives: torch.Tensor,
     log_chance: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the mean cross-entropy with the partition function estimated from shared negatives.
+    """Return the mean cross-entropy, with the partition function estimated from negatives that all rows share.
 
-    The target counts once. A negative drawn with probability q is weighted by 1 / (K q), the log-Q correction (Bengio &
-    Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``. Negatives that equal the target are left out of
-    the sum. If the negatives contain every item exactly once, with q = 1/K, the result is the cross-entropy of the full
-    softmax.
+    The loss of a row is ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, where s⁺ is the logit of the target. A
+    negative drawn with probability q_k is thus weighted by 1 / (K q_k), which is the log-Q correction (Bengio &
+    Senécal, 2008). Negatives that equal the target are left out of the sum. If the negatives contain every item exactly
+    once, with q_k = 1/K, the result is the cross-entropy of the full softmax.
 
     Args:
-        states: (M, d).
-        targets: (M,) items.
+        states: (M, d) states that predict the targets.
+        targets: (M,) target items.
         table: (N, d) item vectors.
-        negatives: (K,) items, drawn with replacement, shared by the M rows.
-        log_chance: (K,) log q of each.
+        negatives: (K,) items, drawn with replacement and shared by the M rows.
+        log_chance: (K,) log q_k of each negative.
     """
     positive = (states * table[targets]).sum(dim=1, keepdim=True)
     logits = states @ table[negatives].T - (log_chance + math.log(len(negatives)))

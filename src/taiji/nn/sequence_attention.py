@@ -11,20 +11,20 @@ from taiji.nn.lookup import look_up
 
 
 class TargetAttention(nn.Module):
-    """Attention pooling of a sequence with the target item as the query.
+    """Module that pools a sequence by attention, with the target item as the query.
 
-    This is dot-product attention with the target as the only query and several heads over one shared projection of the
-    sequence. Keys equal values, as in DIN (Zhou et al. 2018), so that an interaction is gathered only once. The logits
-    have a learnt bias by position and by age. An additional empty slot with logit 0 lets an irrelevant sequence
-    contribute nothing. The log-sum-exp of the logits is returned as well: it measures the amount of relevant history,
-    which the softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products instead of a small
-    network per pair, so that the projection is computed once per distinct item.
+    The target is the only query. Several heads of dot-product attention share one projection of the sequence. Keys
+    equal values, as in DIN (Zhou et al. 2018), so that an interaction is gathered only once. The logits have learnt
+    biases that depend on position and age. An additional empty slot with logit 0 lets an irrelevant sequence contribute
+    nothing. The log-sum-exp of the logits is returned as well. It measures the amount of relevant history, which the
+    softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products replace a small network per
+    pair, so that the projection is computed once per distinct item.
 
     Args:
         width: width of an item's representation.
         dimension: width of the projected interactions.
-        heads: number of heads, each with its own query vector of the target.
-        length: longest sequence.
+        heads: number of heads; each head has its own query vector of the target.
+        length: largest length of a sequence.
     """
 
     def __init__(self, width: int, dimension: int, heads: int, length: int) -> None:
@@ -42,14 +42,14 @@ class TargetAttention(nn.Module):
         """Pool each sequence by attention.
 
         Args:
-            items: (U, width) distinct items, where row 0 is the padding.
-            item, sequence: indices into ``items``, (B,) and (R, L). R is B, or each of R requests has B / R adjacent
-                candidates.
-            age: (R, L) logarithms of ages, or None.
+            items: (U, width) representations of distinct items; row 0 is padding.
+            item, sequence: indices (B,) of the target items and (R, L) of the sequences in ``items``. Each of the R
+                requests has B / R adjacent candidates.
+            age: (R, L) logarithms of the ages of interactions, or None.
 
         Returns:
-            (B, heads * dimension + dimension + heads): pooled values per head, their mean over the heads times the
-            target's value, and log-sum-exp per head.
+            (B, heads * dimension + dimension + heads): the pooled values of each head, their mean over the heads times
+            the projected target, and the log-sum-exp of each head.
         """
         requests, length = sequence.shape
         rows = item.shape[0]

@@ -1,4 +1,4 @@
-"""Causal transformer over item sequences, optionally packed in rows."""
+"""Causal transformer over item sequences, several of which may be packed into one row."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional
 
 
 class Block(nn.Module):
-    """Pre-norm block of attention and feed-forward.
+    """Pre-norm transformer block of attention and feed-forward layers.
 
     Args:
-        width: d.
-        heads: number of heads of the attention.
+        width: width d of the vectors.
+        heads: number of attention heads.
         hidden: width between the two feed-forward layers.
         dropout: dropout rate of both branches.
     """
@@ -25,7 +25,8 @@ class Block(nn.Module):
         self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return (R, L, d) for x (R, L, d) and an attention mask (R, 1, L, L) bool; None attends to everything."""
+        """Return the updated x (R, L, d), given an attention mask (R, 1, L, L) bool. Without a mask, all positions
+        attend to each other."""
         rows, length, width = x.shape
         query, key, value = (
             part.view(rows, length, self.heads, -1).transpose(1, 2)
@@ -42,9 +43,9 @@ class SequenceTransformer(nn.Module):
     """Transformer blocks between learnt position embeddings and a final norm.
 
     Args:
-        width: d.
+        width: width d of the vectors.
         heads, layers, dropout: settings of the blocks.
-        length: longest sequence.
+        length: largest length of a sequence.
         expansion: ratio of the hidden width to d.
     """
 
@@ -60,11 +61,12 @@ class SequenceTransformer(nn.Module):
 
         Args:
             x: (R, L, d) item embeddings.
-            place: (R, L) int64, number of newer entries in the same sequence (0 for the newest).
-            segment: (R, L) int64, equal within a sequence, oldest entry first; 0 for padding.
+            place: (R, L) int64 positions: the number of newer entries in the same sequence, 0 for the newest.
+            segment: (R, L) int64 number of the entry's sequence in the row, 0 for padding. The entries of a sequence
+                are adjacent, oldest first.
 
         Returns:
-            (R, L, d); a state depends only on entries of its own sequence that are not newer.
+            States (R, L, d). A state depends only on its own entry and the older entries of the same sequence.
         """
         x = functional.dropout(x + self.position[place], self.dropout, self.training)
         mask = packed_causal_mask(segment)
@@ -74,10 +76,10 @@ class SequenceTransformer(nn.Module):
 
 
 def packed_causal_mask(segment: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to
-    itself.
+    """Return the attention mask (R, 1, L, L) bool for segments (R, L). Each position attends to itself and to the
+    earlier positions of its sequence.
 
-    Padding attends to padding, so that each row of the attention has at least one entry.
+    Padding attends to padding, so that every position attends to at least one position.
     """
     length = segment.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()

@@ -1,8 +1,8 @@
-"""Agreement of candidates with a set of vectors, computed from their cosines by pure functions.
+"""Pure functions that compute how well candidates agree with a set of vectors, from the cosines between them.
 
-The first axis of the cosines is the set: (L, N), or (L, R, M) for a history per request. Each step over the set is then
-one operation on all candidates, and the result for a candidate does not depend on the other candidates, to the last
-bit.
+The first axis of the cosines runs over the set. Their shape is (L, N), or (L, R, M) if each request has its own
+history. Thus, each step over the set is one operation on all candidates. The result for a candidate does not depend on
+the other candidates, to the last bit.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ HISTORY_MATCHES = ("mean", "max", "top3", "last", "recent")
 SET_MATCHES = ("max", "mean", "soft_max")
 """Names of the values of :func:`weighted_match`."""
 RECENT_DECAY = 0.8
-"""Weight in ``recent`` of an interaction relative to the next newer one."""
+"""Decay of the weights in ``recent``: the weight of an interaction relative to the weight of the next newer
+interaction."""
 
 
 def history_match(cosines: Array, known: Array) -> Array:
-    """Return the agreement of candidates with their request's history, (5, R * M) float32: :data:`HISTORY_MATCHES`,
-    0 where nothing is known.
+    """Return the five :data:`HISTORY_MATCHES` (5, R * M) float32 of each request's M candidates with the request's
+    history. They are 0 if no entry of the history has a vector.
 
     Args:
-        cosines: (L, R, M) float32, newest first, 0 where unknown.
+        cosines: (L, R, M) float32 cosines of the history's entries and the candidates, newest entry first, 0 where
+            unknown.
         known: (L, R) bool, True for entries that have a vector.
     """
     length, requests, width = cosines.shape
@@ -49,13 +51,15 @@ def history_match(cosines: Array, known: Array) -> Array:
 
 
 def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> Array:
-    """Return the agreement of candidates with weighted sets, (3, N) float32: :data:`SET_MATCHES`, 0 for an empty set.
+    """Return the three :data:`SET_MATCHES` (3, N) float32 of N candidates, each with its own weighted set. They are 0
+    for an empty set.
 
-    ``soft_max`` is ``τ log Σ w exp(cosine / τ)`` with weights that sum to 1; it lies between the mean and the maximum.
+    ``soft_max`` is ``τ log Σ w exp(cosine / τ)``, with the weights scaled to sum to 1. It lies between the mean and the
+    maximum.
 
     Args:
-        cosines: (L, N).
-        weights: (L, N), at least 0; entries of weight 0 are ignored.
+        cosines: (L, N) cosines of the sets' vectors and the candidates.
+        weights: (L, N) weights, at least 0; entries of weight 0 are ignored.
         temperature: τ > 0.
     """
     out = np.zeros((len(SET_MATCHES), cosines.shape[1]), dtype=np.float32)
@@ -71,14 +75,15 @@ def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> 
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
-    """Return the weighted means Σ w x / Σ w over the first axis of ``values`` and ``weights``, (L, N) each, as (N,)
-    float32; 0 where all weights are 0."""
+    """Return the weighted means Σ w x / Σ w (N,) float32 over the first axis of values x (L, N) and weights w (L, N); 0
+    where all weights are 0."""
     mass = _sum(weights)
     return np.divide(_sum(values * weights), mass, out=np.zeros_like(mass), where=mass > 0)
 
 
 def top_three(values: Array) -> Array:
-    """Return the three largest of each column of (L, N) float32, largest first, (3, N), padded with −2."""
+    """Return the three largest values (3, N) of each column of ``values`` (L, N) float32, largest first, padded with
+    −2."""
     first, second, third = best = np.full((3, values.shape[1]), -2, dtype=np.float32)
     lower, lowest = np.empty_like(first), np.empty_like(first)
     for row in values:
@@ -91,7 +96,8 @@ def top_three(values: Array) -> Array:
 
 
 def _sum(values: Array, weights: Array | None = None) -> Array:
-    """Return the sum over the rows of (L, N), optionally weighted by (L,), added in row order, (N,) float32."""
+    """Return the sum (N,) float32 over the rows of ``values`` (L, N), added in row order and optionally weighted by
+    ``weights`` (L,)."""
     total = np.zeros(values.shape[1], dtype=np.float32)
     if weights is None:
         for row in values:

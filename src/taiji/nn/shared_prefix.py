@@ -1,5 +1,5 @@
-"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per
-group."""
+"""Attention of many groups of tokens to a shared prefix and to the group's own earlier tokens. The prefix is not copied
+for each group."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class Prefix:
     """Keys and values shared by the groups of a row.
 
     Attributes:
-        keys, values: (R, h, P, e); or (R, h, G, P, e), gathered per group by :meth:`gathered`.
-        mask: (R, G, T, P) bool, entries that each token may attend to, at least one; G and T may be 1 to broadcast.
-        recent: mask of the same shape, the recent part of ``mask``. Blocks that choose between long and short histories
-            (:mod:`taiji.nn.prefix_blocks`) read it.
+        keys, values: (R, h, P, e); after :meth:`gathered`, (R, h, G, P, e) with a copy per group.
+        mask: (R, G, T, P) bool, True at the prefix entries to which a token may attend, of which there must be at least
+            one. G and T may be 1 to broadcast.
+        recent: the part of ``mask`` that covers recent entries, of the same shape. It is read by blocks that choose
+            between the whole and the recent history.
     """
 
     keys: torch.Tensor
@@ -25,14 +26,15 @@ class Prefix:
     recent: torch.Tensor | None = None
 
     def masked(self, mask: torch.Tensor) -> Prefix:
-        """Return the prefix with another mask."""
+        """Return the prefix with a different mask."""
         return replace(self, mask=mask)
 
     def gathered(self) -> Prefix:
-        """Return the entries to which each group may attend, copied into one array per group and padded to the longest.
+        """Return the prefix with only those entries to which each group may attend. They are copied for each group, and
+        padded to the largest number of entries.
 
-        Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small
-        part of a long prefix. The mask must be the same for all tokens of a group (T = 1).
+        Attention to the result equals masked attention to the whole prefix. It is faster if groups attend to only a
+        small part of a long prefix. The mask must be the same for all tokens of a group (T = 1).
         """
         there = self.mask[:, :, 0]
         count = int(there.sum(dim=-1).max())
@@ -46,21 +48,22 @@ class Prefix:
 
 
 Cache = tuple[torch.Tensor, torch.Tensor]
-"""Own keys and values (R, h, G, S, e)."""
+"""Keys and values (R, h, G, S, e) of the S own tokens of each group."""
 
 
 def prefix_attention(query: torch.Tensor, prefix: Prefix | None, own: Cache | None) -> torch.Tensor:
-    """Return softmax attention over the prefix and the group's own tokens jointly.
+    """Return the softmax attention of each group's tokens over the prefix and the group's own tokens together.
 
     The result equals attention in which the tokens of each group are preceded by a copy of the prefix.
 
     Args:
-        query: (R, h, G, T, e), the last T of the group's own tokens.
+        query: (R, h, G, T, e) queries of the last T of each group's own tokens.
         prefix: shared prefix of the groups of a row, or None.
-        own: keys and values of S ≥ T tokens, causal, or None; not both None.
+        own: keys and values of the group's S ≥ T own tokens, to which attention is causal, or None. ``prefix`` and
+            ``own`` must not both be None.
 
     Returns:
-        (R, h, G, T, e).
+        (R, h, G, T, e) attention outputs.
     """
     rows, heads, groups, count, width = query.shape
     query = query * width**-0.5

@@ -1,4 +1,4 @@
-"""Encoders inside the ranker for a user's text embedding."""
+"""Encoders of a user's text embedding, which are parts of the ranker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Projection(nn.Module):
-    """One linear layer on the dense embedding."""
+    """Encoder that consists of one linear layer on the text embedding."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -15,15 +15,16 @@ class Projection(nn.Module):
         self.project = nn.Linear(width, out_width)
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return (B, out_width) for vectors (B, D); rows without a vector give 0."""
+        """Return outputs (B, out_width) for text vectors (B, D). Rows without a vector, where ``present`` (B,) is 0,
+        give 0. ``fields`` is not used."""
         return self.project(vector) * present.unsqueeze(1)
 
 
 class Experts(nn.Module):
-    """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts on the text's vector, mixed by a softmax
-    gate.
+    """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts that read the text's vector and are mixed by
+    a softmax gate.
 
-    Deviation: there is only one kind of text, so all experts are shared, and the gate reads the user's fields in
+    Deviations: all experts are shared, because there is only one kind of text, and the gate reads the user's fields in
     addition to the vector.
     """
 
@@ -37,7 +38,8 @@ class Experts(nn.Module):
         self.gate = nn.Linear(width + fields * dimension, experts)
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return (B, out_width) for vectors (B, D) and fields (B, n, dimension); rows without a vector give 0."""
+        """Return outputs (B, out_width) for text vectors (B, D) and embedded user fields (B, n, dimension). Rows
+        without a vector, where ``present`` (B,) is 0, give 0."""
         outputs = torch.stack([expert(vector) for expert in self.experts], dim=1)
         weights = torch.softmax(self.gate(torch.cat([vector, fields.flatten(1)], dim=1)), dim=1)
         return (weights.unsqueeze(2) * outputs).sum(dim=1) * present.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Features of a text's style, independent of its topic: punctuation, address, length."""
+"""Features of a text's style that do not depend on its topic: punctuation, forms of address, length."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ STYLE_FEATURES = (
     "you",
     "word_length",
 )
-"""Column names of :func:`style_features`."""
+"""Names of the columns of :func:`style_features`."""
 MOST_PHRASES = 400
 """Largest number of phrases used as features."""
 PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
-"""Smallest number of groups that must share a phrase: an absolute number and a share of all groups, of which the larger
-applies."""
+"""Smallest number of groups that must share a phrase, as an absolute number and as a share of all groups. The larger of
+the two numbers applies."""
 _WORD = re.compile(r"[^\W\d_]+")
 _YOU = frozenset(("you", "your", "yours", "yourself"))
 
 
 def style_features(texts: Sequence[str]) -> Array:
-    """Return :data:`STYLE_FEATURES` (N, 9), as counts or as means per word. None of them measures the length of the
-    text."""
+    """Return the :data:`STYLE_FEATURES` (N, 9) of texts, each as a count or as a mean per word. No feature measures the
+    length of the text directly."""
     rows = []
     for text in texts:
         words = _WORD.findall(text)
@@ -57,17 +57,17 @@ def style_features(texts: Sequence[str]) -> Array:
 
 
 def length_features(texts: Sequence[str]) -> Array:
-    """Return (N, 2): log(1 + words), and its square."""
+    """Return length features (N, 2) of texts: log(1 + number of words), and the square of this logarithm."""
     count = np.log1p([len(text.split()) for text in texts])
     return np.stack([count, count**2], axis=1)
 
 
 def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return words and word pairs shared by the texts of many groups, most widely shared first.
+    """Return the words and word pairs that occur in the texts of many groups, most widespread phrase first.
 
     Args:
-        texts: pairs of text and group. Phrases found in only a few groups are left out, as they tend to reflect a topic
-            rather than a style.
+        texts: pairs of text and group. Phrases that occur in only a few groups are left out, because they tend to
+            reflect a topic rather than a style.
     """
     groups: dict[str, set[str]] = {}
     for text, group in texts:
@@ -79,7 +79,7 @@ def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def phrase_features(texts: Sequence[str], phrases: Sequence[str]) -> Array:
-    """Return (N, phrases): 1 if the text contains the phrase."""
+    """Return an array (N, number of phrases): 1 if the text contains the phrase, else 0."""
     places = {phrase: place for place, phrase in enumerate(phrases)}
     found = np.zeros((len(texts), len(phrases)))
     for row, text in enumerate(texts):

@@ -1,5 +1,5 @@
-"""Features of a timestamp (hour, weekday, gap), and a network that encodes them as a vector to add to a token. The
-vector is initially zero."""
+"""Features of a timestamp (hour, weekday, gap), and a network that encodes them as a vector. The vector is added to a
+token, and is initially zero."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ WIDTH = 5
 
 
 def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float32]:
-    """Return (…, 5): sine and cosine of the hour of the day and of the weekday, and 0.1 ·
-    log(1 + hours since ``before``).
+    """Return time features (…, 5): sine and cosine of the time of day, sine and cosine of the time of the week, and 0.1
+    · log(1 + hours since ``before``).
 
     Args:
-        times, before: (…) microseconds since the epoch, UTC; a negative gap counts as zero.
+        times, before: (…) times in microseconds since the epoch, UTC. If a time is earlier than ``before``, the gap
+            counts as zero.
     """
     day, week = 2 * np.pi * (times % DAY) / DAY, 2 * np.pi * (times % WEEK) / WEEK
     gap = np.log1p(np.maximum(times - before, 0) / HOUR) / 10
@@ -27,7 +28,7 @@ def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float
 
 
 class TimeEncoding(nn.Sequential):
-    """Two-layer network from time features (…, 5) to (…, d); the last layer starts at zero."""
+    """Two-layer network that maps time features (…, 5) to vectors (…, d). The last layer is initially zero."""
 
     def __init__(self, width: int) -> None:
         last = nn.Linear(width, width)

@@ -1,4 +1,4 @@
-"""Towers: hidden layers shared by the tasks."""
+"""Towers of ranking networks: hidden layers that the tasks share, and linear heads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from taiji.nn.lookup import on_cpu
 
 
 class Dropout(nn.Module):
-    """Dropout that takes one byte per value from 64-bit random numbers on a CPU: a fifth of the time of one draw per
-    value.
+    """Dropout that needs only one random byte per value on a CPU. Drawing the bytes as 64-bit random numbers takes a
+    fifth of the time of one draw per value.
 
     The probability is rounded to a multiple of 1/256, at most 255/256, and the scale matches the rounded value. Other
     devices use PyTorch's dropout.
@@ -22,8 +22,8 @@ class Dropout(nn.Module):
         self.dropped = min(round(256 * probability), 255)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values of any shape: in training, each is zeroed with the given probability or scaled up; otherwise
-        unchanged."""
+        """Return the values, which may have any shape. In training, each value is either set to zero, with the given
+        probability, or scaled up. Outside training, the values are unchanged."""
         if not self.training or not self.dropped:
             return values
         if not on_cpu(values):
@@ -43,7 +43,7 @@ def layers(width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential
 
 
 class SharedBottom(nn.Module):
-    """One bottom shared by all tasks, and a linear head for each (Caruana 1997).
+    """Hidden layers shared by all tasks, and one linear head per task (Caruana 1997).
 
     Args:
         width: width of the input.

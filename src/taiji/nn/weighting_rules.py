@@ -1,9 +1,9 @@
-"""Rules that turn observations into reward weights: small objects with a JSON state.
+"""Rules that turn observations of batches into reward weights. A rule is a small object with a JSON state.
 
 A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the
-rewards' gradients. With ``fresh``, the weights apply to the batch that the rule observes. POPO's weights are not fresh:
-they depend only on earlier batches, so they are independent of the noise of the gradients that they multiply. POPO with
-the covariance is fresh.
+rewards' gradients. If ``fresh`` is True, the weights apply to the batch that the rule observes. POPO's weights are not
+fresh. They depend only on earlier batches, so they are independent of the noise of the gradients that they multiply.
+The weights of POPO with the covariance are fresh.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["RULES", "Observation", "Reading", "Rule", "RuleOptions", "Source", "
 
 
 JUMP = 2.0
-"""Change of log w in one raw step that triggers a warning: a factor of seven up or down."""
+"""Change of log w in one raw step beyond which a warning is logged. It corresponds to a factor of seven."""
 
 
 class Popo(Rule):
-    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>, raw (``paper``) or averaged and bounded
-    (``robust``)."""
+    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>. In mode ``paper``, the indicators are used
+    as they are; in mode ``robust``, they are averaged and the steps are bounded."""
 
     source: Source = "gradients"
     fresh = False
@@ -49,7 +49,7 @@ class Popo(Rule):
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         options, there = self.options, seen.there(self.count)
         raw, square = self.indicators(seen)
-        if there.sum() < 2:  # nothing to choose between
+        if there.sum() < 2:  # there are no weights to shift between rewards
             return self.log_weights, raw
         before = self.log_weights[there]
         if options.mode == "paper":
@@ -64,8 +64,8 @@ class Popo(Rule):
         self.batches += 1
         self.seen[there] += 1
         keep = options.average
-        # The mean cancels in the step. It is subtracted so that the average does not depend on which other rewards were
-        # present.
+        # The mean would cancel in the step anyway. It is subtracted so that the average of a reward does not depend on
+        # which other rewards were present.
         centred = raw[there] - raw[there].mean()
         self.mean_indicators[there] = keep * self.mean_indicators[there] + (1 - keep) * centred
         self.mean_square = keep * self.mean_square + (1 - keep) * square
@@ -97,7 +97,7 @@ class Popo(Rule):
 
 
 class PopoCovariance(Popo):
-    """POPO with the within-group covariance of the rewards instead of the Gram matrix: no backward pass."""
+    """POPO with the within-group covariance of the rewards instead of the Gram matrix. It needs no backward pass."""
 
     source: Source = "rewards"
     fresh = True
@@ -109,8 +109,8 @@ class PopoCovariance(Popo):
 
 
 class PopoLight(Rule):
-    """POPO-light: the coefficient of variation of the rewards, over the batch or averaged over groups
-    (``statistics``)."""
+    """POPO-light: each weight is proportional to the reward's coefficient of variation, over the batch or averaged over
+    groups (option ``statistics``)."""
 
     source: Source = "rewards"
 
@@ -131,8 +131,8 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not the
-        quality of the rollouts."""
+        """Log one warning for each reward with values on both sides of zero. The mean of such a reward depends on the
+        choice of origin rather than on the quality of the rollouts."""
         for number, values in zip(numbers.tolist(), rewards.T):
             seen = values[np.isfinite(values)]
             if number not in self._told and seen.min() < 0 < seen.max():
@@ -146,14 +146,15 @@ class PopoLight(Rule):
 
 
 class DynamicAverage(Rule):
-    """Dynamic weight averaging over batch means, smoothed by the same factor as POPO's averages."""
+    """Dynamic weight averaging of the batch means of the rewards. The means are smoothed by the same factor as POPO's
+    averages."""
 
     source: Source = "rewards"
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
         self.means: list[Vector] = []
-        """Averages after the last two batches, NaN for a reward that no batch has had yet."""
+        """Averages after each of the last two batches, NaN for a reward that has not yet occurred in any batch."""
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         mean, keep = functions.moments(seen.rewards)[0], self.options.average  # type: ignore[arg-type]
@@ -179,10 +180,10 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting.
+    """Uncertainty weighting (Kendall et al. 2018).
 
-    The loss of a reward is the distance of its batch mean from its best value so far, plus its standard deviation, so
-    that no loss is negative.
+    The loss of a reward is its best value so far minus its batch mean, plus its standard deviation. Thus, no loss is
+    negative.
     """
 
     source: Source = "rewards"
@@ -211,8 +212,8 @@ class Uncertainty(Rule):
 
 
 class RandomWeights(Rule):
-    """Random loss weighting (Lin et al. 2021): weights that are uniform on the simplex and drawn from (seed, step),
-    without further state."""
+    """Random loss weighting (Lin et al. 2021). The weights are uniform on the simplex, and are drawn from a generator
+    seeded by (seed, step), so that no further state is needed."""
 
     source: Source = "rewards"
 
@@ -221,13 +222,13 @@ class RandomWeights(Rule):
 
 
 class Feedback(Rule):
-    """Raise the weights of objectives that got worse, lower those of objectives that got better (UMRE, arXiv
-    2508.07613), then normalise.
+    """Rule that raises the weights of objectives that got worse, lowers the weights of objectives that got better, and
+    then normalises (UMRE, arXiv 2508.07613).
 
-    An objective is measured by the observation's ``indicators`` (for the monotone ensemble, UMRE's UAUC on validation
-    data), else by the batch's mean reward (in alignment, where this rule is a peer and also reacts to noise
-    between batches). A step multiplies a weight by exp(± rate); an equal value leaves it unchanged. Convergence to a
-    Pareto point is not claimed.
+    An objective is measured by the observation's ``indicators`` if these are given; the monotone ensemble passes UMRE's
+    UAUC on validation data. Otherwise, it is measured by the batch's mean reward, as in alignment, where the rule
+    serves for comparison and also reacts to noise between batches. A step multiplies a weight by exp(± rate), and
+    leaves it unchanged if the value is equal. Convergence to a Pareto point is not claimed.
     """
 
     source: Source = "rewards"

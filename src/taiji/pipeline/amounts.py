@@ -1,8 +1,8 @@
 """Estimate amounts of work (calls, tokens, rows) from settings and statistics of the log, without heavy imports.
 
-The unit of a language-model stage is the *token-equivalent*: 1 for a token that is read, :data:`WRITTEN` for a token
-that is written (it requires a separate forward pass), and :data:`TRAINED` for a token that is trained on (a forward
-pass, and a backward pass that costs as much as two). The unit of other stages is the row.
+The unit of a language-model stage is the *token-equivalent*. A token that is read counts 1, a token that is written
+counts :data:`WRITTEN` (it requires a separate forward pass), and a token that is trained on counts :data:`TRAINED` (a
+forward pass, and a backward pass that costs as much as two). The unit of other stages is the row.
 """
 
 from __future__ import annotations

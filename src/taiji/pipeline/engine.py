@@ -339,7 +339,7 @@ class Run:
         return {}
 
     def _join_training(self, stages: Sequence[Stage]) -> None:
-        """Take part in the training that the first process leads, with the same inputs and a temporary output folder."""
+        """Take part in the training led by the first process, with the same inputs and a temporary output folder."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:

@@ -4,11 +4,12 @@ A stage defines *what* to do with a partition: its worker factory loads the mode
 which is a function of a frame. A :class:`Mapper` defines *where*: in this process (:class:`LocalMapper`), or on a
 cluster (:class:`taiji.scale.ray_mapper.RayMapper`). Both use the same partitions, so both give the same rows.
 
-Each partition is a Parquet file of input rows and, when finished, a Parquet file of output rows. Both names contain
-the hash of the input rows. The folder belongs to one job, and the engine clears it when anything else on which the
-work depends has changed. An output appears by an atomic rename of a complete file, so a partition that is computed twice (by a
-retry, by a worker that was wrongly considered dead, or by two runs of a killed job) has a single output. The hash of an
-output is stored next to it, and an existing output is recomputed only if its content does not match the hash.
+Each partition is a Parquet file of input rows and, when finished, a Parquet file of output rows. Both names contain the
+hash of the input rows. The folder belongs to one job, and the engine clears it when anything else on which the work
+depends has changed. An output appears by an atomic rename of a complete file. So a partition has a single output even
+if it is computed twice: by a retry, by a worker that was wrongly considered dead, or by two runs of a killed job. The
+hash of an output is stored next to it, and an existing output is recomputed only if its content does not match the
+hash.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def write_traces(
 ) -> int:
     """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return the sample size.
 
-    A trace has one row per request and candidate, with the columns of :mod:`taiji.cascade.trace`, ``target`` (True if
-    the user interacted with the item later), and in a simulated world the user's true probabilities (``true click``,
-    …).
+    A trace has one row per request and candidate. It has the columns of :mod:`taiji.cascade.trace` and ``target`` (True
+    if the user interacted with the item later). In a simulated world it also has the user's true probabilities (``true
+    click``, …).
     """
     count = min(settings.traced, len(requests))
     if not count:

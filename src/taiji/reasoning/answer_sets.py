@@ -24,7 +24,7 @@ class SetAnswer:
     Attributes:
         texts: intents, in the format of item texts (:func:`taiji.data.item_text.item_text`).
         levels: category levels of each intent.
-        weights: positive weight of each intent.
+        weights: weight of each intent, from 0 to 1.
     """
 
     texts: list[str]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 CONTROLS = ("answer", "own", "other", "shuffled")
 """Controls in the expected order of the answer's perplexity, lowest first: the answer itself, the example's own
-rationale, another user's, and the own one shuffled. The control ``empty`` (no rationale) has no expected place."""
+rationale, another user's rationale, and the own one shuffled. The control ``empty`` (no rationale) has no expected
+position."""
 MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
@@ -99,7 +100,7 @@ def audit_run(
 def said(verdicts: pl.DataFrame) -> pl.DataFrame:
     """Return the verdicts on rationales with a text; all verdicts if none has one.
 
-    A rationale that was cut has no text. It would count as one that names nothing.
+    A rationale that was cut has no text, and would otherwise count as one that names nothing.
     """
     found = verdicts.filter(pl.col("rationale") != "")
     return verdicts if found.is_empty() else found
@@ -120,7 +121,8 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 
 
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
-    """Return the shares of rationales with no help, a leak share of at most ``most``, and a larger leak share."""
+    """Return the shares of rationales that do not help, that have a leak share of at most ``most``, and that have a
+    larger one."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
     return {
         "no help": _share(~helps),
@@ -132,8 +134,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
     """Return the share that the paper's rule keeps, of the rationales that name their item and of the others.
 
-    The paper's rule keeps rationales with a perplexity below the quantile. A share is None if there are no such
-    rationales.
+    The paper's rule keeps rationales with a perplexity below the quantile. The share of an empty group is None.
     """
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
@@ -151,8 +152,8 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the rationales to read first: by the largest leak share, by the lowest perplexity and, among kept
-    rationales, by the smallest lift."""
+    """Return three lists of rationales to read first: those with the largest leak share, those with the lowest
+    perplexity, and the kept ones with the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")
@@ -185,7 +186,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
-    """Return one non-empty rationale per example, for a seeded sample of examples."""
+    """Return one non-empty rationale per example, for a random sample of examples."""
     first = (
         verdicts.filter(pl.col("rationale") != "")
         .unique("example", keep="first", maintain_order=True)
@@ -273,7 +274,7 @@ def decoys_of(
 ) -> list[int]:
     """Return up to ``count`` random items of the target's category, without the target and the items in ``true``.
 
-    The category is the deepest level that contains such items; the list is empty if no level does.
+    They are drawn from the deepest category that contains any other item; the list is empty if no category does.
     """
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
@@ -342,7 +343,7 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Return the results of a test whether the controls have the expected order.
+    """Test whether the controls have the expected order, and return the results.
 
     Each step compares two neighbours in this order by the interval of their difference. The ``verdict`` is ``holds``
     (all intervals lie above zero), ``reversed`` (at least one lies below zero) or ``not shown`` (all other cases,

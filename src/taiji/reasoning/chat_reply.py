@@ -33,10 +33,10 @@ _FINISHES: dict[str, Ending] = {
     "tool_use": "tools",
     "function_call": "tools",
 }
-"""Finish reasons by which servers mark incomplete answers. Any other reason, or a missing one, means a complete
-answer."""
+"""Finish reasons by which servers mark incomplete answers. Any other reason, or a missing one, means a complete answer,
+except `error` and `abort`, which mean a failure."""
 _FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
-"""Error codes of a request rejected by a filter."""
+"""Error codes of a request rejected by a content filter."""
 _CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _CHAIN_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "summary_text")
 

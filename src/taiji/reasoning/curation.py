@@ -1,9 +1,9 @@
 """Curation by review.
 
-Each draft of a rationale passes an answer check and then the reviewers. A draft is accepted if all reviewers, or a
-given share of them, rate every axis at or above the bar. A rejected draft is a strike: it is rewritten with the
-feedback and reviewed again. After the last strike, a panel decides. This generalises the loop of MedCoT (arXiv
-2505.06912).
+A record is one rationale with all its drafts. Each draft passes an answer check and then the reviewers. A draft is
+accepted if all reviewers, or a given share of them, rate every axis at or above the bar (the lowest passing score). A
+rejected draft is a strike: it is rewritten with the feedback and reviewed again. After the last strike, a panel
+decides. This generalises the loop of MedCoT (arXiv 2505.06912).
 
 Every step is written to an audit log with a hash chain: each entry contains the hash of the previous one. A later
 change or removal of an entry therefore breaks the chain, unless only entries at the end are removed.
@@ -67,7 +67,7 @@ class AuditLog:
         return found
 
     def steps(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield every entry with the text of the draft that it is about: the record's last draft before it."""
+        """Yield (text, entry) for every entry, where the text is the record's newest draft as of this entry."""
         texts: dict[str, str] = {}
         for entry in self.entries:
             if entry["step"] == "draft":
@@ -295,7 +295,7 @@ def expected_outcome(
         specificity: P(a reviewer rejects | the draft is bad); reviewers err independently.
         good: P(the first draft is good).
         good_again: P(a rewritten draft is good), independent of earlier drafts.
-        settings: settings with ``strikes``, the number of rejected drafts after which a panel decides.
+        settings: settings with ``strikes``, the number of rejected drafts after which a record is rejected.
         reviewers: number of reviewers.
 
     Returns:

@@ -1,14 +1,15 @@
 """Client of an OpenAI-compatible chat endpoint, and a teacher that uses it.
 
-Each text (a rationale, a copy, a text about an item) is one request. The number of requests in flight is bounded,
+Each text (such as a rationale or a text about an item) is one request. The number of requests in flight is bounded,
 their rate can be limited, and failures are retried with exponential backoff and full jitter. Every answer is written
 to an append-only journal before it is counted, so an interrupted run resumes where it stopped and does not pay for a
 received answer twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries. If an
 answer is lost in transit, a server that honours the key bills it only once. Other servers may bill it again, which a
 client cannot detect.
 
-A reply with the id and the text of the reply to another request was probably delivered to the wrong request, so it is
-requested once more. If the server then says the same, the reply is accepted, and the tokens of both are counted.
+If a reply has the id and the text of the reply to another request, it was probably delivered to the wrong request. The
+request is then sent once more. If the server sends the same text again, the reply is accepted, and the tokens of both
+replies are counted.
 
 An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted, but
 its text is never used. The setting ``ask_again`` limits how often it is requested again.
@@ -244,7 +245,7 @@ class _Session:
                 async with asyncio.timeout(self.endpoint.timeout_seconds):
                     reply = await self._attempt(client, request, attempt)
                 if doubted is not None and (reply.answer, reply.chain) == (doubted.answer, doubted.chain):
-                    # The server says it again, so it was the answer to this request; both may be billed.
+                    # The server sends the same text again, so it belongs to this request. Both replies may be billed.
                     reply = replace(
                         reply,
                         prompt_tokens=reply.prompt_tokens + doubted.prompt_tokens,

@@ -1,10 +1,10 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
-A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, in any order, or
-as a run of three, unless the history shown to the student already contains them. In scripts without spaces between
-words (Chinese, Japanese), and in Korean, each character counts as a word, and a run has five. Category levels are
-judged separately. Naming a first or second level is legitimate inference. Naming a third or deeper level that does not
-occur in the history is suspicious.
+A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, or in any order,
+or if three consecutive words of it do. A title in the history that the student sees does not count. In scripts without
+spaces between words (Chinese, Japanese), and in Korean, each character counts as a word, and five consecutive ones are
+needed. Category levels are judged separately. Naming a first or second level is legitimate inference. Naming a third or
+deeper level that does not occur in the history is suspicious.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ title's length."""
 GRAM, CHARACTERS = 3, 5
 """Length of a run of words, and of a run of characters, that counts as naming the title."""
 DISTINCT = 4
-"""Single words of the title are redacted even where the title does not count as named, if they have at least this many
-letters and do not occur in the history."""
+"""Smallest number of letters with which a single title word is redacted even if the title does not count as named.
+Words that occur in the history are never redacted in this way."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 """Characters of Chinese, Japanese and Korean."""
@@ -152,7 +152,7 @@ def _title_kinds(
     lacking = set(name) - set(known)
     new = {w for w in lacking - _STOP if len(w) > 2}
     spots = _runs(said, name)
-    # A single word ("speed", "up") counts as a name only if it is neither in the history nor a common word.
+    # A title of one word ("Speed", "Up") counts as named only if the word is neither in the history nor common.
     if spots and (len(name) > 1 or new):
         kinds.append("exact")
         _mark(hit, spots, len(name))
@@ -185,7 +185,7 @@ def _title_kinds(
     if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
         kinds.append("words")  # all new words of the title, in any order
     for i in spoken:
-        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # part of a title also reveals it
+        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # part of a title also reveals the item
     return kinds
 
 
@@ -215,7 +215,7 @@ def _runs(text: list[str], phrase: list[str]) -> list[int]:
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
     """Return (start, length) of the stretches that resemble the title and contain a title word that the history lacks.
 
-    A title word may be misspelt. A stretch without such a word may name a similar item of the history (a sequel,
+    Misspelt title words count. A stretch of words from the history alone may name a similar item there (a sequel,
     another size).
     """
     whole, seen = _joined(name), set(known)
@@ -238,7 +238,7 @@ def _alike(one: str, other: str, bar: float) -> bool:
 def _gapped(said: list[str], name: list[str]) -> list[int]:
     """Return the positions of the title's words that occur in order within a short stretch.
 
-    There are none if their share of the title's words is below :data:`RECALL`, or if they are only common words.
+    The list is empty if they are fewer than the share :data:`RECALL` of the title's words, or only common words.
     """
     if len(name) < 2:
         return []

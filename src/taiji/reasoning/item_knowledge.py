@@ -197,8 +197,8 @@ def for_all(table: pl.DataFrame, items: pl.DataFrame, dataset: Dataset) -> pl.Da
         dataset: the catalogue.
 
     Returns:
-        one row per item whose prompt has a row. Only the first item of a prompt has the numbers of tokens; for the
-        others they are 0, because their text cost nothing.
+        one row per item whose prompt has a row in ``table``. Only the first item of a prompt has the numbers of tokens;
+        the other items have 0, because their text cost nothing.
     """
     ids = dataset.items.select(pl.col("item").cast(pl.Int64), pl.col("item_id").cast(pl.String))
     every = items.join(ids, on="item", how="left", maintain_order="left")

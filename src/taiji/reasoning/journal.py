@@ -29,7 +29,7 @@ class Reply:
         chain: chain of thought of a reasoning model; empty if there is none.
         prompt_tokens: number of prompt tokens.
         completion_tokens: number of completion tokens.
-        attempts: number of requests that were sent.
+        attempts: number of requests that were sent for this answer.
         ended: how the reply ended, see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of earlier versions.
         counted: True if the server reported the token counts; otherwise they are upper bounds.
     """
@@ -67,7 +67,7 @@ class Account:
 
 
 class Journal:
-    """Replies in one file, by key. Use it as a context manager; only one process at a time may open it."""
+    """Replies in one file, by key. Use the journal as a context manager; only one process at a time may open it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -127,8 +127,8 @@ class Journal:
     def delivered_before(self, reply: Reply) -> bool:
         """Return True if the server seems to have sent this reply before, to a different request.
 
-        The reply must have the id and the text of the earlier one. Always False once the server has given one id to
-        different texts: its ids are then not unique, and short texts are equal by chance.
+        The two replies must have the same id and the same text. Always False once the server has given one id to
+        different texts: its ids are then not unique, and two short texts may be equal by chance.
         """
         first = self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key)
         return bool(reply.identity) and not self._ids_repeat and first != reply.key

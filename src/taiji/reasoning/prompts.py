@@ -4,8 +4,8 @@ A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, opti
 the answer). The packaged templates are in ``templates/<domain>/`` and can be copied and edited. The variable ``form``
 is an example of the answer format with the category levels of the data. Set answers have their own templates,
 ``student-set.j2`` and ``teacher-set.j2``, with one more variable: ``intents``, the largest number of intents per
-answer. The student's template never receives the target. The teacher sees the same interactions as the student and, if
-the answer is in view, also the target (RUPR, Taiji §2).
+answer. The student's template never receives the target. The teacher sees the same interactions as the student and,
+with ``answer_in_view``, the target as well (RUPR, Taiji §2).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SECTION = re.compile(r"^\[(system|user|prefill)\]\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Prompt:
-    """Prompt, with the number of interactions that were left out.
+    """Prompt, with the numbers of interactions that are shown and left out.
 
     Attributes:
         messages: messages for :func:`taiji.language.chat.render`.
@@ -154,7 +154,7 @@ def teacher_prompt(
 
 
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
-    """Rebuild a student prompt from its stored number of interactions, without a tokenizer."""
+    """Rebuild a student prompt without a tokenizer, from the number of interactions that it showed (``kept``)."""
     profile, lines, total = _told(dataset, user, as_of, settings)
     return _prompt(
         dataset,
@@ -303,7 +303,8 @@ def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:
-    """Return the template file of a role, from ``<folder>/<domain>/``, else ``folder``, else the packaged templates.
+    """Return the template file of a role, from ``<folder>/<domain>/``, ``folder`` or the packaged templates, in this
+    order.
 
     Raises:
         ConfigError: there is no such template.

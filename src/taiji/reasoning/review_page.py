@@ -46,7 +46,8 @@ class SittingServer(LocalServer, ABC):
 
     @abstractmethod
     def state(self, skip: int) -> dict[str, Any]:
-        """Return the state of the page: the progress, and the waiting draft after the first ``skip`` ones (cyclic)."""
+        """Return the state of the page: the progress, and the next waiting draft after ``skip`` skipped ones. After the
+        last waiting draft, the first follows."""
 
     @abstractmethod
     def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Review session of one person: list the drafts that wait for this person, and apply each judgement.
 
-A sheet is the review form of one draft. All decisions are stored in the folder, so that a session can be interrupted
-and resumed at any time::
+A record is one rationale under review, with all its drafts. A sheet is the review form of one draft. All decisions are
+stored in the folder, so that a session can be interrupted and resumed at any time::
 
     <name>.done.jsonl    sheets that the person has filled in
     <name>.todo.jsonl    sheets that the person still has to fill in
@@ -125,7 +125,7 @@ class ReviewSession:
             round_number: round of the draft that was shown.
             scores: scores from 1 to 5, by axis.
             feedback: what should be improved.
-            rewrite: a better text, which becomes the next round's draft if this one is not accepted.
+            rewrite: a better text, which becomes the next round's draft if the waiting draft is not accepted.
 
         Raises:
             NotWaiting: the draft was judged already, or is in another round.
@@ -145,8 +145,8 @@ class ReviewSession:
         return self.outcomes[record]
 
     def progress(self) -> dict[str, int]:
-        """Return the number of records: ``total``, ``waiting`` (its draft waits for this person), ``judged``
-        (all others), ``accepted`` and ``rejected``."""
+        """Return numbers of records: ``total``, ``waiting`` (with a draft that waits for this person), ``judged`` (not
+        waiting for this person), ``accepted`` and ``rejected``."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
         return {

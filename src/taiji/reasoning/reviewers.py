@@ -38,7 +38,7 @@ class Draft:
     """Draft of a rationale under review.
 
     Attributes:
-        record: unique name of the record.
+        record: unique name of the record (the rationale with all its drafts).
         context: input of the writer (the student's prompt).
         answer: text of the true answer.
         title: title of the target.
@@ -105,8 +105,8 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Rule-based reviewer. It checks naming of the answer, sentences, length, category names and words of the
-    context."""
+    """Rule-based reviewer. It checks whether a draft names the answer, its sentences and length, and whether it uses
+    category names and words of the history."""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)
@@ -251,8 +251,10 @@ class PersonReviewer:
             os.fsync(file.fileno())
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
-        """Return the person's new text for a draft (a :data:`taiji.reasoning.curation.Rewrite`); empty if there is
-        none."""
+        """Return the person's new text for a draft; empty if there is none.
+
+        This method can serve as a :data:`taiji.reasoning.curation.Rewrite`.
+        """
         text = self._done().get(_sheet_of(draft), (None, ""))[1]
         return "" if text == draft.rationale else text
 

@@ -4,8 +4,8 @@ The writer needs no model, costs nothing, and is the baseline that every LLM tea
 the template file ``templates/<domain>/writer.j2``: sections of alternative sentences, one per line. A sentence is
 skipped if the history lacks its facts (no prices, no second level). If the data have no categories, the template's
 section ``[titles]``, if there is one, replaces the sections about categories. If the answer is in view, the rationale
-concludes with the target's first category level (and the second, if it occurs in the history). The writer never writes
-the target's title. Below the first level, it writes only categories that occur in the history.
+concludes with the target's first category level (and the second, if it occurs in the history). Titles and deeper
+categories are written only if they occur in the history.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ NEWEST = 3
 FOCUSES = 3
 """Largest number of categories to conclude with, for set answers."""
 RULES = 2
-"""Number of the rules; it changes whenever they write something else."""
+"""Version number of the rules; it changes whenever the rules write something else."""
 SEEN = 12
-"""Number of newest interactions that the writer reads, about as many as a student's prompt shows."""
+"""Largest number of newest interactions that the writer reads, about as many as a student's prompt shows."""
 
 
 class RuleWriter:
@@ -85,7 +85,8 @@ class RuleWriter:
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
-    """Return facts about the ``limit`` newest interactions strictly before ``as_of``. Unknown facts have no key."""
+    """Return facts about the ``limit`` newest interactions strictly before ``as_of``, by name. Unknown facts are
+    omitted."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
     columns = dataset.items.select("title", *(pl.col(name).alias(level) for level, name in levels.items()))

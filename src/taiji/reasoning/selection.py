@@ -2,13 +2,14 @@
 
 This is the open-ended rejection sampling before fine-tuning (ORFT) of Taiji, §3.
 
-PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and
-prompt is the *student's* prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R,
-the median over the rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of
-all. The guarded rule (ours) therefore first redacts every mention of the target, requires that the remaining text
-improves on an empty rationale, and rejects rationales that name the title. Rationales that make the answer implausibly
-likely (PPL < 1.3 by default) go to review. Of the rationales that pass these guards, the rule keeps those with the
-lowest masked perplexity (perplexity after redaction). The quantile of the paper's rule determines how many.
+PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where c is the rationale, y are the T tokens of the true answer
+inside ``<answer>``, and prompt is the *student's* prompt, which does not contain the target. The paper keeps c if
+PPL(c) is below a threshold R, the median over the rationales of calibration examples. A rationale that repeats the
+target has the lowest perplexity of all. The guarded rule (ours) therefore first redacts every mention of the target,
+requires that the remaining text improves on an empty rationale, and rejects rationales that name the title. Rationales
+that make the answer implausibly likely (PPL < 1.3 by default) go to review. Of the rationales that pass these guards,
+the rule keeps those with the lowest masked perplexity (perplexity after redaction). The quantile of the paper's rule
+determines how many are kept.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ LEFT_OUT = {
     "tools": "a tool call instead of a rationale",
     "empty": "empty rationale",
 }
-"""Reason not to keep a rationale, by its (incomplete) ending; see :data:`taiji.reasoning.chat_reply.Ending`."""
+"""Reason not to keep an incomplete rationale, by its ending (:data:`taiji.reasoning.chat_reply.Ending`)."""
 ORDERS = 2
 """Number of random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
@@ -86,7 +87,8 @@ def answer_perplexities(
     batch_size: int,
     description: str = "Scoring rationales",
 ) -> pl.DataFrame:
-    """Return each answer's perplexity after its prompt and rationale. Sets of intents are scored in the given order.
+    """Return each answer's perplexity after its prompt and rationale. The intents of a set are scored in the given
+    order.
 
     Args:
         lm: the scoring model.
@@ -274,7 +276,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
         passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
-        if passing:  # the perplexity of the first rationale that is not kept, or just above the last one's
+        if passing:  # the perplexity of the first rationale that is not kept, or just above that of the last one kept
             threshold = passing[wanted] if wanted < len(passing) else float(np.nextafter(passing[-1], np.inf))
     return Calibration(
         threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16]

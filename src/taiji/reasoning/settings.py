@@ -18,21 +18,21 @@ class PromptSettings(Settings):
     token_budget: int = Field(default=448, ge=64)
     """Longest student prompt in tokens, including the chat template; the oldest interactions are dropped first."""
     title_characters: int = Field(default=80, ge=8)
-    """Longest title in prompts and answers; a longer one is cut at a word boundary."""
+    """Longest title in prompts and answers, in characters; a longer title is cut at a word boundary."""
     description_characters: int = Field(default=0, ge=0)
-    """Longest part of an item's description (`items.description` of the mapping) that prompts show with each
-    interaction; 0 shows none. Prompts of item knowledge show this part, or 120 characters if that is more."""
+    """Number of characters of an item's description (`items.description` of the mapping) that prompts show with each
+    interaction; 0 shows none. Prompts for item knowledge show at least 120 characters."""
     templates: Path | None = None
-    """Folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged templates; with
-    `answer: set`, `student-set.j2` and `teacher-set.j2`."""
+    """Folder with templates `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones.
+    With `answer: set`, the files are `student-set.j2` and `teacher-set.j2`."""
     answer: Literal["item", "set"] = "item"
-    """Form of an answer: the one next item, or a set of up to `intents` different items. A set needs more tokens: raise
+    """Form of an answer: one item, or a set of up to `intents` different items. A set needs more tokens: raise
     `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
     intents: int = Field(default=8, ge=2)
-    """Set: largest number of intents per answer (m)."""
+    """With `answer: set`: largest number of intents per answer (m)."""
     next_items: int = Field(default=10, ge=2)
-    """Set: number of next items within the period (N) that the teacher sees, and that selection and rewards use as
-    targets. Items that are new to the user come first."""
+    """With `answer: set`: number (N) of the user's next items that the teacher sees and that selection and rewards use
+    as targets. They are from the same period as the example; items that are new to the user come first."""
 
     @property
     def most(self) -> int:
@@ -44,7 +44,8 @@ class TeacherSettings(Settings):
     """The writer of rationales and its sampling."""
 
     kind: Literal["local", "writer", "endpoint"] = "local"
-    """Writer: a language model in process, the rule-based writer, or an OpenAI-compatible endpoint."""
+    """Writer of the rationales: a language model in process (`local`), the rule-based writer (`writer`), or an
+    OpenAI-compatible endpoint (`endpoint`)."""
     rationales: int = Field(default=3, ge=1)
     """Rationales per prompt (k)."""
     answer_in_view: bool = True
@@ -83,8 +84,8 @@ class EndpointSettings(Settings):
     """Additional fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or
     `{reasoning_effort: low}`."""
     ask_again: int = Field(default=0, ge=0)
-    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for;
-    after a cut reply, it may use twice the tokens. If all fail, the rationale is dropped."""
+    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for. A
+    retry after a cut reply may use twice as many tokens. If all retries fail, the rationale is dropped."""
     take: Literal["answer", "chain"] = "answer"
     """Text to use as the rationale: the visible answer, or the chain of thought of a reasoning model. If the chosen
     text is missing, the other one is used."""
@@ -122,17 +123,18 @@ class SelectionSettings(Settings):
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
     """Which rationales are kept. `plain`: those with a perplexity below the threshold, as in the paper. `guarded`:
-    those whose perplexity, after redaction of all mentions of the true item, is below the threshold, if they also have
-    a positive lift and pass the lexical guards. `none`: all complete ones."""
+    those that pass the lexical guards and that, after redaction of all mentions of the true item, still make the answer
+    more likely and have a perplexity below the threshold. `none`: all complete rationales."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """Share of the calibration rationales to keep; the paper uses the median. Guarded: fewer are kept if too few pass
-    the guards."""
+    """Share of the calibration rationales to keep; the paper uses the median. The guarded rule keeps fewer if too few
+    pass the guards."""
     review_below: float = Field(default=1.3, ge=1.0)
-    """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
+    """With the guarded rule, a rationale with a perplexity below this value is too good to be true and goes to
+    review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
-    """Guarded: largest share of the amount by which a rationale lowers the log-perplexity of the answer that may come
-    from mentions of the item, if the rationale names a third or deeper category level that the history does not
-    show."""
+    """Limit of the guarded rule for rationales that name a third or deeper category level absent from the history. Of
+    the amount by which such a rationale lowers the answer's log-perplexity, at most this share may come from mentions
+    of the item."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 
@@ -145,8 +147,8 @@ class AuditSettings(Settings):
     decoys: int = Field(default=2, ge=1)
     """Decoys per example: other items of the target's category."""
     blind: int = Field(default=16, ge=0)
-    """Number of examples for which the student also writes rationales without seeing the answer, for the blind gap: the
-    lift of the teacher's rationales minus the lift of these. 0 skips it."""
+    """Number of examples for which the student also writes rationales, without seeing the answer. The blind gap is the
+    lift of the teacher's rationales minus the lift of the student's. 0 skips this check."""
     resamples: int = Field(default=1000, ge=10)
     """Number of bootstrap resamples for the intervals."""
     worst: int = Field(default=5, ge=1)
@@ -157,10 +159,10 @@ class ReviewSettings(Settings):
     """Review loop."""
 
     bar: int = Field(default=4, ge=1, le=5)
-    """Lowest score, from 1 to 5, with which a draft passes on each of the five axes (such as correctness and
-    structure)."""
+    """Lowest passing score, from 1 to 5. A reviewer passes a draft that scores at least this on each of the five axes
+    (such as correctness and structure)."""
     agreement: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the reviewers that must rate every axis at or above the bar."""
+    """Share of the reviewers that must pass a draft."""
     strikes: int = Field(default=5, ge=1)
     """Number of rejected drafts of one rationale after which a panel of further reviewers decides; without a panel, the
     rationale is rejected."""

@@ -27,11 +27,11 @@ LIFTS = (
 )
 MEASURE_TITLES = {
     "ppl": "perplexity of the answer",
-    "ppl_values": "of title and categories, without labels",
-    "ppl_title": "of the title only",
-    "ppl_category": "of the categories only",
-    "ppl_masked": "mentions redacted",
-    "ppl_none": "no rationale",
+    "ppl_values": "perplexity of title and categories, without labels",
+    "ppl_title": "perplexity of the title only",
+    "ppl_category": "perplexity of the categories only",
+    "ppl_masked": "perplexity of the answer, mentions redacted",
+    "ppl_none": "perplexity of the answer, no rationale",
     "lift": "lift",
     "leak_share": "leak share",
 }
@@ -127,7 +127,7 @@ def _gap(figure: Mapping[str, Any], scale: tuple[float, float], tone: str, mark:
 def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     ppl, masked, none = (number_text(row[name], 2) for name in ("ppl", "ppl_masked", "ppl_none"))
     share = "" if row["leak_share"] is None else f", leak share {number_text(row['leak_share'], 2)}"
-    figures = f"perplexity {ppl}; redacted {masked}; without {none}{share}"
+    figures = f"perplexity {ppl}; with mentions redacted {masked}; without a rationale {none}{share}"
     return {
         **row,
         "figures": figures,

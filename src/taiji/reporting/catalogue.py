@@ -96,8 +96,8 @@ class Catalogue:
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
         """Return the items and cosines, each (E, count), of the ``count`` texts nearest to each query, nearest first.
 
-        A text shared by several items counts once, and its item is the one that represents it. Ties go to the earlier
-        text. Queries are as in :meth:`search`.
+        A text shared by several items counts once, and the item with the most interactions stands for it. Ties go to
+        the earlier text. Queries are as in :meth:`search`.
         """
         count = min(count, len(self._vectors))
         items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))

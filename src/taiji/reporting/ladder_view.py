@@ -1,5 +1,5 @@
-"""View of the uplift ladder (:mod:`taiji.experiments.ladder`) for the report: sentences and a table of rungs by
-logs."""
+"""View of the uplift ladder (:mod:`taiji.experiments.ladder`) for the report: sentences, and a table with a row per
+rung and a column per log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORACLE = "a correct answer"
 
 
 def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
-    """Return the values that the templates show for the ladders; None if there are no ladders."""
+    """Return the values that the templates show for the ladders of a run; None if it has none."""
     if not run.ladder:
         return None
     climbed = [{row.rung: row for row in log.ladder if row.group == "all"} for log in run.ladder]
@@ -84,7 +84,7 @@ def deciding_rungs(ladder: Sequence[RungResult]) -> list[tuple[str, RungResult]]
 
 
 def without_texts(ladder: Sequence[RungResult]) -> bool:
-    """Return True if the text rungs could not be evaluated, because no texts distinguish the items."""
+    """Return True if the text rungs could not be evaluated because no texts distinguish the items."""
     return any(row.unread and _kind(row.rung) == "text" for row in ladder)
 
 

@@ -134,7 +134,7 @@ def advice(found: Row) -> str:
         (
             "",
             "No effect of {} on the list is shown. It costs time, so evaluate again without it.",
-            "No effect of {} on the list is shown. Each costs time, so evaluate again without one of them at a time.",
+            "No effect of {} on the list is shown. Each costs time, so leave out one at a time and evaluate again.",
         ),
     ):  # fmt: skip
         names = [name for name, found_tone in gaps.items() if found_tone == tone]
@@ -312,7 +312,7 @@ def _features(features: Row | None) -> dict[str, str]:
 
 
 def _facts(log: Row) -> dict[str, str]:
-    """Return facts of the log by name."""
+    """Return facts about the log by name."""
     if not log:
         return {}
     return {
@@ -321,6 +321,6 @@ def _facts(log: Row) -> dict[str, str]:
         "interactions per item": number_text(log["per_item"], 1),
         "requests without a history": f"{log['no_history']:.0%}",
         "targets without earlier interactions": f"{log['unknown_targets']:.0%}",
-        "targets the user had interacted with": f"{log['had_before']:.0%}",
+        "targets with which the user had interacted before": f"{log['had_before']:.0%}",
         f"targets among the {log['head']:,} most popular items": f"{log['head_targets']:.0%}",
     }

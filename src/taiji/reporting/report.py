@@ -239,7 +239,10 @@ def _rows_of(run: RunMetrics, period: str) -> str:
 
 
 def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
-    """Draw ``rewards``, ``weights`` or ``indicator`` (``what``) over the steps, with a mark at step ``marker``."""
+    """Draw the curves of the values named ``what`` (``rewards``, ``weights`` or ``indicator``) over the steps.
+
+    If ``marker`` is given, this step is marked.
+    """
     steps = run.alignment.steps
     names = dict.fromkeys(name for step in steps for name in step.values(what))
     series = {name: [step.values(what).get(name) for step in steps] for name in names}

@@ -28,7 +28,8 @@ class _Open(BaseModel):
 
 
 class SplitSummary(_Open):
-    """The split by time: ``dates`` period → [first, last] as ISO dates, ``rows`` name → count."""
+    """The split by time. ``dates`` maps each period to its first and last ISO date, and ``rows`` maps names to
+    counts."""
 
     fingerprint: str
     dates: dict[str, tuple[str, str]]
@@ -36,7 +37,7 @@ class SplitSummary(_Open):
 
 
 class RationaleSummary(_Open):
-    """Numbers of rationales written, kept and judged; the fixed threshold; ``reasons``: reason of rejection → count.
+    """Numbers of rationales written, kept and judged, the fixed threshold, and the count of each reason of rejection.
 
     Rationales of calibration prompts are written but not judged: they only set the threshold.
     """
@@ -47,7 +48,7 @@ class RationaleSummary(_Open):
     threshold: float | None
     reasons: dict[str, int] = {}
     ended: dict[str, int] = {}
-    """Counts by the ending of a teacher's text, including the calibration prompts."""
+    """Number of rationales per ending (such as ``whole`` or ``cut``), including those of calibration prompts."""
     perplexities: list[float] = []
     """Perplexity of the true answer after each scored rationale, the quantity compared with ``threshold``."""
     masked: bool = False
@@ -66,7 +67,7 @@ class RationaleSummary(_Open):
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
 
     def ended_text(self) -> str:
-        """Return a sentence with the number of the teacher's incomplete texts; empty if all are complete."""
+        """Return a text with the numbers of the teacher's incomplete rationales; empty if all are complete."""
         left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
         shortened = self.ended.get("shortened", 0)
         parts = (
@@ -83,8 +84,8 @@ class Difference(_Open):
     low: float | None
     high: float | None
     method: str | None = None
-    """Method of the interval: ``identity`` (both are identical, so the zero width is exact), ``exact binomial``, or
-    null for the bootstrap."""
+    """Method of the interval: ``identity`` (both rows are identical, so the zero width is exact), ``exact binomial``,
+    or null for the bootstrap."""
     reason: str | None = None
     """Reason why there is no interval."""
 
@@ -181,10 +182,10 @@ class RungResult(_Open):
 
     @property
     def difference(self) -> Difference | None:
-        """Gain over the reference rung ``against``; None on the first rung, and on one whose fields have no values on
-        the log.
+        """Gain over the reference rung ``against``; None on the first rung, and on a rung whose fields have no values
+        on the log.
 
-        If ``kept`` is recorded, it is ``kept_gain``, the gain of a ranker that drops fields that do not pay off.
+        If ``kept`` is recorded, the gain is ``kept_gain``, that of a ranker that drops fields that do not pay off.
         Otherwise it is ``gain``.
         """
         if self.gain is None or self.kept is None:
@@ -200,8 +201,8 @@ class RungResult(_Open):
 
     @property
     def sometimes_dropped(self) -> bool:
-        """True if a gain is shown only for a ranker that always reads the fields, because in some training runs they are
-        dropped."""
+        """True if a gain is shown for a ranker that always reads the fields, but not for the default ranker, which
+        drops them in some training runs."""
         if self.difference is None or self.always_read is None or self.kept is None or not 0 < self.kept < 1:
             return False
         return verdict(self.always_read) == "better" and verdict(self.difference) != "better"
@@ -288,7 +289,7 @@ def goal_of(metric: str) -> str:
 
 
 def heads_of(run: RunMetrics) -> list[str]:
-    """Return the predictions (such as click) of a run's rankers that were evaluated, in order."""
+    """Return the evaluated predictions (such as click) of a run's rankers, in order."""
     return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
 
 

@@ -14,7 +14,7 @@ from taiji.scale.plan import Cluster, Cost, Plan
 
 
 def load_cluster(path: Path | None) -> Cluster:
-    """Load a cluster from YAML.
+    """Load the description of a cluster from a YAML file.
 
     Without a file, return a single machine, as fast as the one on which the finished runs were measured.
 

@@ -63,17 +63,18 @@ class Forecast:
         names = ", ".join(name if size is None else f"{name} ({size:,})" for name, size in self.pending.items())
         what = f"{len(self.pending)} of {self.total} stages to run: {names}."
         if any(size is not None for size in self.pending.values()):
-            what += " In brackets: prompts or texts of the language model."
+            what += " Numbers in brackets count prompts or texts for the language model."
         if not self.runs:
-            return f"{what} The time is unknown: no other run in this folder has finished one of them with this language model."
+            return f"{what} The time is unknown: no other run in this folder has finished one of these stages with this language model."
         same = ", if this log is about as large as theirs" if self.other_log else ""
         source = f"based on {' and '.join(self.runs)}{same}."
         if not self.unmeasured:
             return f"{what} Roughly {duration(self.seconds)}, {source}"
         known = counted(len(self.pending) - len(self.unmeasured), "stage")
         return (
-            f"{what} The time of the whole is unknown: {', '.join(self.unmeasured)} were never measured; "
-            f"roughly {duration(self.seconds)} for the other {known}, {source}"
+            f"{what} The total time is unknown, because these stages were never measured: "
+            f"{', '.join(self.unmeasured)}. "
+            f"The estimate for the other {known} is roughly {duration(self.seconds)}, {source}"
         )
 
 

@@ -1,8 +1,8 @@
-"""Cost estimate of a run: tokens, GPU hours, storage and wall time of each stage on a described cluster.
+"""Cost estimate of a run: tokens, GPU hours, storage and wall time of each stage on a given cluster.
 
 The time of CPU stages, and of all stages on a cluster without GPUs, is a line ``fixed + slope * units`` fitted to
 finished runs. The time of language stages on GPUs follows from token rates, as in :mod:`taiji.serving.sizing`. Every
-assumption is a field of :class:`Cluster` or a line of :func:`assumptions`.
+assumption is a field of :class:`Cluster` or a sentence of :func:`assumptions`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Cluster(Settings):
     workers: int = Field(default=1, ge=1)
     """Number of machines that compute partitions, each as fast as the one on which the finished runs were measured."""
     efficiency: float = Field(default=0.9, gt=0, le=1)
-    """Effective speed of each additional machine (or GPU), after waiting and communication; 1 is that of the first."""
+    """Effective speed of each additional machine (or GPU) after waiting and communication, as a share of the speed of
+    the first."""
     gpus: int = Field(default=0, ge=0)
     """Number of GPUs for the language stages; 0 runs these stages on the machines' CPUs, at the measured speed."""
     parameters: float = Field(default=135e6, gt=0)
@@ -38,8 +39,8 @@ class Cluster(Settings):
     model: Rates = Rates()
     """Token rates of one GPU with this model, utilisation, and price per hour."""
     teacher: Rates | None = None
-    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same
-    model."""
+    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null` if the
+    teacher is the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
     """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
@@ -52,8 +53,9 @@ class Cost:
 
     Attributes:
         stage: name of the stage.
-        rows: prompts, exposures or events.
-        tokens_read, tokens_written, tokens_trained: tokens of the language model.
+        rows: number of prompts, exposures or events.
+        tokens_read, tokens_written, tokens_trained: numbers of tokens that the language model reads, writes and is
+            trained on.
         gpu_hours: 0 on a cluster without GPUs.
         gpu_cost: price of the GPU hours.
         seconds: wall time.
@@ -121,8 +123,8 @@ def plan(
         runs: at least one finished run. A stage's fixed time can be separated from its time per unit only if there are
             runs of different sizes.
         cluster: target cluster; by default one machine, as fast as the one on which ``runs`` were measured.
-        log: all other properties of the log, and its texts under ``config`` (see :func:`taiji.scale.rates.measured`);
-            by default those of the last run in ``runs``.
+        log: properties of the log other than the number of users, with token counts for the prompts of ``config`` (see
+            :func:`taiji.scale.rates.measured`); by default those of the last run in ``runs``.
     """
     cluster = cluster or Cluster()
     last = runs[-1]
@@ -175,7 +177,7 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
         + (
             "fixed time and time per unit are separated."
             if many
-            else "with only one size, all time counts as time per unit, which overstates a larger run."
+            else "with only one size, all time counts as time per unit, which overstates the time of a larger run."
         ),
         f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; reading the data, training a ranker and writing the report are each done on a single machine.",
     ]

@@ -30,9 +30,9 @@ class Measured:
 
     Attributes:
         folder: the run directory.
-        config: its configuration.
-        log: properties of the run's log, with token counts under the planned settings (by default, the run's own).
-        seconds: seconds of each stage.
+        config: the run's configuration.
+        log: properties of the run's log, with token counts for the planned settings (by default, the run's own).
+        seconds: wall time of each stage.
         gigabytes: size of each stage's artefacts.
     """
 
@@ -57,7 +57,8 @@ class Line:
 def measured(folder: str | Path, planned: Config | None = None) -> Measured:
     """Read the measurements of a finished run.
 
-    Prompts are rendered with the settings of ``planned`` (default: the run's own configuration) to count their tokens.
+    Tokens are counted in prompts that are rendered with the settings of ``planned``, by default the run's own
+    configuration.
 
     Raises:
         ArtifactError: the run is not finished.

@@ -46,8 +46,9 @@ class Admission:
     def turn(self, key: str) -> Iterator[None]:
         """Count a request of the API key ``key`` as admitted while the block runs.
 
-        If ``room`` requests are admitted already, a key with less than an equal share of them is still admitted, up to
-        twice ``room`` in total. A flood of requests with one key therefore does not block the other keys.
+        If ``room`` requests are admitted already, a request is still admitted if its key has less than an equal share
+        of ``room``, and fewer than twice ``room`` requests are admitted in total. A flood of requests with one key
+        therefore does not block the other keys.
 
         Raises:
             Overloaded: too many requests are admitted already.

@@ -1,4 +1,4 @@
-"""HTTP routes. They only translate between HTTP and the store or models; the gate has already checked the request."""
+"""HTTP routes, which translate between HTTP and the store or the models. The gate has already checked the request."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 MAX_LETTERS = 1000
 ACTIVATE_WAIT_S = 2.0
-UNKNOWN = "This user is unknown: neither the run's data nor the events since contain the id."
+UNKNOWN = "This user is unknown: neither the run's data nor later events contain the id."
 LINGER = 0.05
 """Waiting time before the next batch of rankings, as a share of the time of the last batch. Waiting is worthwhile
-because a ranking in a batch of eight costs half the time of a single one.
+because a ranking in a batch of eight takes half the time of a ranking on its own.
 """
 
 
@@ -151,7 +151,8 @@ class Service:
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
-        """Return whether the release of any row has a student model; a missing row counts for the active release."""
+        """Return whether the release of any row has a student model; a missing row counts as one of the active
+        release."""
         return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
 
     async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:
@@ -231,7 +232,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
 def _unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreUnavailable)
     log("request rejected", error=why(error))
-    unusable = f"The service rejects all requests for data: {error}."
+    unusable = f"The service cannot read or store data: {error}."
     passing = "The store is unavailable; repeat the request with the same idempotency key."
     body = {"code": "unavailable", "message": unusable if isinstance(error, StoreUnusable) else passing}
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
@@ -350,7 +351,7 @@ def _routes(app: FastAPI, service: Service) -> None:
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = await _body(service, request, s.RankIn)
-        row, history = await service.states(asked.user)  # one call: a thread switch costs as much as a read
+        row, history = await service.states(asked.user)  # one call for both: a thread switch costs as much as a read
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Rejected(503, "not_ready", "The ranker is not loaded yet, or could not be loaded.", retry_s=2)
@@ -369,7 +370,8 @@ def _routes(app: FastAPI, service: Service) -> None:
             "feature_version": row.version if row else None,
             "scores": scores,
         }
-        return _json(to_json(found, inf_nan_mode="null"))  # takes a third of the time of RankOut for 1,000 candidates
+        # For 1,000 candidates, this takes a third of the time that RankOut would take.
+        return _json(to_json(found, inf_nan_mode="null"))
 
     @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Recommend a list of items to a user",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip

@@ -21,7 +21,8 @@ PORTION = 1000
 def release(run: Path) -> Release:
     """Return the release of a run, without loading models.
 
-    Its name joins the run's name, the model and quantiser versions of the feature table, and the recommender's version.
+    Its name joins the run's name and, as far as the run has them, the shortened versions of the feature table's model
+    and quantiser and of the recommender.
     """
     from taiji.serving.live_dataset import read_features
     from taiji.serving.recommender_files import has_recommender, recommender_version
@@ -70,14 +71,14 @@ def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
 
 
 def writer(run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
-    """Load language model, embedder, quantiser and look-alike pool."""
+    """Load the run's feature writer: language model, embedder, quantiser and pool of look-alikes."""
     from taiji.serving.feature_writer import from_run
 
     return from_run(run, settings, store)
 
 
 def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
-    """Load the rankers, and the recommender if the run has one."""
+    """Load the run's rankers and recommender, as far as it has them."""
     from taiji.serving.live_dataset import World
     from taiji.serving.recommender import recommender_of
     from taiji.serving.recommender_files import has_recommender

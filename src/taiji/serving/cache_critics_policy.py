@@ -1,4 +1,4 @@
-"""Learnt cache policy: answer those requests with cached (earlier) lists that lose the least expected value."""
+"""Learnt cache policy, which shows kept (earlier) lists for the requests that lose the least expected value by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taiji.models.policy.cache_critics import CacheCritics
 from taiji.serving.cache_policies import Situation
 
 LATEST = 1000
-"""Number of latest requests with which a loss is compared."""
+"""Number of latest requests whose losses are compared with the loss of a new request."""
 DAY_US = 86_400_000_000
 FEATURES = 6
 
@@ -33,14 +33,14 @@ def request_features(situation: Situation) -> NDArray[np.float64]:
 class ByCritics:
     """Policy that compares a request's value with a new list to its value with the kept list (CARL, arXiv 2404.14961).
 
-    The critics predict both values. The loss of a request is its value with a list computed in real time minus its
-    value with the list from the cache. At a load ``p`` between 0 and 1, the kept list is shown if the loss is at most
-    the ``p``-quantile of the losses of the latest requests. At load 0, a new list is always computed. At load 1 or
-    without capacity, the kept list is always shown.
+    The critics predict both values. The loss of a request is its value with a new list minus its value with the kept
+    list. At a load ``p`` between 0 and 1, the kept list is shown if the loss is at most the ``p``-quantile of the
+    losses of the latest requests. At load 0, a new list is computed. From load 1 on, or without capacity, the kept list
+    is always shown.
 
     Args:
-        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` with two levels (0 in real time, 1
-            from the cache), fitted on :func:`request_features`.
+        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` with two levels (0 for a new list, 1
+            for the kept list), fitted on :func:`request_features`.
         chain: (2, 2) transition probabilities between the levels, from
             :func:`~taiji.models.policy.cache_critics.fit_chain`.
 

@@ -1,4 +1,4 @@
-"""Cache policies: decide whether to compute a new list or to show the user's kept (earlier) list again."""
+"""Cache policies, which decide whether to compute a new list or to show the user's kept (earlier) list again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Situation:
     """Circumstances of a request whose user has a kept list that may be shown.
 
     Attributes:
-        room: False if no list can be computed in time, so that the request is rejected unless the kept list is shown.
-        load: number of lists that are being computed or waiting, as a share of the number that can be computed within
-            ``limits.wait_s``.
+        room: False if no list can be computed in time; the request is then rejected unless the kept list is shown.
+        load: number of lists that are being computed or wait to be computed, as a share of the number that can be
+            computed within ``limits.wait_s``.
         time: time of the request, microseconds since the epoch.
         age_s: age of the kept list, in seconds.
         seen: number of the user's events so far.
@@ -45,7 +45,7 @@ class CachePolicy(Protocol):
     """Policy that chooses between a newly computed list and the kept one."""
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether the kept list is shown."""
+        """Return True to show the kept list, False to compute a new one."""
         ...
 
 
@@ -53,7 +53,7 @@ class Never:
     """Policy that computes every list, and rejects requests for which there is no capacity."""
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return false."""
+        """Return False."""
         return False
 
 
@@ -61,7 +61,7 @@ class WhenOverloaded:
     """Policy that shows the kept list if the request would be rejected otherwise."""
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no capacity."""
+        """Return True if there is no capacity."""
         return not situation.room
 
 
@@ -83,7 +83,7 @@ class ByThreshold:
         self.load, self.age_s = load, age_s
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no capacity, or the load has been reached and the list is recent enough."""
+        """Return True if there is no capacity, or if the load is high enough and the kept list is recent enough."""
         return not situation.room or (situation.load >= self.load and situation.age_s < self.age_s)
 
 

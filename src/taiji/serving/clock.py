@@ -2,10 +2,10 @@
 
 Leases, coalescing windows, staleness and the rows' ``as_of`` compare times from several processes, some of which may
 start after the machine's clock was set back. A process therefore reads the machine's clock only once, when it starts.
-It uses the store's high-water mark (the latest time that a worker recorded there) instead if that is later. From then
-on, it adds the ticks of a clock that cannot be set. If the machine's clock is far ahead of the supervisor's, the
-process starts at the supervisor's time instead; otherwise the times that it writes would block other processes until
-the real time catches up.
+If the store's high-water mark (the latest time that a worker recorded there) is later, the process starts at this mark
+instead. From then on, it adds the ticks of a clock that cannot be set. If the machine's clock is far ahead of the
+supervisor's, the process starts at the supervisor's time instead. Otherwise the times that it writes would block other
+processes until the real time catches up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _ticks_us() -> int:
 
 
 MAX_JUMP_US = 3600 * 10**6
-"""Largest accepted lead of the machine's clock over the supervisor's."""
+"""Largest accepted lead of the machine's clock over the supervisor's, in microseconds."""
 
 
 class SteadyClock:
@@ -34,8 +34,8 @@ class SteadyClock:
 
     Args:
         floor: the store's high-water mark, in microseconds; the clock starts at this time or later.
-        supervisor: the supervisor's time, in microseconds. It replaces the machine's time if that is more than
-            :data:`MAX_JUMP_US` later. None skips this check.
+        supervisor: the supervisor's time, in microseconds. It replaces the machine's time if the machine's time is more
+            than :data:`MAX_JUMP_US` later. None skips this check.
     """
 
     def __init__(self, floor: int = 0, supervisor: int | None = None) -> None:

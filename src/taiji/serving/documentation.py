@@ -52,11 +52,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
         f"<tr><td>{escape(str(status))}</td><td>{escape(answer.get('description', ''))}</td><td>{_schemas(answer.get('content', {}))}</td></tr>"
         for status, answer in sorted(operation.get("responses", {}).items())
     )
-    yield f"<table><tr><th>Status</th><th>Meaning</th><th>Answer</th></tr>{''.join(rows)}</table>"
+    yield f"<table><tr><th>Status</th><th>Meaning</th><th>Response</th></tr>{''.join(rows)}</table>"
 
 
 def _schemas(content: Mapping[str, Any]) -> str:
-    """Return HTML with a link to the schema of each media type of a body; the media type if it has none."""
+    """Return HTML with a link to the schema of each media type of a body; the media type itself if it has no
+    schema."""
     found = []
     for kind, body in content.items():
         name = str(body.get("schema", {}).get("$ref", "")).rpartition("/")[2]

@@ -1,7 +1,8 @@
-"""Feature writer of a run: compute feature rows of a few users online in the same way as the batch stage.
+"""Feature writer of a run, which computes feature rows of a few users online in the same way as the batch stage.
 
-Prompts, language model, parsing, embedder, quantiser and look-alike search are the run's own and are called in the same
-way. A user without new events therefore gets exactly the row of the batch stage.
+The batch stage is the stage ``features`` of the run. The run's own prompts, language model, parsing, embedder,
+quantiser and look-alike search are used in the same way as there. A user without new events therefore gets the same
+features as from the batch stage.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class RunWriter:
         self.usage = Usage()
 
     def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
-        """Return one row per user; a user for whom the LLM gave no usable answer gets a row without ids."""
+        """Return one row per user; the row has no ids if the LLM gave no usable answer for the user."""
         said, intents = self._say(users)
         vectors = self._embedder.encode(said)
         dataset = self._world.dataset
@@ -93,7 +94,10 @@ class RunWriter:
         return [self._row(user, row) for user, row in zip(users, rows.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> tuple[list[str], pl.DataFrame | None]:
-        """Return the LLM's answer for each user as one text to embed and, if answers are sets, the intent columns."""
+        """Return the LLM's answer for each user as one text to embed, and the intent columns.
+
+        The intent columns are None if answers are not sets of intents.
+        """
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],
@@ -159,7 +163,7 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     """Load the writer of a finished run.
 
     Raises:
-        ArtifactError: stages are missing, or the model that is loaded here did not make the run's feature table.
+        ArtifactError: stages are missing, or the run's model is not the one that made its feature table.
     """
     del settings  # the run's own configuration defines how its features are made
     world, table = World(run), read_features(run)

@@ -1,8 +1,8 @@
 """Gate that checks every request before it reaches a route: API key, scope, rate, size and time limits.
 
-It is a plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so new routes
-are closed by default. The whole body is read here, up to the size limit, so routes never receive more than the limits
-allow.
+It is a plain ASGI wrapper around the whole application. A path that is not listed here needs the admin scope, so new
+routes are closed by default. The whole body is read here, up to the size limit, so routes never receive more than the
+limits allow.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Gate:
         app: the routes.
         keys: known API keys.
         limits: limits per request and per key.
-        metrics: records every response.
+        metrics: metrics in which every response is recorded.
         admissions: admission control by path, for the paths whose responses must be computed.
     """
 

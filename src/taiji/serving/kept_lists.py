@@ -1,7 +1,7 @@
 """Latest lists of each user, which can be shown again, for example if there is no capacity to compute a new one.
 
-A list is shown again only to the same user, in the same context and under the same release, without the items that must
-no longer be shown. It is dropped if the user has been erased since.
+A list is shown again only to the same user, in the same context and under the same release. Items that must no longer
+be shown are left out. The list is dropped if the user has been erased since it was made.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult,
 CONTEXTS = 4
 """Largest number of lists kept per user, each for a different pair of release and context."""
 SHARE = 0.5
-"""Smallest share of the places that a kept list must still fill if a new list could be computed instead.
+"""Smallest share of a list's places that a kept list must still fill if a new list could be computed instead.
 
-:meth:`KeptList.shown_again` defines the number of places."""
+:meth:`KeptList.shown_again` defines the number of these places."""
 
 SAY_EVERY_S = 10.0
 NEVER = 2**63 - 1
@@ -105,16 +105,16 @@ class KeptList:
         """Return False if the user data from which the list was made has been erased since, otherwise True."""
         if self.forgotten != history.forgotten or history.seen < self.seen:
             return False
-        never_erased = not history.forgotten  # the newest event may only be too old for the stored history
+        never_erased = not history.forgotten  # if the newest event is missing, it was merely dropped as too old
         return never_erased or not self.newest or any(event.id == self.newest for event in history.events)
 
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
-        """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.
+        """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of its places.
 
         The number of places is the requested number of items. It is limited to the number of items found for the
-        original request, spare items included, unless this request asks for more items than the original one. If only
-        the original request set a length, the number of places is unknown: the list is shown whole, but only if
-        ``share`` is 0.
+        original request, spare items included, except if this request asks for more items than the original one. If
+        only the original request set a length, the number of places is unknown. The list is then shown whole if
+        ``share`` is 0, and not at all otherwise.
 
         Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
         them since the list was made.
@@ -179,7 +179,8 @@ class KeptLists:
             release: release that would compute a list now.
             request: request to be answered.
             now: microseconds since the epoch.
-            share: smallest share of the places to fill, see :meth:`KeptList.shown_again`; 0 accepts any non-empty list.
+            share: smallest share of its places that the list must fill, see :meth:`KeptList.shown_again`; 0 accepts any
+                list that is not empty.
         """
         history = request.history
         with self._lock:
@@ -210,7 +211,7 @@ class KeptLists:
 
 
 class KeptDiary:
-    """Log of lists that were shown again, with at most one line per release in ten seconds."""
+    """Log of lists that were shown again, with at most one line per release every ten seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}

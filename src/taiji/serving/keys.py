@@ -1,8 +1,9 @@
 """API keys: names, scopes, and hashes of the secrets.
 
-A key comes from a file (mode 0600, made by :func:`new_key`), which may be changed while the service runs, or from the
-environment, ``TAIJI_API_KEYS`` = ``name:scope+scope:secret`` separated by commas. Secrets are random, so a plain
-SHA-256 hash suffices. Every key in a request is compared with every known key in constant time.
+Keys come from a file and from the environment. The file is made by :func:`new_key` with mode 0600, and may be changed
+while the service runs. The environment variable ``TAIJI_API_KEYS`` has entries ``name:scope+scope:secret``, separated
+by commas. Secrets are random, so a plain SHA-256 hash suffices. The secret in a request is compared with every known
+key in constant time.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ class Keyring:
         return iter(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """Return the unexpired key with this secret; the time does not depend on whether or where it is found."""
+        """Return the unexpired key with this secret, or None.
+
+        The time that this takes does not depend on whether the key exists or on its position.
+        """
         digest, found = hash_of(secret), None
         for key in self._keys:
             if hmac.compare_digest(digest, key.sha256):
@@ -93,7 +97,7 @@ class LiveKeyring(Keyring):
         environment: environment variables, from which :data:`ENVIRONMENT` is read; by default ``os.environ``.
 
     Raises:
-        ConfigError: as for :func:`load_keys`; only at the start.
+        ConfigError: as for :func:`load_keys`, but only when the keyring is created.
     """
 
     def __init__(self, path: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -109,7 +113,8 @@ class LiveKeyring(Keyring):
         return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
 
     def find(self, secret: str) -> Key | None:
-        """Return the unexpired key with this secret. The file is checked for changes at most once per second."""
+        """Return the unexpired key with this secret, or None. The file is checked for changes at most once per
+        second."""
         if time.monotonic() >= self._looked + RELOAD_S:
             self._looked = time.monotonic()
             if (state := self._stamp()) != self._state:

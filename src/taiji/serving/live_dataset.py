@@ -1,4 +1,4 @@
-"""A run's dataset with text ids, and small datasets of the newest data of some users.
+"""Dataset of a run with text ids, and small datasets with the newest data of a few users.
 
 The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, a user's data consist of the run's log and
 the later events in the store. The data of a batch of users are assembled into a separate dataset with its own dense
@@ -45,17 +45,17 @@ class World:
 
     @cached_property
     def users(self) -> dict[str, int]:
-        """Dense id of each user's text id."""
+        """Dense user id by text id."""
         return {str(name): number for number, name in enumerate(self.dataset.users["user_id"])}
 
     @cached_property
     def items(self) -> dict[str, int]:
-        """Dense id of each item's text id."""
+        """Dense item id by text id."""
         return {str(name): number for number, name in enumerate(self.dataset.items["item_id"])}
 
     @cached_property
     def item_names(self) -> list[str]:
-        """Text id of each item."""
+        """Text id of each item, in the order of the dense ids."""
         return list(self.items)
 
     @cached_property
@@ -165,7 +165,7 @@ def read_features(run: Path) -> pl.DataFrame:
         raise ArtifactError(
             "The run's feature table cannot be read.",
             where=str(path),
-            expected="a Parquet file as the stage features writes it",
+            expected="a Parquet file written by the stage features",
             found=str(error).splitlines()[0][:200],
             fix=f"rebuild it: taiji run --name {run.name} --force features",
         ) from error

@@ -1,4 +1,7 @@
-"""Log of the service: events with a fixed set of facts. Keys, users, items, prompts and answers are never logged."""
+"""Log of the service, one event with named values per line.
+
+Users, items, prompts, answers and the secrets of API keys are never logged.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class JsonLines(logging.Handler):
 
 
 class LibraryLines(logging.Handler):
-    """Handler that writes warnings of libraries as JSON lines, without texts and tracebacks (personal data)."""
+    """Handler that writes warnings of libraries as JSON lines.
+
+    The texts and tracebacks of the warnings are left out, because they may contain personal data.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line with the logger, the level, the place in the code and, for an error, its type."""
@@ -59,8 +65,10 @@ def log(event: str, **facts: str | int | float | bool | None) -> None:
 
 
 def where(error: BaseException) -> str:
-    """Return the type and place of an error (``ValueError at generate.py:120``), not its text, which may be
-    personal."""
+    """Return the type of an error and its place in the code, such as ``ValueError at generate.py:120``.
+
+    The text of the error is left out, because it may contain personal data.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"

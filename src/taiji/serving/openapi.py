@@ -67,7 +67,7 @@ def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]
                 "in": "header",
                 "required": True,
                 "schema": schema,
-                "description": "New for each batch; repeat it when you repeat the batch",
+                "description": "Use a new key for each batch, and the same key when you repeat a batch",
             }
         ]
     return extra

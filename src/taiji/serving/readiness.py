@@ -1,4 +1,4 @@
-"""Readiness of one HTTP process: whether it can answer all kinds of requests properly."""
+"""Readiness of one HTTP process, which means that it can answer all kinds of requests."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Readiness:
     def _reason_of_workers(self) -> str:
         stall, now = self._settings.limits.stall_s, self._clock()
         if self._store.queue_age(now) > stall:
-            return f"No worker is absorbing events: the oldest has been queued for more than {stall:g} s."
+            return f"No worker is absorbing events: the oldest event has been queued for more than {stall:g} s."
         beats = self._store.beats(now).values()
         if any(beat.get("kind") == "worker" and beat["release"] == self._scorers.active for beat in beats):
             self._worker_seen = time.monotonic()

@@ -23,7 +23,7 @@ from taiji.serving.types import RecommendRequest, RecommendResult, StoredRow, Us
 
 Question = tuple[str, RecommendRequest]
 BATCH = 8
-"""Largest number of requests in one pass of the cascade. In a larger batch, the first would wait too long."""
+"""Largest number of requests in one pass of the cascade. In a larger batch, the first request would wait too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Recommendations:
             Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
-        # The history first, so that the row is never older than an erasure that the history shows.
+        # The history is read first, so that the row is never older than an erasure that the history shows.
         history = await self._histories(asked.user)
         row = await self._rows(asked.user)
         release = row.release if row else self._scorers.active

@@ -1,7 +1,7 @@
 """Recommender of a run that uses the current state of users.
 
-The cascade is the one that the run evaluated. Retrievers and ranker read users' newest histories from the requests, and
-item data from the run.
+The cascade is the one that the run evaluated. Retrievers and ranker read users' newest histories from the requests.
+They read item data from the run.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ class LiveRequests(Requests):
 
     @property
     def same_user(self) -> Array:
-        """See :attr:`taiji.core.component.Requests.same_user`: the user's number in the run, or one made of a new
-        user's id."""
+        """Numbers (B,) that are equal for requests of the same user.
+
+        The number is the user's dense id in the run; for a new user, it is derived from the text id.
+        """
         numbers, base = self.live.numbers[self.user], self.live.base.n_users
         new = [base + zlib.crc32(self.live.names[user].encode()) for user in self.user.tolist()]
         return np.where(numbers == NEW, new, numbers)
@@ -122,7 +124,7 @@ class LiveRanker:
         return LiveState(bound, bound.encode(requests))
 
     def score(self, state: LiveState, slate: Slate) -> Predictions:
-        """Return the prediction of every head for every position."""
+        """Return the prediction of every head for every position of the slate."""
         return state.ranker.score(state.state, slate)
 
 
@@ -289,7 +291,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
 
 
 def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> DatasetFuser | None:
-    """Return the run's fusion if it looks up columns in a dataset, as a fitted one does; otherwise None."""
+    """Return the run's fusion if it looks up columns in a dataset, as every fitted fusion does; otherwise None."""
     if not settings.rank:
         return None
     made = make_fuser(settings)
@@ -311,7 +313,7 @@ def _made(run: Path, stage: str) -> Path:
 
 
 def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a trace as JSON objects with text ids; values that are not finite numbers are null."""
+    """Return a trace as JSON objects with text ids; NaN and infinite values become null."""
     items = pl.Series("item", [names[item] for item in rows["item"]], dtype=pl.String)
     floats = [name for name, kind in rows.schema.items() if kind.is_float()]
     finite = [pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats]

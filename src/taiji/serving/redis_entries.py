@@ -1,4 +1,4 @@
-"""Parse replies of Redis: entries of the event queue, and dead letters."""
+"""Parse Redis replies that contain entries of the event queue or dead letters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def age_of(first: Any, clock: tuple[int, int]) -> float:
 
 
 def dead_letters(unreadable: Iterable[Any], failed: Iterable[tuple[str, Mapping[bytes, bytes]]]) -> list[DeadLetter]:
-    """Return the dead letters of entries that could not be read, and of each release's failed users."""
+    """Return the dead letters: unreadable entries first, then the failed users of each release."""
     found = []
     for number, fields in unreadable:
         at = int(number.split(b"-")[0]) * 1000

@@ -12,11 +12,11 @@ Keys, after the prefix ``P``:
                                        parts: ``h`` head (its own members), ``t`` tail (the neighbour's items)
 ``n:RELEASE:USER``      set            users whose row carries this user's items
 ``due:RELEASE``         sorted set     users by due time
-``late:RELEASE``        sorted set     users deferred by the pace limit, by turn: the time at which they become due (an
-                                       idle worker takes them earlier)
-``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → latest turn given to a known or new user of
-                                       SOURCE, the API key that sent the user's events; a minimum time lies between the
-                                       turns of a key
+``late:RELEASE``        sorted set     users deferred by the pace limit, by the time of their turn; they become due at
+                                       this time, and an idle worker leases them earlier
+``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → time of the latest turn of a known or new user
+                                       whose events came from the API key SOURCE; the turns of a key have a minimum
+                                       distance
 ``lease:RELEASE``       sorted set     users by lease end
 ``token:RELEASE``       hash           user → ``token worker``
 ``try:RELEASE``         hash           user → failures
@@ -24,14 +24,18 @@ Keys, after the prefix ``P``:
 ``releases``            hash           name → release (JSON), live ones
 ``names``               set            releases that may have rows, including those being published
 ``erased``              set            keyed digests of the ids of erased users
-``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
+``meta``                hash           ``active``, ``previous`` and ``undone`` (releases), ``filled:RELEASE``,
+                                       ``secret``, ``generation``, ``schema``, ``schema_reader``
+``counters``            hash           counter → value
 ``beats``               hash           process → time of its last sign of life, and its report (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
-Every script receives the generation (a random id) of the store that was opened. It changes nothing and returns an error
-if the store now has another generation, for example because it was empty after a crash. Numbers are passed as text; a
-time in microseconds stays exact in Lua's doubles until the year 2255.
+A user is known if some release has a feature row for the user, and new otherwise.
+
+Every script receives the generation (a random id) of the store that was opened. If the store now has another
+generation, for example because it was empty after a crash, the script changes nothing and returns an error. Numbers are
+passed as text; a time in microseconds stays exact in Lua's doubles until the year 2255.
 """
 
 from __future__ import annotations
@@ -97,10 +101,11 @@ return 'accepted'
 """
 
 ABSORB = """
--- ARGV: P, now, window, trigger events, history limit, minimum microseconds between two known users of an API key, the same for
--- unknown users, burst; then one (stream id, reason) pair per entry, with the reason '' if it is readable. Entries are read here,
--- not from the worker's memory, so that those of erased users and those absorbed by another worker are skipped. A key of the wrong
--- type makes its event unreadable; raising here would keep the writes already made, because Redis does not roll back.
+-- ARGV: P, now, window, trigger events, history limit, minimum microseconds between two known users of an API key, the
+-- same for new users, burst; then one (stream id, reason) pair per entry, with the reason '' if the entry is readable.
+-- Entries are read here, not from the worker's memory, so that entries of erased users and entries absorbed by another
+-- worker are skipped. If a key of the user has the wrong type, the event becomes unreadable; an error would leave the
+-- writes already made, because Redis does not roll back.
 local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local each, burst = {known = tonumber(ARGV[6]), new = tonumber(ARGV[7])}, tonumber(ARGV[8])
 local fresh, order, source, done = {}, {}, {}, 0
@@ -270,8 +275,8 @@ redis.call('HSET', P..'beats', ARGV[2], ARGV[3])
 """
 
 FILL = """
--- ARGV: P, release, due, minimum microseconds between two unknown users, then the users. With unread events, a known user becomes
--- due, and an unknown one is deferred to its turn.
+-- ARGV: P, release, due, minimum microseconds between two new users, then the users. Of the users with events that
+-- their row in this release does not contain, known users become due, and new users are deferred to their turns.
 local release = ARGV[2]
 for i = 5, #ARGV do
   local user = ARGV[i]
@@ -308,8 +313,8 @@ return previous
 """
 
 RETIRE = """
--- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards. A release that is in ``names`` but no
--- longer live was not deleted completely, so it may be retired again.
+-- ARGV: P, release. Removes the release from the live ones; the caller deletes its rows afterwards. A release that is
+-- in ``names`` but no longer live was not deleted completely, so it may be retired again.
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
 if redis.call('HDEL', P..'releases', ARGV[2]) == 0 and redis.call('SISMEMBER', P..'names', ARGV[2]) == 0 then return 0 end
 for _, name in ipairs({'previous', 'undone'}) do
@@ -321,8 +326,8 @@ return 1
 """
 
 REPAIR = """
--- ARGV: P, now, latest possible due time, release, then users with rows. Users due later than that, leased users, and users
--- whose row is dated after now become due now.
+-- ARGV: P, now, latest possible due time, release, then users with rows. Users due later than the latest possible time,
+-- leased users, and users whose row has a time after now become due now. Users with a dead letter are left out.
 local now, latest, release, count = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], 0
 local function again(user)
   if redis.call('HEXISTS', P..'dead:'..release, user) == 1 then return end

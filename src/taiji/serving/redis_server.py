@@ -1,4 +1,4 @@
-"""Connection to a Redis server, the settings without which it would lose events, and translation of its errors."""
+"""Connection to a Redis server, check of its durability settings, and translation of its errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAKE_DURABLE = (
 DURABLE_S = 1.0
 """Seconds between two checks of the server's durability settings."""
 OTHER_GENERATION = re.compile(r"(^|caused error: )GENERATION ")
-"""Error of a script (alone, or in a pipeline) that found the store of another generation."""
+"""Matches the error of a script that found a store of another generation; a pipeline puts text before this error."""
 
 
 def connected(url: str) -> Any:
@@ -45,7 +45,7 @@ def connected(url: str) -> Any:
 
 
 class Durability:
-    """Check that the server keeps events.
+    """Check of the settings without which the server could lose events.
 
     Args:
         client: client of the server.
@@ -94,7 +94,10 @@ class Durability:
 
 
 def _fragile(settings: dict[str, str]) -> str:
-    """Return the durability settings of a server that could lose events; empty if it could not, or if it hides them."""
+    """Return the durability settings if the server could lose events with them; otherwise an empty text.
+
+    The text is also empty if the server hides its settings.
+    """
     sound = (
         settings.get("appendonly") == "yes"
         and settings.get("appendfsync") != "no"  # with "no", the operating system decides when to sync

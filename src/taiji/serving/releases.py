@@ -66,7 +66,7 @@ def backend(settings: ServingSettings) -> Backend:
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     """Publish a run's rows and make its release live.
 
-    If it is live already, only the path of its run is updated, and a step that was interrupted is completed.
+    If the release is live already, only the path of its run is updated, and a step that was interrupted is completed.
     """
     module = backend(settings)
     release = module.release(run)
@@ -107,8 +107,8 @@ def located(run: Path, beside: Path) -> Path:
 def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> str:
     """Return the reason why a live release is not ready to be served; empty if it is ready.
 
-    It is ready once every running HTTP process has loaded its models, and the users with events who still wait for
-    their features fit in one batch of the worker.
+    It is ready once every running HTTP process has loaded the release's models, and the users with events who still
+    wait for their features fit in one batch of a worker.
     """
     release = store.releases().live.get(name)
     if release is None:
@@ -135,7 +135,7 @@ def roll_out(
 
     The run's rows are published under a new release before any of them can be read. Within seconds, the service starts
     a worker for this release and loads its models. Once the models are loaded and the users with events have features,
-    reads switch to the release. The earlier release stays live, with its worker, so :func:`roll_back` is immediate and
+    reads switch to the release. The previous release stays live, with its worker, so :func:`roll_back` is immediate and
     loses nothing.
 
     Args:
@@ -147,7 +147,7 @@ def roll_out(
 
     Raises:
         ArtifactError: the run is not finished.
-        ResourceError: the store cannot be opened, or the release was not ready within ``patience_s``. The earlier
+        ResourceError: the store cannot be opened, or the release was not ready within ``patience_s``. The previous
             release is then still served.
     """
     store = open_store(settings, beside)
@@ -183,7 +183,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
 
     Args:
         settings: settings of the service.
-        run: as ``beside`` of :func:`roll_out`.
+        run: run directory with which the service was started, if the store is a file in it.
 
     Raises:
         ArtifactError: there is no previous release.
@@ -205,11 +205,11 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
 def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> int:
     """Repair a store to which a service wrote times while its clock was far ahead.
 
-    The features of all affected users become due now. Return the number of these users.
+    All affected users become due now. Return their number.
 
     Args:
         settings: settings of the service, which must not be running.
-        run: as ``beside`` of :func:`roll_out`.
+        run: run directory with which the service was started, if the store is a file in it.
 
     Raises:
         ResourceError: the store cannot be opened, or a service uses it.

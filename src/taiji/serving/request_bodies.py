@@ -1,4 +1,7 @@
-"""Parse and check JSON bodies, user ids and idempotency keys of requests. Rejections name the position of the fault."""
+"""Parse and check JSON bodies, user ids and idempotency keys of requests.
+
+The rejection of a body names the positions of the faults.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +50,14 @@ def parsed(model: type[M], body: bytes) -> M:
 
 
 def user_id(text: str) -> str:
-    """Return a user id after checking that it is allowed in a store and a log."""
+    """Return a user id after checking its length and its characters."""
     if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
         raise Rejected(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
     return text
 
 
 def idempotency_key(request: Request) -> str:
-    """Return the idempotency key of a batch of events."""
+    """Return the idempotency key of a batch of events from the request's header."""
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
         raise Rejected(
@@ -75,9 +78,9 @@ def event_batch(
 ) -> EventBatch:
     """Parse a batch of events.
 
-    An event's id consists of its time of arrival, the batch's key and the event's position, so that ids sort in order
-    of arrival: stores sort events of equal times by id. The prefix ``t`` makes these ids sort after those of version
-    0.2, which begin with a hexadecimal digit.
+    An event's id consists of its time of arrival, the batch's key, and the event's position in the batch. Ids therefore
+    sort in order of arrival; stores sort events of equal times by id. The prefix ``t`` makes these ids sort after ids
+    of version 0.2, which begin with a hexadecimal digit.
 
     Args:
         digest: keyed digest function of the store.

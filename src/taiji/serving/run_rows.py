@@ -26,9 +26,9 @@ class RunRows:
         self.quantizer_version = str(features.about["quantizer_version"])
 
     def of(self, history: UserHistory) -> dict[str, Any] | None:
-        """Return a user's row in the form of the service's rows.
+        """Return a user's row in the same form as the rows in the service's store.
 
-        The result is None if the user has no row or was erased, or if the row was not yet available at ``as_of``.
+        The result is None if the user has no row or was erased, or if the row was not available before ``as_of``.
         """
         user = self._world.known(history)
         place = len(self._users) if user is None else int(np.searchsorted(self._users, user))

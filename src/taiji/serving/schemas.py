@@ -31,8 +31,10 @@ ContextValue = (
 
 
 class Body(BaseModel):
-    """Base of all bodies. A value of another type is rejected, as is an unknown field; a whole number may be written as
-    6.0."""
+    """Base of all request bodies.
+
+    A value of the wrong type is rejected, and so is an unknown field. An integer may be written as 6.0.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -57,7 +59,7 @@ class EventIn(Body):
         return value
 
     def time(self) -> int:
-        """Microseconds since the epoch."""
+        """Return the time in microseconds since the epoch."""
         when = datetime.fromisoformat(self.timestamp)
         return int(when.timestamp()) * 1_000_000 + when.microsecond
 
@@ -71,7 +73,7 @@ class EventsIn(Body):
 class EventsOut(BaseModel):
     """Number of stored events.
 
-    ``duplicate`` means that the batch is already known under this idempotency key, so that nothing was stored.
+    ``duplicate`` is true if the batch was already accepted under this idempotency key; it was then not stored again.
     """
 
     accepted: int
@@ -85,13 +87,13 @@ class UsersIn(Body):
 
 
 class Features(BaseModel):
-    """A feature row. Times are in microseconds since the epoch, and no data from ``as_of`` or later was read.
+    """A feature row. Times are in microseconds since the epoch, and the row uses only data from before ``as_of``.
 
-    A row has intents if the run's language model answers with sets of intents: ``intents`` contains the concatenated
-    int8 vectors that were computed with ``intent_embedder``. If a row's intents are missing or outdated,
-    the run's student model, if it has one, computes them at the time of the request. ``intents_by`` is then the
-    student's version and ``intents_as_of`` that time; no data from that time or later was read. A user without a
-    stored row gets only such intents, with ``feature_version`` 0 and no ids.
+    A row has intents if the run's language model answers with sets of intents. ``intents`` contains their concatenated
+    int8 vectors, which were computed with ``intent_embedder``. If a row's intents are missing or outdated and the run
+    has a student model, the student computes them at the time of the request. ``intents_by`` is then the student's
+    version, and the intents use only data from before ``intents_as_of``. For a user without a stored row, the response
+    has only these intents, with ``feature_version`` 0 and no ids.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -115,13 +117,16 @@ class Features(BaseModel):
 
 
 class FeaturesOut(BaseModel):
-    """One row or null per user, in the order of the request, all read at the same time."""
+    """One feature row per user, or null for a user without one, in the order of the request.
+
+    All rows were read at the same time.
+    """
 
     rows: list[Features | None]
 
 
 class RankIn(Body):
-    """Candidates for a user, and the request's context: values of the log's context columns, by name."""
+    """Candidates for a user; ``context`` maps the names of context columns of the log to their values."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -131,8 +136,8 @@ class RankIn(Body):
 class Score(BaseModel):
     """P(click and conversion) of one candidate, or P(click) if the ranker predicts no conversions.
 
-    Both scores are null for an item that is not in the catalogue. ``with_features`` is also null if there is no usable
-    feature row.
+    There are two scores: one by the ranker without features, and one by the ranker with features. Both are null for an
+    item that is not in the catalogue. ``with_features`` is also null if the user has no usable feature row.
     """
 
     item: str
@@ -164,7 +169,7 @@ class RecommendIn(Body):
 
 
 class Recommended(BaseModel):
-    """An item of a list, with its score and the retriever that contributed most to finding it."""
+    """An item of a list, with its score; ``source`` is the retriever that contributed most to finding it."""
 
     item: str
     score: float
@@ -178,15 +183,15 @@ class RecommendOut(BaseModel):
     users, and for an erased user without later events; the list is then that of an empty history. It is null if the
     backend cannot tell which users its runs contain.
 
-    ``unknown_exclusions`` are excluded items that are not in the catalogue; they were ignored. ``late`` and ``failed``
-    are the retrievers that were left out. ``unranked`` is the number of candidates that were left out because there was
-    no time left to rank them.
+    ``unknown_exclusions`` are excluded items that are not in the catalogue; they were ignored. ``late`` names the
+    retrievers that were left out because they exceeded the time limit, and ``failed`` those that raised an error.
+    ``unranked`` is the number of candidates that were left out because there was no time left to rank them.
 
-    ``cached`` means that the list was computed ``age_s`` seconds ago, for an earlier request: an identical one or,
-    if ``kept`` is also true, another one of this user, whose list is shown again because of the load.
-    ``made_at`` is the time at which ``release`` made the list, in microseconds since the epoch. ``features`` names the
-    feature row that the ranker read: ``row`` for the user's newest row, of version ``feature_version``; ``run`` for
-    the row stored with the run; or ``none``.
+    ``cached`` is true if the list was computed ``age_s`` seconds ago for an earlier request. If ``kept`` is false, that
+    request was identical to this one. If ``kept`` is true, it may have been any earlier request of this user in the
+    same context, and its list is shown again because of the load. ``made_at`` is the time at which ``release`` made the
+    list, in microseconds since the epoch. ``features`` names the feature row that the ranker read: ``row`` for the
+    user's newest row, which has the version ``feature_version``; ``run`` for the row stored with the run; or ``none``.
     """
 
     release: str
@@ -208,7 +213,8 @@ class RecommendOut(BaseModel):
 class Erased(BaseModel):
     """Result of an erasure: the number of other users' rows from which this user's items were removed.
 
-    ``known_user`` states whether the user was known before (see ``RecommendOut``); false if already erased.
+    ``known_user`` states whether the user was known before the erasure (see ``RecommendOut``). It is false if the user
+    had already been erased.
     """
 
     known_user: bool | None
@@ -267,7 +273,7 @@ class Retried(BaseModel):
 
 
 class State(BaseModel):
-    """Readiness of the process; ``ranker`` and ``recommender`` are ready, loading, failed or none."""
+    """Readiness of the process; ``ranker`` and ``recommender`` are ``ready``, ``loading``, ``failed`` or ``none``."""
 
     status: str
     ranker: str | None = None
@@ -277,7 +283,7 @@ class State(BaseModel):
 class Problem(BaseModel):
     """Reason why a request was not answered: a stable code and a sentence.
 
-    ``places`` are JSON pointers into the body.
+    ``places`` are JSON pointers to the faulty values in the body.
     """
 
     code: str

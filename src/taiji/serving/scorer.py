@@ -49,7 +49,7 @@ class RunScorer:
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
             different meanings.
         student: model that computes missing or outdated intents of users; None if the run has no student.
-        oldest_s: seconds after which a row's intents are outdated; None for never.
+        oldest_s: seconds after which a row's intents are outdated; None if they never are.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class RunScorer:
         """Return one result per request, for items given by catalogue index."""
         if not requests:
             return []
-        alike = np.ceil(np.log2([len(items) for items in numbers]))  # slates of similar length need little padding
+        alike = np.ceil(np.log2([len(items) for items in numbers]))  # grouped by length, slates need little padding
         found: dict[int, RankResult] = {}
         for size in np.unique(alike):
             rows = np.flatnonzero(alike == size).tolist()
@@ -153,8 +153,7 @@ class RunScorer:
         times = np.array([history.as_of for history in histories])
 
         def scores(ranker: Ranker, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-            """Return the predictions (R, M) of the goal; the rankers share the statistics of requests and
-            candidates."""
+            """Return the predictions (R, M) of the goal; both rankers use the same statistics."""
             bound = ranker.bound_to(live, past)
             return bound.score(bound.encode(Requests(np.arange(len(requests)), times, columns)), slate)[ranker.goal]
 
@@ -176,7 +175,8 @@ class RunScorer:
     ) -> list[dict[str, Any] | None]:
         """Return the rows with the student's intents in place of missing or outdated ones.
 
-        A missing row is replaced by a row with intents only.
+        If the student finds intents, a missing row is replaced by a row with intents only. If it finds none, outdated
+        intents are removed.
         """
         asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
@@ -200,8 +200,10 @@ def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> 
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
-    """Return the context columns that at least one request has; columns with missing values are objects, not
-    numbers."""
+    """Return the context columns (R,) for which at least one request has a value.
+
+    A column with missing values is an object array.
+    """
     frame = world.context_frame(contexts)
     return {
         name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)
@@ -211,7 +213,10 @@ def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]
 
 
 def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict[str, NDArray[Any]]:
-    """Return the feature columns of requests as objects, with the run's dense item ids; empty columns are left out."""
+    """Return the feature columns (R,) of requests as object arrays, with the run's dense item ids.
+
+    A column without any value is left out.
+    """
     known = world.items
     found: dict[str, list[list[Any] | None]] = {
         "ids": [(row["ids"] or None) if row else None for row in rows],
@@ -265,7 +270,8 @@ def scorer_of(world: World) -> RunScorer:
 
 
 def _warm(scorer: RunScorer, world: World, version: str) -> None:
-    """Score two requests, to build lazy data (mainly the log's statistics) before the first real request."""
+    """Score two requests, so that data built on first use (mainly the log's statistics) exist before the first real
+    request."""
     now = world.dataset.last_time + 1
     row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
     for user in ("", next(iter(world.users), "")):

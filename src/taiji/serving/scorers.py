@@ -31,11 +31,11 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 RELEASE_POLL_S = 1.0
 AFTER_TROUBLE_S = 0.1
-"""Seconds until the next poll while the store is unavailable; there may have been a switch shortly before."""
+"""Seconds until the next poll while the store is unavailable; the active release may have changed just before."""
 STOP_S = 2.0
 SAY_EVERY_S = 2.0
 RETRY_S = 60.0
-"""Seconds before another attempt to load the models of a release, whose stages may have finished in the meantime."""
+"""Seconds after which models that could not be loaded are tried again; missing stages may be finished by then."""
 
 
 class Scorers:
@@ -43,7 +43,8 @@ class Scorers:
 
     Args:
         store: store of the releases.
-        load: function from a run directory to the scorer, the recommender, or an object that is both.
+        load: function that loads the models of a run directory, and returns a scorer, a recommender, or an object that
+            is both.
         told: callback that gets the loaded and the failed releases, every few seconds and at every change.
     """
 
@@ -73,7 +74,7 @@ class Scorers:
             thread.start()
 
     def stop(self) -> None:
-        """Stop; wait only briefly for a model that is being loaded."""
+        """Stop following the releases; wait only briefly if a model is being loaded."""
         self._stop.set()
         self._seen.set()
         for thread in self._threads:
@@ -82,14 +83,17 @@ class Scorers:
 
     @property
     def state(self) -> str:
-        """State of the active release's ranker: ready, loading, failed, or none if no ranker can be used online."""
+        """State of the active release's ranker: ``ready``, ``loading``, ``failed``, or ``none``.
+
+        It is ``none`` if the release has no ranker that can be used online.
+        """
         if self.active not in self._loaded:
             return "loading"
         return self._state(Scorer)
 
     @property
     def recommender_state(self) -> str:
-        """State of the active release's recommender, like :attr:`state`; ``none`` if the run has no recommender."""
+        """State of the active release's recommender: ``ready``, ``loading``, ``failed``, or ``none`` if it has none."""
         return "loading" if self.active not in self._loaded else self._state(Recommender)
 
     def _state(self, kind: type) -> str:
@@ -99,7 +103,7 @@ class Scorers:
 
     @property
     def reason(self) -> str:
-        """Reason why the active release's models could not be loaded; empty if they did not fail."""
+        """Reason why the active release's models could not be loaded; empty if loading did not fail."""
         return self._reasons.get(self.active or "", "")
 
     def ready(self, release: str | None) -> bool:
@@ -131,13 +135,13 @@ class Scorers:
     def look(self) -> Releases:
         """Read the releases, and serve the active one if its models are loaded.
 
-        The thread that follows the releases does this every second. Call it after a switch in this process, so that no
-        later request is answered by the release before.
+        A thread does this every second. Call this method after a switch in this process, so that no later request is
+        answered by the former release.
 
         Raises:
             StoreUnavailable: the releases could not be read.
         """
-        with self._looking:  # so that no earlier reading arrives last
+        with self._looking:  # so that an older reading never replaces a newer one
             self._found = self._store.releases()
             self._point_to(self._found)
         return self._found
@@ -156,9 +160,9 @@ class Scorers:
             self._reasons.pop(name, None)
 
     def _point_to(self, found: Releases) -> None:
-        """Set the active release. Until its models are loaded, the earlier release stays active if it is still live."""
+        """Set the active release. Until its models are loaded, the former release stays active if it is still live."""
         if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
-            if self.active != found.active:  # log every switch, by a route or by a command
+            if self.active != found.active:  # log every switch, whether a request or a command caused it
                 log("release served", release=found.active, before=self.active)
             self.active = found.active
 
@@ -198,7 +202,7 @@ class Scorers:
             self._stop.wait(RELEASE_POLL_S if there else min(RELEASE_POLL_S, AFTER_TROUBLE_S))
 
     def _follow(self) -> None:
-        """Load the models of new releases after every poll that could read them."""
+        """Load the models of new releases after every successful poll."""
         while True:
             self._seen.wait()
             self._seen.clear()
@@ -223,7 +227,7 @@ class Scorers:
             self._said = time.monotonic(), facts
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
-        """Answer (release, request) pairs, with one call per release."""
+        """Return one result per (release, request) pair; the requests of a release are scored together."""
 
         def answer(release: str, requests: list[RankRequest]) -> list[RankResult]:
             scorer = self._loaded.get(release)
@@ -234,8 +238,11 @@ class Scorers:
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, with one call per release. A result is None if its release was retired
-        meanwhile."""
+        """Return one result per (release, request) pair; the requests of a release are answered together.
+
+        A result is None if the user's intents are up to date or cannot be computed, or if the release was retired
+        meanwhile.
+        """
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)
@@ -244,7 +251,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def recommend(self, asked: Sequence[tuple[str, RecommendRequest]]) -> list[RecommendResult]:
-        """Answer (release, request) pairs, with one call per release."""
+        """Return one result per (release, request) pair; the requests of a release are answered together."""
 
         def answer(release: str, requests: list[RecommendRequest]) -> list[RecommendResult]:
             recommender = self._loaded.get(release)

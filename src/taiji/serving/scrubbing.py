@@ -8,13 +8,13 @@ from taiji.serving.logs import log, where
 from taiji.serving.store import Store
 
 SCRUB_EVERY_S = 5.0
-"""Least time between two passes, in seconds; one pass serves several erasures."""
+"""Shortest time between two passes, in seconds; one pass can serve several erasures."""
 WANTED = "scrubs_wanted"
-"""Counter in the store of erasures whose data may still be in files."""
+"""Name of the store's counter of erasures whose data may still be in the store's files."""
 
 
 class Scrubbing:
-    """Passes over the store's files.
+    """Passes that remove erased data from the store's files.
 
     Args:
         store: the store.
@@ -35,7 +35,7 @@ class Scrubbing:
         """Remove erased data from the store's files, and return whether a pass was made.
 
         Args:
-            surely: make a pass even if the store counts no erasures since the last one.
+            surely: make a pass even if the store counts no erasures since the last pass.
         """
         wanted = self._store.counters().get(WANTED, 0)
         if wanted > 0 or surely:
@@ -49,7 +49,7 @@ class Scrubbing:
     async def run(self) -> None:
         """Make a pass whenever requested, until cancelled.
 
-        The first pass is made at once, if a process was killed before it removed the data of an erasure.
+        The first pass is made at once if the store counts erasures whose data an earlier process did not remove.
         """
         surely = False
         self._asked.set()

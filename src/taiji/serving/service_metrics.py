@@ -1,4 +1,4 @@
-"""Prometheus metrics of the API processes and, through the store, of queue and workers.
+"""Prometheus metrics of the API processes and, read from the store, of queue and workers.
 
 The supervisor gives its processes a folder in which prometheus_client stores their values, so that each process can
 report the sum over all processes.
@@ -31,7 +31,7 @@ EVERY = 50
 """Number of lists between two updates of the quantiles; during the first ``EVERY`` lists, every list updates them."""
 COUNTERS = {
     "rows": "Feature rows written",
-    "rows_discarded": "Rows whose lease was lost, so that another worker wrote them",
+    "rows_discarded": "Rows that were not stored because the lease of their user was lost",
     "prompt_tokens": "LLM tokens read",
     "completion_tokens": "LLM tokens written",
     "failures": "Failed attempts to write a user's features (repeated until the user becomes a dead letter)",
@@ -39,7 +39,7 @@ COUNTERS = {
 
 
 class Metrics:
-    """Counters of one process; ``render`` returns the exposition text."""
+    """Metrics of one process; ``render`` returns them in Prometheus's text format."""
 
     def __init__(self, store: Store, clock: SteadyClock, recommend: RecommendServingSettings) -> None:
         self._registry = CollectorRegistry()
@@ -181,7 +181,7 @@ class _StoreCollector:
             ("taiji_due_age_seconds", "Time since the longest-waiting user became due", gauges.due_age),
             (
                 "taiji_deferred_users",
-                "Users deferred because their API key exceeds its share",
+                "Users deferred because the API key that sent their events exceeds its limit",
                 gauges.deferred,
             ),
             ("taiji_leased_users", "Users leased by workers", gauges.leased),

@@ -20,19 +20,21 @@ class TriggerSettings(Settings):
     """Conditions under which a user's features are written again."""
 
     window_s: float = Field(default=5.0, ge=0)
-    """Seconds from a user's first new event until the user's features are written, so that the rest of the burst is
-    included.
+    """Seconds from a user's first new event until the user's features are written, so that further events of the same
+    burst are included.
     """
     events: int = Field(default=20, ge=1)
-    """Number of unread events at which the features are written at once, without waiting for `window_s`."""
+    """Number of a user's new events at which the features are written at once, without waiting for `window_s`."""
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
-    """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
+    """Age in seconds at which a row is rewritten even without new events, because prompts depend on the time; 0 for
+    never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
-    """Number of users with features whose rows are rewritten, per hour and API key, at full priority because of events
-    sent with this key. Further users are deferred, and rewritten earlier only when no other user is waiting.
+    """For each API key, the number of users with features per hour whose rows are rewritten without delay because of
+    events sent with this key. Further users are deferred; a worker rewrites their rows earlier only when no other user
+    is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
-    """The same limit for users without features; a client can invent any number of such users."""
+    """Limit like `known_per_hour` for users without features; a client can invent any number of such users."""
 
 
 class WorkerSettings(Settings):
@@ -43,62 +45,66 @@ class WorkerSettings(Settings):
     history: int = Field(default=100, ge=1)
     """Number of newest events kept per user."""
     timeout_s: float = Field(default=300.0, gt=0)
-    """Longest time for one batch; a process that takes longer stops and is restarted."""
+    """Longest time for one batch, in seconds; a process that takes longer stops and is restarted."""
     attempts: int = Field(default=5, ge=1)
     """Number of failures after which a user becomes a dead letter, with the reason."""
     backoff_s: float = Field(default=2.0, ge=0)
-    """Wait after a user's first failure; it doubles with each further failure, up to five minutes."""
+    """Seconds to wait after a user's first failure; the wait doubles with each further failure, up to five minutes."""
     breaker: int = Field(default=3, ge=1)
     """Number of consecutive batches that fail completely before the worker tries only one user at a time."""
     poll_s: float = Field(default=0.05, gt=0)
-    """Pause if there is nothing to do."""
+    """Seconds to pause if there is nothing to do."""
     absorb: int = Field(default=500, ge=1)
-    """Number of events taken from the queue at a time."""
+    """Largest number of events taken from the queue at a time."""
     grace_s: float = Field(default=30.0, ge=0)
-    """Time for the current batch on a graceful stop; unfinished work is done after the next start."""
+    """Seconds that the current batch may still take after the signal to stop; unfinished work is done after the next
+    start."""
 
 
 class LimitSettings(Settings):
     """Limits per request and per API key."""
 
     head_bytes: int = Field(default=16384, ge=1024)
-    """Largest size of the head of a request: request line and headers."""
+    """Largest size in bytes of the head of a request (request line and headers)."""
     headers: int = Field(default=100, ge=1)
     """Largest number of headers of a request."""
     head_s: float = Field(default=5.0, gt=0)
-    """Longest time from the connection, or from the first byte of a further request, to the end of the head."""
+    """Seconds within which the head of a request must arrive, from the start of the connection or, for a further
+    request, from its first byte."""
     body_bytes: int = Field(default=1 << 20, ge=1)
-    """Largest request body."""
+    """Largest size of a request body, in bytes."""
     body_s: float = Field(default=10.0, gt=0)
-    """Longest time that a client may take to send its body."""
+    """Longest time that a client may take to send its body, in seconds."""
     request_s: float = Field(default=10.0, gt=0)
-    """Longest time for a response."""
+    """Longest time for a response, in seconds."""
     wait_s: float = Field(default=1.0, gt=0)
-    """Longest acceptable waiting time for a ranking, a list or a batch of features; requests that would wait longer get
-    503 at once.
+    """Longest acceptable waiting time for a ranking, a list or a batch of features, in seconds. Requests that would
+    wait longer get 503 at once or, for a list, an earlier list (see `recommend.policy`).
     """
     rate: float = Field(default=5000.0, gt=0)
-    """Average number of requests per second and key."""
+    """Average number of requests per second that a key may send."""
     burst: int = Field(default=10000, ge=1)
     """Number of requests that a key may send at once."""
     backlog: int = Field(default=1_000_000, ge=1)
-    """Number of queued events at which new events get 503 until the worker has caught up."""
+    """Number of queued events at which new events get 503 until the workers have caught up."""
     connections: int = Field(default=1000, ge=1)
     """Largest number of open connections per process. If this number is exceeded, the connection whose client has kept
     the process waiting the longest is closed.
     """
     stall_s: float = Field(default=120.0, gt=0)
-    """Waiting time of the oldest queued event above which the service is not ready, because no worker absorbs events.
+    """Waiting time in seconds of the oldest queued event above which the service is not ready, because no worker
+    absorbs events.
     """
     future_s: float = Field(default=3600.0, ge=0)
-    """Largest time by which an event may be ahead of the service's clock."""
+    """Largest number of seconds by which an event may be ahead of the service's clock."""
 
 
 class RecommendServingSettings(Settings):
     """Responses of ``POST /v1/recommend``."""
 
     cache_s: float = Field(default=10.0, ge=0)
-    """Seconds for which a repeated request of a user without new data gets the same list; 0 to compute every list."""
+    """Seconds for which an identical request gets the same list if the user has no new data; 0 to compute every
+    list."""
     cache_entries: int = Field(default=10_000, ge=1)
     """Largest number of lists in the cache of an HTTP process."""
     policy: str = "overloaded"
@@ -108,8 +114,8 @@ class RecommendServingSettings(Settings):
     entry point of the group `taiji.cache_policies` or by `package.module:Name`.
     """
     policy_settings: dict[str, Any] = Field(default={})
-    """Settings of the policy: `load` (as a share of the capacity) and `age_s` for `threshold`; `critics` (a folder) and
-    `chain` (for two load levels, the probabilities of the next level given this one) for `critics`.
+    """Settings of the policy. For `threshold`: `load` (a share of the capacity) and `age_s` (seconds). For `critics`:
+    `critics` (a folder) and `chain` (for each of the critics' two levels, the probabilities of the next level).
     """
     kept_s: float = Field(default=86400.0, gt=0)
     """Age, in seconds, at which a list is no longer shown again."""
@@ -130,7 +136,7 @@ class ServingSettings(Settings):
     """Near-online service of features and recommendations."""
 
     store: str = "sqlite"
-    """``sqlite`` (a file in the run directory), ``sqlite:PATH``, or ``redis://HOST:PORT/DB``."""
+    """Store: ``sqlite`` (a file in the run directory), ``sqlite:PATH``, or ``redis://HOST:PORT/DB``."""
     host: str = "127.0.0.1"
     """Address to bind to; addresses other than loopback need API keys."""
     port: int = Field(default=8080, ge=0, le=65535)
@@ -152,18 +158,18 @@ class ServingSettings(Settings):
     features are written.
     """
     traces: bool = False
-    """Send a span of each request to the address in OpenTelemetry's environment variables (extra `otel`)."""
+    """Send a span of each request to the address in OpenTelemetry's environment variables (needs the extra `otel`)."""
     drain_s: float = Field(default=0.0, ge=0)
-    """Seconds for which a process still answers on a graceful stop, while ``/readyz`` reports the stop. Use the time
-    that a load balancer needs to notice it.
+    """Seconds for which a process still answers after the signal to stop, while ``/readyz`` reports the stop. Use the
+    time that a load balancer needs to notice the stop.
     """
     prefix: str = Field(default="taiji:", min_length=1)
     """Prefix of the Redis keys."""
     idempotency_s: float = Field(default=7 * 86400.0, gt=0)
-    """Time for which idempotency keys are remembered."""
+    """Seconds for which idempotency keys are remembered."""
     backend: str = "taiji.serving.backend"
-    """Module with ``release``, ``rows``, ``writer`` and ``scorer`` for a run directory; your own module may call a
-    remote LLM.
+    """Module with the functions ``release``, ``rows``, ``writer`` and ``scorer`` for a run directory; your own module
+    may call a remote LLM.
     """
     trigger: TriggerSettings = TriggerSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -19,7 +19,7 @@ class Workload(Settings):
     """
 
     users: float = Field(default=400e6, gt=0)
-    """Users who have features."""
+    """Number of users who have features."""
     active_share: float = Field(default=0.3, ge=0, le=1)
     """Share of these users who are active on a day."""
     events_per_active: float = Field(default=30.0, ge=0)
@@ -31,7 +31,7 @@ class Workload(Settings):
     refresh_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the bursts that lead to an LLM call; others fail a condition, such as a minimum number of new events."""
     staleness_days: float = Field(default=7.0, ge=0)
-    """Age at which a row is written again without an event; 0 for never."""
+    """Age in days at which a row is rewritten even without new events; 0 for never."""
     reads_per_active: float = Field(default=100.0, ge=0)
     """Ranking requests per active user and day."""
     peak: float = Field(default=2.5, ge=1)
@@ -57,13 +57,13 @@ class Model(Rates):
     prompt_tokens: float = Field(default=1500.0, gt=0)
     """Tokens read per call."""
     cached_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the tokens read that are the same for all users and come from a prefix cache."""
+    """Share of the prompt tokens that are the same for all users and come from a prefix cache."""
     completion_tokens: float = Field(default=200.0, gt=0)
     """Tokens written per call: rationale and answer."""
 
 
 class Store(Settings):
-    """Size of the store's rows, and the rate of one of its cores."""
+    """Size of the store's rows, and speed of its cores."""
 
     row_bytes: float = Field(default=2150.0, gt=0)
     """Bytes of a feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
@@ -103,7 +103,7 @@ class Size(Settings):
 
 
 def size(workload: Workload | None = None, model: Model | None = None, store: Store | None = None) -> Size:
-    """Return rates, GPUs, store and cost.
+    """Return the rates of events, calls and reads, and the GPUs, store machines and cost that they need.
 
     A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation.
     GPUs are sized for the peak and paid all day. Calls come from the bursts of active users, and from staleness: the

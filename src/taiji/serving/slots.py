@@ -1,8 +1,8 @@
 """Numbers that keep the names of workers unique among the services on one host that share a store.
 
 A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services whose
-workers have the same names would give back each other's leases. The number is held by a lock that the system releases
-when the process ends for any reason.
+workers have the same names would give back each other's leases. Each service therefore holds a number, by a file lock
+that the system releases whenever the process ends.
 """
 
 from __future__ import annotations

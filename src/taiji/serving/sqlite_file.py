@@ -1,4 +1,4 @@
-"""Helpers of the SQLite store: identity of its file, queries for one number, and translation of SQLite's errors."""
+"""Helpers for the SQLite store: identity of its file, queries for one number, and translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.serving.store import StoreUnavailable
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """Return a file's device and inode number, which differ from a replacement's; None if there is no file."""
+    """Return a file's device and inode number, which change if the file is replaced; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:

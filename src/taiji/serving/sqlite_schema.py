@@ -1,4 +1,4 @@
-"""Tables of the SQLite store, and the upgrade of tables of older versions.
+"""Tables of the SQLite store, and their upgrade from older versions.
 
 A new version of the schema only adds tables and columns. Older processes can therefore continue during an upgrade, and
 the upgrade can be reverted.
@@ -42,7 +42,7 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     """Create the tables, or upgrade tables of an older version, in one transaction.
 
     Raises:
-        ArtifactError: a newer version of taiji made the file, and marked it as unusable for this version.
+        ArtifactError: a newer version of taiji wrote the file, and marked it as unusable for this version.
     """
     db.execute("BEGIN IMMEDIATE")
     try:

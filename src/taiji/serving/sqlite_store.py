@@ -375,7 +375,7 @@ class SQLiteStore:
             active, previous = found.get("active"), found.get("previous")
             if active is None or previous is None:
                 raise KeyError("previous")
-            if found.get("undone") == previous:  # a repeated call: the response of the first was lost
+            if found.get("undone") == previous:  # a repeated call, for example because the first response was lost
                 return str(active)
             for name, value in (("active", previous), ("previous", active), ("undone", active)):
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -1,4 +1,4 @@
-"""Order in which users' features are written in the SQLite store; see :meth:`taiji.serving.store.Store.claim`."""
+"""Order in which workers lease users from the SQLite store; see :meth:`taiji.serving.store.Store.claim`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ WITH_FEATURES = "coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadab
 def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: int, source: str) -> None:
     """Make a user with new events due in every live release with features.
 
-    If the API key ``source`` exceeds its pace, the user is deferred to the key's next turn instead.
+    If the API key ``source``, which sent the events, exceeds its pace, the user is deferred to the key's next turn
+    instead.
     """
     trigger = settings.trigger
     found = db.execute(
@@ -40,7 +41,8 @@ def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: i
 
 
 def _turn(db: sqlite3.Connection, release: str, source: str, known: bool, now: int, each: int) -> int:
-    """Take the next turn of an API key for a user, and return its time; ``each`` is the time between two turns."""
+    """Take the next turn of an API key, and return its time; ``each`` is the time between two turns. Both are in
+    microseconds."""
     row = db.execute(
         """INSERT INTO pace VALUES (?1, ?2, ?3, ?4 - ?5 * ?6 + ?5)
         ON CONFLICT DO UPDATE SET at = max(at, ?4 - ?5 * ?6) + ?5 RETURNING at""",
@@ -70,9 +72,9 @@ def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[
 
 
 def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: int) -> None:
-    """Make users with unread events due in a new release.
+    """Make users with unread events (those that their row does not contain) due in a new release at the time ``due``.
 
-    Users without features in any release are deferred to consecutive turns.
+    Users without features in any release are deferred to consecutive turns after this time.
     """
     db.execute(
         f"""INSERT INTO work (release, user, due, late)

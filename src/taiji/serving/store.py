@@ -31,7 +31,7 @@ SCHEMA = 2
 LEAST_READER = 1
 """Oldest schema version whose code can use a store of version :data:`SCHEMA`."""
 ALIVE_S = 10.0
-"""A process counts as dead if its latest sign of life is older than this; in seconds."""
+"""Age in seconds of the latest sign of life above which a process counts as dead."""
 REPLACED = "the store is not the one that the process opened: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
 """Age at which the last sign of life of a process is deleted, in microseconds."""
@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise unless the store responds and is the one that was opened."""
+        """Raise an error if the store does not respond, or is not the one that was opened."""
         ...
 
     def queue_age(self, now: int) -> float:
@@ -115,15 +115,16 @@ class Store(Protocol):
         ...
 
     def clock_floor(self) -> int:
-        """Return the high-water mark of the clock: at least the latest ``now`` of a claim that leased users, or 0."""
+        """Return the high-water mark of the clock: the latest ``now`` that :meth:`claim` recorded; 0 if it is unset."""
         ...
 
     def repair_clock(self, now: int) -> int:
         """Correct times that were written with a clock ahead of ``now``; return the number of users made due.
 
-        No service may run meanwhile. The high-water mark and all other times after ``now`` are set back to ``now``.
-        Users become due now if they are leased, are due later than the settings allow, or have a row with a time
-        after ``now``. Turns of API keys after ``now`` are reset.
+        No service may run meanwhile. The high-water mark is set back to ``now`` if it is later, and so are later times
+        of queued events and idempotency keys if they come from the same clock. Turns of API keys after ``now`` are
+        reset. A user without a dead letter becomes due now if the user is leased, is due later than the settings allow,
+        or has a row with a time after ``now``.
         """
         ...
 
@@ -132,9 +133,10 @@ class Store(Protocol):
         ...
 
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
-        """Queue each batch at most once; a known key with another digest is a conflict.
+        """Queue each batch at most once, and return one outcome per batch.
 
-        A batch is also recognised by the key and digest that version 0.2 would have given it.
+        A batch whose key is already in the store is a duplicate if its digest is the same, and a conflict otherwise. A
+        batch is also recognised by the key and digest that version 0.2 would have given it.
         """
         ...
 
@@ -147,9 +149,11 @@ class Store(Protocol):
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
         """Lease up to ``limit`` users: first those due the longest, then deferred users in order of their turns.
-        An expired lease counts as a failure of its user. A user is deferred if its API key has recently caused more
-        updates than :class:`~taiji.serving.settings.TriggerSettings` allows; each key has separate limits for users
-        with and without features. Deferred users become due at their turn, and earlier if no other user is due.
+
+        An expired lease counts as a failure of its user. A user is deferred if the API key that sent its events has
+        recently caused more updates than :class:`~taiji.serving.settings.TriggerSettings` allows; each key has separate
+        limits for users with and without features. Deferred users become due at their turn, and may be leased earlier
+        if too few other users are due.
         """
         ...
 
@@ -165,7 +169,7 @@ class Store(Protocol):
         ...
 
     def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
-        """Release all leases of this worker, by default as failures; return their number."""
+        """Release all leases of this worker, and return their number; by default, each counts as a failure."""
         ...
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
@@ -181,14 +185,14 @@ class Store(Protocol):
         ...
 
     def add_release(self, release: Release, now: int) -> None:
-        """Make a release live in addition to the others; users with unread events become due in it.
+        """Make a release live in addition to the others; the first release becomes active.
 
-        The first release becomes active.
+        Users become due in it if they have events that their row in this release does not contain.
         """
         ...
 
     def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
-        """Store the rows of a batch run for users without a row, except erased users; return the number stored."""
+        """Store rows of a batch run for users who have no row and were not erased; return the number of stored rows."""
         ...
 
     def activate(self, release: str) -> None:
@@ -200,7 +204,7 @@ class Store(Protocol):
         ...
 
     def roll_back(self) -> str:
-        """Switch reads to the previous release, and return its name; repeating the call changes nothing.
+        """Switch reads to the previous release, and return the active release; repeating the call changes nothing.
 
         Raise KeyError if there is no previous release.
         """
@@ -234,10 +238,11 @@ class Store(Protocol):
         ...
 
     def erase(self, user: str, now: int) -> int:
-        """Remove a user from queue, history, work and features, and as neighbour from the rows of other users.
+        """Remove a user from queue, history, work and features, and as the neighbour in other users' rows.
 
-        Such a row loses the neighbour's items at once, and its user becomes due. Only a keyed digest of the id stays,
-        so that the artefacts of the batch run cannot restore the user. Return the number of these other rows.
+        Such a row of another user loses the neighbour's items at once, and the other user becomes due. Only a keyed
+        digest of the erased id stays, so that the artefacts of the batch run cannot restore the user. Return the number
+        of changed rows of other users.
         """
         ...
 
@@ -263,7 +268,8 @@ class Store(Protocol):
 
 
 def why(error: StoreUnavailable) -> str:
-    """Return the text of an unusable store for the log; for any other error, its type and place."""
+    """Return a text for the log: the message if the store is unusable, otherwise the error's type and place in the
+    code."""
     return str(error) if isinstance(error, StoreUnusable) else where(error.__cause__ or error)
 
 
@@ -277,7 +283,7 @@ def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
 
 
 def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
-    """Return the readable events of a history; log the others (of a newer version), which stay in the store."""
+    """Return the readable events of a history; count the unreadable ones in the log, and leave them in the store."""
     found, lost = [], 0
     for piece in packed:
         try:
@@ -323,7 +329,7 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
 
 
 def latest_due(settings: ServingSettings, now: int) -> int:
-    """Return an upper bound of the due times that were set until ``now``."""
+    """Return an upper bound of all due times that can have been set by the time ``now``."""
     waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
     return now + int(max(waits) * 1e6)
 
@@ -355,7 +361,7 @@ def demand_readable(schema: int, reader: int, place: str) -> None:
 
 
 def paces(settings: ServingSettings) -> tuple[int, int]:
-    """Return the microseconds between two turns of an API key, for users with features and for users without."""
+    """Return the microseconds between two turns of an API key: for users with features, and for users without."""
     trigger = settings.trigger
     known, strangers = (max(1, round(3600e6 / rate)) for rate in (trigger.known_per_hour, trigger.strangers_per_hour))
     return known, strangers

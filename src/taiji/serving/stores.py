@@ -1,4 +1,4 @@
-"""Open the store that a setting names."""
+"""Open the store that the setting ``serving.store`` names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from taiji.serving.store import Store
 
 
 def open_store(settings: ServingSettings, run: str | Path | None = None, *, generation: str = "") -> Store:
-    """Open the store named by a setting; ``sqlite`` without a path is a file in the run directory.
+    """Open the store named by ``serving.store``; ``sqlite`` without a path is a file in the run directory.
 
     Args:
         settings: settings of the service.
-        run: its run directory.
+        run: run directory of the service.
         generation: required generation of the store; empty to accept any.
 
     Raises:
-        ConfigError: the kind is unknown, or there is no path for the file.
+        ConfigError: the kind of store is unknown, or a SQLite store has no path.
         ResourceError: the store cannot be opened, would lose events (Redis without an append-only file), or has been
             replaced.
     """
@@ -46,7 +46,7 @@ def place_of(settings: ServingSettings, run: str | Path | None) -> str:
 
 
 def demand_same_store(note: Path, place: str, generation: str) -> None:
-    """Compare a store with the one recorded in the file ``note`` at an earlier start; record it if there is no record.
+    """Compare a store with the one recorded in the file ``note`` at an earlier start; record it if none is recorded.
 
     An empty store in place of the original would accept earlier events again, and would not contain the erasures.
 
@@ -60,7 +60,7 @@ def demand_same_store(note: Path, place: str, generation: str) -> None:
             where=place,
             expected="the store of the last start, with its events and erasures",
             found="a different store",
-            fix=f"restore its backup; or, to start again without these events and erasures, delete {note}",
+            fix=f"restore the store from a backup; or, to start without these events and erasures, delete {note}",
         )
     if place not in known:
         try:

@@ -1,4 +1,4 @@
-"""Supervisor of a service: binds the socket, starts the processes, and restarts failed processes."""
+"""Supervisor of a service, which binds the socket, starts the processes, and restarts failed processes."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ MAX_LEAD_S = 86_400.0
 after the clock was set back.
 """
 THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
-"""Environment of an HTTP process, unless already set: PyTorch and polars use one thread each. A request is too little
-work to split; ``api_processes`` makes use of more cores."""
+"""Environment variables of an HTTP process, unless already set: PyTorch and polars use one thread each. A request is
+too little work to split; ``api_processes`` makes use of more cores."""
 
 
 @dataclass
 class Child:
-    """Slot for a process: command, running process, its start time, and the wait before a restart, in seconds."""
+    """Slot for a process: command, running process, time of its last start or end, and seconds to wait before a
+    restart."""
 
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
@@ -60,7 +61,7 @@ class Supervisor:
 
     Args:
         store: store with the live releases; each live release gets its own workers.
-        run: the run directory of the first release.
+        run: run directory with which the service was started.
         settings: settings, passed to the children.
         listener: bound and listening socket, shared by the API processes, so that no connection is rejected during a
             restart.
@@ -114,7 +115,7 @@ class Supervisor:
         self._end([name for name in self.children if name not in wanted])
         self._reap()
         for name, command in wanted.items():
-            if name in self._ending:  # a process of the same name must have ended first
+            if name in self._ending:  # the earlier process of this name must end first
                 continue
             child = self.children.setdefault(name, Child(command))
             if child.process is not None and child.process.poll() is not None:
@@ -159,7 +160,7 @@ class Supervisor:
         return wanted
 
     def _end(self, names: list[str]) -> None:
-        """Terminate processes without waiting for them, because the others must be watched meanwhile."""
+        """Terminate processes without waiting for their end, because the other processes must be watched meanwhile."""
         deadline = time.monotonic() + self._settings.worker.grace_s + self._settings.drain_s + 5
         for name in names:
             process = self.children.pop(name).process

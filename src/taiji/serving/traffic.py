@@ -1,9 +1,9 @@
 """Load generator that is light enough to share two cores with the measured service.
 
-It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop:
-request n is due at ``start + n / rate`` even if earlier responses are late. Its latency is measured from that time, so
-a stall of the server increases the latency of all requests that had to wait. Without a rate, every connection sends its
-next request as soon as it gets a response.
+It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate, it is an open loop:
+request n is due at ``start + n / rate`` even if earlier responses are late. The latency of a request is measured from
+the time at which it was due, so a stall of the server increases the latency of all requests that had to wait. Without a
+rate, every connection sends its next request as soon as it gets a response.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LoadReport:
     ``requests`` and ``rate`` (per second) count all responses. Latencies are in milliseconds and leave out responses
     with 503, because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load
     and at most :data:`PATIENCE_S` after their requests were due. Without any latency (no response, or only 503), the
-    percentiles are None.
+    percentiles and ``worst`` are None.
     """
 
     kind: str
@@ -95,12 +95,12 @@ def load(
 
     Args:
         url: URL of the service, ``http://127.0.0.1:PORT``, on this machine only.
-        users: ids of requested users, for example from :func:`of_run`; a read of a user without a row returns 404.
+        users: ids of the requested users, for example from :func:`of_run`; a read of a user without a row returns 404.
         items: ids for events and candidates.
         kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of
             50) or health.
         seconds: duration.
-        connections: number of connections; with a rate the largest number, opened when requests are due.
+        connections: number of connections; with a rate, the largest number, and connections are opened as needed.
         rate: requests per second; None for as many as possible.
         key: API key.
         seed: random seed of the choice of users and items.
@@ -116,7 +116,7 @@ def load(
         raise ConfigError(
             "The address is not on this machine.",
             where=url,
-            expected="a service on this machine, as http://127.0.0.1:PORT",
+            expected="a service on this machine, such as http://127.0.0.1:PORT",
             fix="run the command on the machine of the service; load tests run against this machine only",
         )
     if kind not in get_args(Kind) or seconds <= 0 or min(connections, candidates) < 1:
@@ -159,7 +159,8 @@ def load(
 
 
 def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
-    """Return at most ``limit`` users and ``limit`` items of a run's feature rows, or of its log without features."""
+    """Return at most ``limit`` users and ``limit`` items of a run's feature rows, or of its log if it has no
+    features."""
     from taiji.serving.live_dataset import World
     from taiji.serving.releases import backend
 

@@ -14,21 +14,23 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from taiji.core.errors import ConfigError
 
 LAST_TIME = 2**62
-"""Exclusive upper bound of event times, in microseconds; every store can represent smaller times."""
+"""Exclusive upper bound of event times, in microseconds; every store accepts all smaller times."""
 ContextValue = str | int | float | bool | None
 """Value of one column of a request's context."""
 
 
 class Unreadable(ValueError):
-    """Bytes in the store that this version cannot read, such as those of a newer version; the message does not quote
-    them."""
+    """The store contains bytes that this version cannot read, for example because a newer version wrote them.
+
+    The message does not quote these bytes.
+    """
 
 
 class Event(NamedTuple):
     """One action of one user.
 
-    ``id`` is unique, and sorts by arrival: the time at which the batch arrived, its hashed idempotency key, and the
-    position in the batch.
+    ``id`` is unique, and ids sort by arrival. An id consists of the time at which the batch arrived, the batch's hashed
+    idempotency key, and the event's position in the batch.
     """
 
     id: str
@@ -81,7 +83,7 @@ class EventBatch:
         key: hash of the API key's name and the client's idempotency key.
         digest: keyed digest of the body.
         source: name of the API key.
-        former: key and digest as version 0.2 computed them, to recognise batches that version 0.2 accepted.
+        former: key and digest computed as in version 0.2, to recognise batches that version 0.2 accepted.
     """
 
     key: str
@@ -93,11 +95,11 @@ class EventBatch:
 
 @dataclass(frozen=True, slots=True)
 class UserHistory:
-    """The service's data about a user at ``as_of``; all ``events`` are strictly before it.
+    """The service's data about a user at the time ``as_of``; all ``events`` are strictly before this time.
 
     Attributes:
         seen: number of events ever absorbed for the user; it exceeds ``len(events)`` once older events are dropped.
-        forgotten: True if the user was erased, so that the user's data in the run directory must not be read.
+        forgotten: True if the user was erased; the user's data in the run directory must then not be read.
     """
 
     user: str
@@ -112,10 +114,10 @@ class Intents:
     """Intents of a feature row; see :data:`taiji.data.intent_rows.INTENTS`.
 
     Attributes:
-        vectors: int8, the concatenated vectors of the intents.
+        vectors: concatenated vectors of the intents, as int8 values.
         weights: weights of the intents, which sum to 1.
-        levels: categories named by each intent.
-        embedder: ``name@version``.
+        levels: for each intent, the names of its categories, one per level; empty where the intent names none.
+        embedder: ``name@version`` of the embedder that made the vectors.
     """
 
     vectors: tuple[int, ...]
@@ -143,13 +145,14 @@ class Intents:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """Features of one user, written by one release: the row of the feature table with text ids and its provenance.
+    """Features of one user, written by one release: a row of the feature table with text ids and its provenance.
 
     Attributes:
         as_of: exclusive upper bound of the times of the data from which the row was made.
-        generated_at: time from which the row could be read (``available_at`` of the feature table), set by the worker
+        generated_at: time from which the row can be read (``available_at`` of the feature table), set by the worker
             when it stores the row.
-        intents: intents of the LLM's answer; None if answers are not sets of intents, or if this one has no intents.
+        intents: intents of the LLM's answer; None if the release's answers are not sets of intents, or if this answer
+            has no intents.
     """
 
     user: str
@@ -187,7 +190,7 @@ class FeatureRow:
 
 
 class StoredRow(NamedTuple):
-    """A feature row in the form of the store: the release that wrote it, its version number, and its two JSON parts."""
+    """A feature row as it is stored: the release that wrote it, its version number, and its two JSON parts."""
 
     release: str
     version: int
@@ -195,7 +198,7 @@ class StoredRow(NamedTuple):
     tail: bytes
 
     def body(self) -> bytes:
-        """Return the row in the form of the API."""
+        """Return the row as the JSON object that the API sends."""
         return b'{"release":%s,"feature_version":%d,%s,"neighbour_items":%s}' % (
             json.dumps(self.release).encode(),
             self.version,
@@ -206,10 +209,10 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IntentRequest:
-    """Request for a user's intents as of now.
+    """Request for a user's current intents.
 
     Attributes:
-        features: the user's stored row in the form of the API; None if there is none.
+        features: the user's stored row, as a JSON object of the API; None if the user has no row.
     """
 
     history: UserHistory
@@ -218,10 +221,10 @@ class IntentRequest:
 
 @dataclass(frozen=True, slots=True)
 class StudentRow:
-    """A student's intents for a user, from all data before ``as_of``.
+    """Intents that a release's student model computed for a user from all data before ``as_of``.
 
     Attributes:
-        version: version of the student.
+        version: version of the student model.
         quantizer_version: quantiser version of the release.
     """
 
@@ -233,8 +236,11 @@ class StudentRow:
     quantizer_version: str
 
     def body(self, release: str, features: Mapping[str, Any] | None, now: int) -> bytes:
-        """Return the row in the form of the API: the stored row with its intents replaced, or a row with only these
-        intents."""
+        """Return the row as the JSON object that the API sends.
+
+        It is the user's stored row ``features`` with these intents, or a row with these intents only if ``features``
+        is None.
+        """
         alone = {
             "release": release,
             "feature_version": 0,
@@ -257,8 +263,8 @@ class StudentRow:
 class Release:
     """Release of a run: the versions of model and quantiser under which its rows are written and read.
 
-    The name consists of the run directory's name and shortened versions. A run without features has its recommender's
-    version as model version, and no quantiser version.
+    The name consists of the run directory's name and shortened versions. If the run has no features, ``model_version``
+    is the version of its recommender, and ``quantizer_version`` is empty.
     """
 
     name: str
@@ -300,7 +306,7 @@ class Claim:
 
 @dataclass
 class Usage:
-    """Number of LLM tokens since the writer was created."""
+    """Numbers of LLM tokens used since the writer was created."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -320,8 +326,10 @@ class FeatureWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """Candidates for one user, with the context of the request; ``features`` is the newest row's JSON object, or
-    None."""
+    """Candidates for one user, with the context of the request.
+
+    ``features`` is the user's newest feature row as a JSON object; None if the user has no row.
+    """
 
     history: UserHistory
     items: tuple[str, ...]
@@ -334,8 +342,8 @@ class RankResult:
     """Predictions of the ranker's goal (CTCVR by default) per candidate; None for a candidate not in the catalogue.
 
     ``with_features`` is None if the user has neither a row of the ranker's quantiser version nor intents from a
-    student. ``wrong_context`` maps each context column that the log lacks, or whose value has a different type, to the
-    reason. If it is not empty, nothing is scored.
+    student model. ``wrong_context`` gives the reason for each context column of the request that is not in the log, or
+    whose value has a different type than in the log. If it is not empty, nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -375,15 +383,16 @@ class RecommendResult:
             most.
         unknown: excluded items that are not in the catalogue.
         wrong_context: as in :class:`RankResult`; if set, nothing was retrieved.
-        late, failed: retrievers that were left out because they exceeded the time limit or raised an error.
+        late: retrievers that were left out because they exceeded the time limit.
+        failed: retrievers that were left out because they raised an error.
         unranked: number of candidates that were not ranked because of the time limit.
-        seconds: time per step, for all requests that were answered together.
-        trace: a row per candidate; None if not requested.
+        seconds: duration of each step, for all requests that were answered together.
+        trace: one row per candidate; None if not requested.
         until: end of each item's availability, in microseconds since the epoch; empty if every item stays available.
         spare: items that would follow the list, with their scores, sources and ``until``; None if not requested, or if
             the recommender selects lists as a whole.
-        features: source of the features that the ranker read: ``request`` (only if they have the ranker's quantiser
-            version), ``run`` (the user's row stored with the run), or ``none``.
+        features: source of the features that the ranker read: ``request`` (the request's features, if they have the
+            ranker's quantiser version), ``run`` (the user's row stored with the run), or ``none``.
     """
 
     items: tuple[str, ...] = ()
@@ -402,7 +411,7 @@ class RecommendResult:
 
 
 class FeaturesOnly(ConfigError):
-    """The ranker of a release has a model that cannot be used online; only the release's features are served."""
+    """The ranker of a release cannot be used online, so that only the release's features are served."""
 
 
 @runtime_checkable
@@ -416,21 +425,21 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class IntentSource(Protocol):
-    """Student of a release, which computes intents if a user's row has no intents or outdated ones."""
+    """Student model of a release, which computes intents for users whose row has none or outdated ones."""
 
     @property
     def says_intents(self) -> bool:
-        """True if the release has a student."""
+        """True if the release has a student model."""
         ...
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return one result per request; None if the row's intents are up to date, or there are no data of the user."""
+        """Return one result per request; None if the row's intents are up to date, or if no intents can be computed."""
         ...
 
 
 @runtime_checkable
 class UserDirectory(Protocol):
-    """Users of a release's run. Without this interface, a backend's results cannot say that a user is unknown."""
+    """Users of a release's run. Without this interface, a backend cannot report that a user is unknown."""
 
     def has_user(self, history: UserHistory) -> bool:
         """Return whether the run's data contain the user; False for an erased user."""
@@ -439,7 +448,7 @@ class UserDirectory(Protocol):
 
 @runtime_checkable
 class Recommender(Protocol):
-    """Recommender of a release, from a request to a list."""
+    """Recommender of a release, which answers a request with a list."""
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
         """Return one result per request, in order.

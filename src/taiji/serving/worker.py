@@ -1,11 +1,11 @@
-"""Worker that absorbs events, waits for bursts to end, lets the LLM write for many users at once, and stores the rows.
+"""Worker that absorbs events, lets the LLM write features for many users at once, and stores the feature rows.
 
 Two loops share the process. One continuously absorbs events from the queue, so that histories are current even while
 the LLM is busy. The other claims users that are due, in batches. A batch that fails is repeated user by user, so that
 one bad history does not affect the others; users that failed before are processed alone from the start. A batch that
-hangs cannot be interrupted from within: its users are released and the process stops, to be restarted by the
-supervisor. A process whose absorbing thread fails also stops, because it would otherwise look alive without absorbing
-events.
+hangs cannot be interrupted from within. Its users are therefore released, and the process stops and is restarted by
+the supervisor. If the thread that absorbs events fails, the process stops as well, because it would otherwise look
+alive without absorbing events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_PROBE_S = 60.0
 HUNG = 75
 """Exit code of a process that gave up on a hanging LLM."""
 BROKEN = 70
-"""Exit code of a process in which a thread failed."""
+"""Exit code of a process whose thread for absorbing events failed."""
 
 
 class Worker:
@@ -37,8 +37,7 @@ class Worker:
 
     Args:
         store: store, shared with every other process.
-        writer: writer of the release, with the same versions. None if there are no features to write; the worker then
-            only absorbs events.
+        writer: feature writer of the release. None if the release has no features; the worker then only absorbs events.
         name: name that is stable across restarts, so that a restarted worker releases the leases of its earlier
             process.
         clock: steady clock in microseconds.
@@ -117,7 +116,7 @@ class Worker:
                 self.stopping.wait(self._settings.poll_s)
 
     def _patiently(self, action: Callable[[], object], until: int | None = None) -> bool:
-        """Repeat an action while the store is unavailable; return False if ``until`` or a stop comes first."""
+        """Repeat an action until the store is available; return False if the time ``until`` or a stop comes first."""
         while True:
             try:
                 action()
@@ -128,8 +127,7 @@ class Worker:
                 time.sleep(0.2)
 
     def absorb(self) -> bool:
-        """Absorb a batch of events, and return whether there were any. Send a heartbeat every few
-        seconds."""
+        """Absorb a batch of events, and return whether there were any; send a heartbeat every few seconds."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + BEAT_EVERY_S
             self._store.beat(self._name, {"kind": "worker", "release": self._release.name}, self._clock())

@@ -50,7 +50,9 @@ def _check_log(make: Callable[[int], World], days: int) -> None:
     half = max(days // 2, 1)
     end = pl.lit(START + half * DAY).cast(pl.Datetime("us"))
     past, before = make(1).log("random", half).events, first.events.filter(pl.col("timestamp") < end)
-    assert past.equals(before), f"the log of {half} days is not the beginning of that of {days}: something looks ahead"
+    assert past.equals(before), (
+        f"the log of {half} days is not the beginning of the log of {days} days: a future event was used"
+    )
 
 
 def _check_step(world: World) -> Exposure:

@@ -27,7 +27,7 @@ class Exposure:
         items: (B, L) items shown, padded with −1.
         candidates: (B, C) candidates of the request; None for hypothetical lists.
         available: (items,) bool, items that can be shown; None for hypothetical lists.
-        pool: (B,) number of possible candidates; None for hypothetical lists.
+        pool: (B,) number of items from which the candidates were sampled; None for hypothetical lists.
         context: context of the request by name, (B,) each.
         display: properties of the display and choices of the policy by name, (B, L) each.
         user_vector: (B, K) tastes; None if no mechanism provides them.

@@ -21,7 +21,7 @@ TOPICS = (
     ("Detective", "Mystery", "Noir", "Heist", "Alibi", "Forensic"),
     ("Winter", "Snow", "Skiing", "Icicle", "Frost", "Sleigh"),
 )
-"""Words of each topic; each word belongs to only one."""
+"""Words of each topic; no word belongs to two topics."""
 VIDEO_KINDS = (
     ("CLIP", "HOWTO", "TUTORIAL"),
     ("CLIP", "HOWTO", "TEST"),

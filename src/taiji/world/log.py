@@ -32,7 +32,7 @@ BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
     """Reset the world, and yield every step of the first ``days`` days.
 
-    The last slot may end later; the caller has to drop its requests after ``days``.
+    The last slot may end later; the caller has to drop requests after ``days``.
     """
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
@@ -71,7 +71,7 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
         world.scenario.domain,
         (
             f"Simulated world {world.scenario.name}, seed {world.seed}: synthetic users, items and responses.",
-            f"Lists were chosen by the policy {name}; a propensity is that of an item at its position, given the candidates and the earlier positions (for a uniform choice: one over the number of available items).",
+            f"Lists were chosen by the policy {name}; a propensity is the probability of an item at its position, given the candidates and the earlier positions (for a uniform choice: one over the number of available items).",
         ),
         columns,
     )

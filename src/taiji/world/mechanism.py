@@ -7,8 +7,8 @@ A step calls the mechanisms phase by phase. Within a phase, each mechanism comes
 | ``advance`` | moves the mechanism's state to a slot of the clock |
 | ``available`` | determines which items can be shown |
 | ``observe`` | adds the context of the request, and updates states of the requesting users |
-| ``place`` | adds vectors: tastes, topics |
-| ``shape`` | adds to terms: interest, logits, logarithms |
+| ``place`` | sets the vectors of tastes and topics |
+| ``shape`` | adds to the terms of the exposure: interest, logits, logarithms |
 | ``expect`` | turns terms into expectations |
 | ``draw`` | draws outcomes with those expectations |
 | ``settle`` | updates states, and the terms of leaving and of the delay until the next request, from the outcomes |
@@ -45,8 +45,8 @@ class Ground:
 
     Attributes:
         users, items: numbers of users and items over the whole time.
-        days: horizon of the scenario.
-        slot_days: length of a slot.
+        days: length of the scenario in days.
+        slot_days: length of a slot in days.
         slate: positions per list.
         requests: expected requests of all users per day.
         seed: random seed of the world.

@@ -44,7 +44,7 @@ class Observation:
         place: (B,) number of earlier requests in the current session.
         candidates: suggested items; the policy may choose other available items as well.
         available: (items,) bool, items that can be shown.
-        pool: (B,) number of possible candidates.
+        pool: (B,) number of items from which the candidates were sampled.
         public: public knowledge at this time.
     """
 

@@ -22,11 +22,11 @@ class Totals:
     """Sums of the steps' outcomes per user and day.
 
     Attributes:
-        sums: (users · days,) by name; :meth:`by_day` gives them the shape (users, days).
+        sums: sums by name, each (users · days,); :meth:`by_day` returns one in the shape (users, days).
 
     Args:
         world: the world.
-        days: end of the period. Later requests are ignored; the last day may be a part of a day.
+        days: end of the period in days, not necessarily a whole number. Later requests are ignored.
     """
 
     def __init__(self, world: World, days: float) -> None:

@@ -59,7 +59,7 @@ class Scenario(Settings):
     diurnal: float = Field(default=0.5, ge=0, lt=1)
     """Amplitude of the daily demand cycle around its mean; the peak is in the evening."""
     click_bias: float = -2.0
-    """Logit of a click without interest."""
+    """Logit of the probability that a user without interest in a viewed item clicks it."""
     keenness: float = Field(default=0.5, ge=0)
     """Standard deviation of users' click level, on the logit scale."""
     segments: int = Field(default=4, ge=1, le=20)
@@ -90,6 +90,7 @@ def scenarios() -> tuple[str, ...]:
 
 def load_scenario(name: str | Path, **changes: Any) -> Scenario:
     """Load a scenario and apply changes.
+
     Args:
         name: a shipped scenario, or the path of a YAML file.
         changes: new values for keys of the scenario; None leaves a key unchanged.

@@ -74,8 +74,8 @@ class Truth:
             slates: (B, L) lists, padded with −1, or (B,) single items.
             time: as for :meth:`affinity`.
             display: additional choices of a policy (``style``), each (B, L).
-            context: (B,) values of the requests' context (``scenario``, ``network``); the mechanisms assume missing
-                ones.
+            context: (B,) values of the requests' context (``scenario``, ``network``); the mechanisms fill in missing
+                values.
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
@@ -161,8 +161,8 @@ class Truth:
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
         """Return the expected loss of reward (B,) if requests get their cached lists instead of ``slates`` (B, L).
 
-        Items of a cached list that are no longer available are not shown. The loss is NaN for a user of whose cached
-        list nothing is left.
+        Items of a cached list that are no longer available are not shown. The loss is NaN for a user whose cached list
+        has no item left.
 
         Raises:
             ConfigError: the world has no cache.

@@ -1,4 +1,7 @@
-"""A world: users, items and mechanisms that respond to lists, vectorised over all requests of a step."""
+"""A simulated world of users, items and mechanisms, whose users respond to recommended lists.
+
+All requests of a step are computed together, in arrays.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ FADING = 0.9
 
 
 class World:
-    """A world, determined by its scenario, seed and exposures.
+    """Simulated world, determined by its scenario, its seed, and the lists shown so far.
 
     Args:
-        scenario: name of a shipped scenario, path of a YAML file, or a scenario.
+        scenario: name of a shipped scenario, path of a YAML file, or a :class:`Scenario`.
         seed: seed of all draws.
         changes: new values for keys of the scenario (``users=500``, ``days=7``).
 
@@ -205,7 +208,7 @@ class World:
         return exposure
 
     def reward(self, values: dict[str, Array]) -> Array:
-        """Return (B,) rewards of lists by the scenario's weights, from expectations or outcomes."""
+        """Return the rewards (B,) of lists: expectations or outcomes, summed with the scenario's weights."""
         unknown = [name for name in self.scenario.reward if name not in values]
         if unknown:
             raise ConfigError(
@@ -335,9 +338,9 @@ def _cut(values: Array, length: int) -> Array:
 
 
 def _ordered(classes: dict[str, type[Mechanism[Any]]]) -> list[str]:
-    """Return the names of mechanisms in the order in which they act: each after those in its ``after``, ties by name.
+    """Return the names of mechanisms in the order in which they act: each after those in its ``after``.
 
-    The order in the scenario's file does not matter.
+    Otherwise they are sorted by name; the order in the scenario's file does not matter.
     """
     waiting, done = sorted(classes), []
     while waiting:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class WorldSource(Source):
     """Source ``world:SCENARIO``, where SCENARIO is the name or file of a scenario.
 
-    Changed keys follow it: ``world:short-video,users=500,days=7``. A minus switches a mechanism, or a part of one, off:
-    ``world:short-video,-content.text``. ``data.users`` is the number of users of the world. The log contains all
-    exposures, so ``data.non_clicks`` has no effect.
+    Changes of its keys may follow: ``world:short-video,users=500,days=7``. A minus switches a mechanism, or a part of
+    one, off: ``world:short-video,-content.text``. ``data.users`` is the number of users of the world. The log contains
+    all exposures, so ``data.non_clicks`` has no effect.
     """
 
     takes = "SCENARIO"

@@ -18,7 +18,7 @@ def test_an_unknown_source_lists_the_known_ones(name):
 
 
 def test_a_folder_of_no_known_layout(tmp_path):
-    with pytest.raises(TaijiError, match=r"(?s)layout is not known.*mapping\.yaml"):
+    with pytest.raises(TaijiError, match=r"(?s)layout is not recognised.*mapping\.yaml"):
         load_source(tmp_path)
 
 

@@ -1,2 +1,2 @@
-"""Inspect a folder of unfamiliar files: collect facts about columns, find keys between files, and propose a mapping
-with reasons."""
+"""Inspect a folder of unfamiliar files: describe their columns, find keys between files, and propose a mapping with
+reasons."""

@@ -190,7 +190,7 @@ def _roles(
                 keys[best.key][0] + 0.45 * best.strength,
                 (*keys[best.key][1], f"{events.path.name}'s {best.column} refers to it"),
             )
-            reasons[role] = (f"{events.path.name}'s {best.column} refers to its {best.key}",)
+            reasons[role] = (f"{events.path.name}'s {best.column} refers to this file's {best.key}",)
         fit += 0.3 * (role in table.means) - 0.3 * bool(table.means - {role})
         title = max(
             (title_score(column)[0] for column in table.columns.values() if "user" not in column.means), default=0.0
@@ -243,7 +243,7 @@ def _separate_ids(roles: Roles) -> float:
         return -2.0
     total, user, item = max(pairs, key=lambda pair: (pair[0], pair[1], pair[2]))
     if min(roles.user_scores[user][0], roles.item_scores[item][0]) < ENOUGH:
-        return 0.5 * total  # the user will be asked, with all candidates
+        return 0.5 * total  # the user is asked to choose among all candidates
     roles.user_scores = {
         name: (score - 0.4, why) if name == item else (score, why) for name, (score, why) in roles.user_scores.items()
     }

@@ -1,5 +1,4 @@
-"""Collect facts about a column of an unfamiliar file: the kind and number of its values, and whether they can be
-times."""
+"""Describe a column of an unfamiliar file: the kind and number of its values, and whether they can be times."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ FEW = 24
 LONG = r"^[+-]?\d{17,}$"
 """Pattern of integers with so many digits that a float may not represent them exactly."""
 SHOWN = 5
-"""Number of broken cells whose positions are kept."""
+"""Largest number of broken cells whose positions are stored."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Facts about one column, from the inspected rows.
+    """Description of a column, computed from the inspected rows.
 
     Attributes:
         name: name of the column.
@@ -34,7 +33,7 @@ class Column:
         present: number of cells that are not empty.
         distinct: number of distinct values.
         low, high: smallest and largest value; None unless the values are numbers.
-        characters: mean length of the texts.
+        characters: mean number of characters of the texts.
         spaces: share of the texts that contain a space.
         values: all distinct values as text, if there are at most :data:`FEW`.
         examples: the first few distinct values as text.
@@ -46,8 +45,8 @@ class Column:
         zeros: number of values that are 0.
         broken: number of cells that do not fit the kind of the column.
         broken_at: row (counted from 1) and text of the first few broken cells.
-        mostly: facts about the readable cells alone, if nearly all cells of a text column are numbers, times, or yes
-            and no; otherwise None.
+        mostly: description of the readable cells alone, if nearly all cells of a text column are numbers, times, or
+            yes and no; otherwise None.
         means: meanings that the name of the column suggests.
     """
 
@@ -79,7 +78,7 @@ class Column:
 
     @property
     def understood(self) -> Column:
-        """Facts about the cells that can be read: ``mostly`` if it is set, otherwise this column."""
+        """Description of the cells that can be read: ``mostly`` if it is set, otherwise this description."""
         return self.mostly or self
 
     @property
@@ -105,7 +104,7 @@ class Column:
 
     @property
     def _can_be_id(self) -> bool:
-        """True for integers and texts, and for other numbers if the name of the column says that they are ids."""
+        """True for integers and texts, and for other numbers if the name of the column suggests ids."""
         return self.kind in ("integer", "text") or (
             self.kind == "number" and "id" in self.means and not self.means & {"price", "quantity", "time", "rating"}
         )
@@ -137,10 +136,10 @@ class _Basic(TypedDict, total=False):
 
 
 def facts(values: pl.Series) -> Column:
-    """Collect facts about the values of a column.
+    """Describe the values of a column.
 
     Args:
-        values: values as read from the file (texts if it is a CSV).
+        values: values as read from the file (texts if the file is a CSV).
     """
     basic: _Basic = {
         "name": values.name,
@@ -189,7 +188,7 @@ def _with_broken_cells(column: Column, values: pl.Series, read: pl.Series) -> Co
 
 
 def _number(present: pl.Series, basic: _Basic, forms: tuple[NumberForm, ...] = (PLAIN,)) -> Column:
-    """Return facts about finite numbers."""
+    """Describe a column of finite numbers."""
     basic = basic | _counts(present)
     numbers = present.cast(pl.Float64)
     whole = present.dtype.is_integer() or (len(present) > 0 and bool((numbers == numbers.floor()).all()))
@@ -249,7 +248,7 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return ``found``, the facts of the recognised kind.
+    """Return ``found``, the description as the recognised kind.
 
     If some cells do not fit this kind, return ``plain`` with ``found`` as ``mostly``.
     """

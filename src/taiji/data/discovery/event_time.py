@@ -42,7 +42,7 @@ def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[s
 
     Args:
         log: the log.
-        column: facts about the readable cells of the log's time column.
+        column: description of the readable cells of the log's time column.
         answers: the user's answers by key. Answers about the time are removed from this dictionary.
         taken: columns that have another role.
     """
@@ -56,7 +56,7 @@ def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[s
         found.guesses["events.timestamp.unit"] = Guess(unit, 0.7 if unit == "excel" else 0.95, reasons)
     elif form or len(column.formats) == 1:
         if form or column.formats[0]:
-            every = f"{'nearly every' if column.broken else 'every'} value has this format and no other"
+            every = f"{'nearly every' if column.broken else 'every'} value fits this format and no other"
             found.guesses["events.timestamp.format"] = Guess(
                 form or column.formats[0], 0.95, ANSWERED if form else (every,)
             )
@@ -77,7 +77,7 @@ def _unit_reason(unit: str) -> str:
 
 
 def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
-    """If another column holds the time of day, return the facts about the combined times; otherwise return
+    """If another column holds the time of day, return the description of the combined times; otherwise return
     ``column``."""
     clock = answers.pop("events.timestamp.clock", "")
     sure, reasons = 1.0, ANSWERED

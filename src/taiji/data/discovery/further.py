@@ -158,14 +158,14 @@ def _ask(found: Further, column: Column, content: str, test: str) -> None:
     line = yaml_line(entry)
     found.suggestions.append((f"labels: {line}", f"if this is the meaning of {column.name}"))
     found.doubts.append(
-        f"{column.name} is named like a label, but {content}, so it is unclear which values mean yes. It is not used unless you declare a label for it."
+        f"{column.name} is named like a label, but {content}, so it is unclear which values mean yes. To use it, declare a label for it."
     )
 
 
 def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, **more: Any) -> None:
     for name, value in _label(column, kind, **more).items():
         key, number = f"events.labels.{name}", 1
-        while key in found.guesses:  # names that are not ASCII may have the same valid name
+        while key in found.guesses:  # names that are not ASCII may become the same valid name
             number += 1
             key = f"events.labels.{name}_{number}"
         found.guesses[key] = Guess(value, sure, (reason,), column=column.name)
@@ -182,7 +182,7 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 def _grades(column: Column) -> list[Any]:
     """Return the grades of a column in ascending order: all integers from the lowest to the highest, or the distinct
-    values. The list is empty if the values are not numbers or if there are too many distinct values.
+    values if not all of them are integers. The list is empty if the values are not numbers or if too many are distinct.
     """
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []

@@ -141,7 +141,7 @@ def _from_label_columns(table: Table, click: Meant | None, bought: Meant | None)
         if _all_positive(tried_label(table, bought.rule)):
             reasons["click"], sure["click"] = (f"every row has {bought.rule} = 1",), 0.7
             return Labels(1, conversion, reasons, {**sure, "conversion": 0.7}, tuple(doubts), columns, True)
-        doubt = f"The log has no column of clicks, so {bought.columns[0]} is used as the click (the success of a row). Nothing after it is logged, so there are no conversions."
+        doubt = f"The log has no column of clicks, so {bought.columns[0]} is used as the click (the success of a row). No later outcome is logged, so there are no conversions."
         only = {"click": (f"{bought.columns[0]} indicates a success, and no column indicates clicks",)}
         return Labels(bought.rule, None, only, {"click": 0.7}, (*doubts, doubt), columns, False)
     if click.rule is None:
@@ -172,7 +172,7 @@ def _from_actions(table: Table, column: Column) -> Labels:
     }
     name = column_text(column.name)
     doubts = [
-        f"{column.name} = {value!r} reverts an earlier action, but its rows are treated as clicks. If that is wrong, remove them from the file."
+        f"{column.name} = {value!r} reverts an earlier action, but these rows are treated as clicks. If that is wrong, remove them from the file."
         for value in values_of["back"]
     ]
     if values_of["against"]:
@@ -210,7 +210,7 @@ def _from_actions(table: Table, column: Column) -> Labels:
         rows = int(texts.is_in(values_of[None]).sum())
         unknown = ", ".join(map(repr, values_of[None]))
         if rows <= SELDOM * len(texts):
-            doubts.append(f"{column.name} = {unknown} ({rows:,} rows) is unknown; its rows are treated as clicks.")
+            doubts.append(f"{column.name} = {unknown} ({rows:,} rows) is unknown; these rows are treated as clicks.")
         else:
             choices = [Guess(click, 0.5, (f"{unknown} are clicks",))]
             if certain:

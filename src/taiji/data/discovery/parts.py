@@ -142,7 +142,8 @@ DESCRIBING = (
 )
 """Words in the names of columns with longer texts about items."""
 DESCRIBED_FROM, LONG_FROM = 25, 80
-"""Smallest mean number of characters of a description: in a column with such a name, and in any other column."""
+"""Smallest mean number of characters in a column of descriptions: with a name that suggests a description, and with any
+other name."""
 MOSTLY_SENTENCES, OWN_TEXTS = 0.5, 0.3
 """For a column of descriptions: smallest share of texts that contain a space, and smallest number of distinct texts per
 item."""
@@ -179,7 +180,7 @@ def description_score(column: Column, items: int) -> Score:
     reasons = [f"texts of {column.characters:.0f} characters"]
     if named:
         reasons.append("its name suggests a description")
-    return (0.9 if named else 0.6), (*reasons, "prompts and text_match use it only if configured to: docs/data.md")
+    return (0.9 if named else 0.6), (*reasons, "prompts and text_match use it only if a setting says so (docs/data.md)")
 
 
 def price_score(column: Column) -> Score:
@@ -206,8 +207,7 @@ def says_price(column: Column) -> bool:
 
 
 def joined_by(table: Table, column: Column, separators: Sequence[str]) -> str | None:
-    """Return the first of the separators that at least half of the values of a text column contain; None if there is
-    none."""
+    """Return the first separator that occurs in at least half of the values of a text column; None if there is none."""
     values = table.frame[column.name].drop_nulls().head(2000)
     shares = (float(values.str.contains(one, literal=True).mean() or 0.0) for one in separators)  # type: ignore[arg-type]
     return next((one for one, share in zip(separators, shares) if share >= 0.5), None)

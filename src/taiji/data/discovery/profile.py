@@ -52,7 +52,7 @@ def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Serie
     Args:
         table: table that contains the columns.
         columns: candidate columns.
-        item_ids: distinct ids and titles of items, one series per column of the files that holds them.
+        item_ids: distinct ids and titles of items, one series for each column that contains them.
     """
     shown, left_out = [], {}
     for column in columns:

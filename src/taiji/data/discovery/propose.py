@@ -1,5 +1,4 @@
-"""Turn facts about a folder's files into a proposed mapping. Every guess has a confidence and reasons, and every doubt
-is reported.
+"""Propose a mapping for the files of a folder. Every guess has a confidence and reasons, and every doubt is reported.
 
 The evidence comes from names, values, and key relations between files. If the scores of the best two candidates for a
 required role are close, the role is not guessed. It becomes a :class:`Question`.
@@ -354,7 +353,7 @@ class _ProposalBuilder:
             self.proposal.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of each id is used",))
 
     def _item_ids(self) -> list[pl.Series]:
-        """Return the distinct ids and titles of the items, one series per column of the files that holds them."""
+        """Return the distinct ids and titles of the items, one series for each column that contains them."""
         table, log = self.roles.items or self.roles.events, self.roles.events
         named = [(table, "items.item_id"), (table, "items.title"), (log, "events.item_id")]
         return [file.ids(str(self.proposal.guesses[key].value)) for file, key in named if key in self.proposal.guesses]

@@ -66,7 +66,7 @@ QUIET = (".yaml", ".yml", ".md")
 
 @dataclass(frozen=True)
 class Table:
-    """First rows of a table, and facts about its columns.
+    """First rows of a table, and descriptions of its columns.
 
     Attributes:
         path: file, folder of parts, or pattern that the parts match.
@@ -91,7 +91,7 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Facts about every column that has a value."""
+        """Descriptions of all columns that have a value, by name."""
         return {name: column for name, column in self._facts.items() if column.present}
 
     @cached_property
@@ -227,8 +227,8 @@ def _versions(files: list[Path]) -> bool:
 
 
 def _signature(path: Path) -> tuple[str, ...]:
-    """Return the column names of a file, or an empty tuple if they cannot be read cheaply or the first line holds
-    values."""
+    """Return the column names of a file, or an empty tuple if they cannot be read cheaply or if the first line
+    is not a header."""
     try:
         if kind_of(path) in PARQUET:
             return tuple(sorted(columns_of(Part(path))))

@@ -59,7 +59,7 @@ def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
             match = joined(table.ids(str(key.value)), log.frame[column.name], column.name, table.path.name).match
             if orphans := match.rows - match.rows_known:
                 near = (
-                    f" ({match.near:,} distinct ones differ only in spelling: {match.near_text})" if match.near else ""
+                    f" ({match.near:,} distinct ids differ only in spelling: {match.near_text})" if match.near else ""
                 )
                 reasons.append(f"{orphans:,} rows have a {column.name} that does not occur in {table.path.name}{near}")
                 shares.append(orphans / column.rows)

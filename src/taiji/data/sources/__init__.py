@@ -1,5 +1,5 @@
-"""Data sources: named datasets, sources of other packages, and a user's own files. All of them are read into the same
-checked tables."""
+"""Data sources: named datasets, sources of other packages, and a user's own files. Every source is read into validated
+tables of the same form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ OWN = {
     "sequences": "taiji.data.sources.sequences:Sequences",
     "world": "taiji.world.world_source:WorldSource",
 }
-"""Import paths of this package's sources, by name. Listed here, they work even without installed package metadata."""
+"""Import paths of this package's sources, by name. They are listed here so that they work even if the metadata of the
+package is not installed."""
 
 
 def load_source(
@@ -43,13 +44,13 @@ def load_source(
     non_clicks: int | None = None,
     domain: str | None = None,
 ) -> Tables:
-    """Read a source into checked tables.
+    """Read a source into validated tables.
 
     Args:
         name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``sequences:FILE``;
-            ``world:SCENARIO``; ``package.module:Name`` (or an entry point) of another package's source; or a path: a
-            folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder
-            of its files.
+            ``world:SCENARIO``; ``package.module:Name`` (or the name of an entry point) of another package's source; or
+            a path: a folder of MovieLens or Amazon files, a folder with a ``mapping.yaml``, a mapping file, or (if
+            ``mapping`` is given) the folder of the files that the mapping describes.
         mapping: YAML file that assigns a role to each column (``docs/data.md``).
         seed: random seed for sampling non-clicks and users.
         users: number of users to sample; None keeps all users.
@@ -76,7 +77,7 @@ def load_source(
 
 
 def read_source(settings: DataSettings, seed: int = 0) -> Tables:
-    """Read the source that the settings name into checked tables with a reading report; see :func:`load_source`."""
+    """Read the source that the settings name into validated tables with a reading report; see :func:`load_source`."""
     from taiji.data.reading_survey import surveyed
     from taiji.data.schema import validate
 
@@ -112,7 +113,7 @@ def find_source(settings: DataSettings) -> Source:
         "Unknown data source.",
         where=source,
         expected=f"{named}, package.module:Name of a source class, a folder with a known layout, or a mapping file (.yaml)",
-        found="a folder whose layout is not known"
+        found="a folder whose layout is not recognised"
         if path.is_dir()
         else "a file"
         if path.is_file()
@@ -146,5 +147,5 @@ def _load(reference: str) -> type[Source]:
         "a data source",
         "data.source",
         path="taiji.data.sources.Source",
-        fix="give it load(settings, seed) and state(settings); docs/data.md has an example",
+        fix="give the class the methods load(settings, seed) and state(settings); docs/data.md has an example",
     )

@@ -71,7 +71,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     """Read a folder of Amazon reviews. Ratings become exposures as in :func:`from_ratings`.
 
     Raises:
-        InputError: the folder has neither layout, or a file is broken.
+        InputError: the folder has neither of the two layouts, or a file is broken.
     """
     found = layout(folder)
     if found is None:
@@ -106,11 +106,11 @@ class Amazon(FolderSource):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        """Return True if the path is a folder with an Amazon layout."""
         return path.is_dir() and layout(path) is not None
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
-        """See :func:`load`."""
+        """Read the folder; see :func:`load`."""
         return load(self.folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
 
@@ -200,7 +200,7 @@ def _whole_id(path: Path, row: dict[str, Any], number: int) -> int:
 
 
 def _in_order(ratings: pl.DataFrame) -> pl.DataFrame:
-    """Return the reviews with those of each user in the order of ``pos``, in the rows that the user had."""
+    """Sort the reviews of each user by ``pos``, within the rows that the reviews of this user occupy."""
     slots = ratings.with_row_index("row").sort("user_id", "row")["row"]
     return ratings.sort("user_id", "pos", maintain_order=True).with_columns(slots).sort("row").drop("row")
 

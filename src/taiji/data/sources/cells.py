@@ -49,7 +49,7 @@ class Cells:
 
     Attributes:
         table: ``items``, ``users`` or ``events``.
-        frame: columns as read from the file (texts if it is a CSV).
+        frame: columns as read from the file (texts if the file is a CSV).
         path: path of the file, for messages.
         plan: part of the mapping that describes the file.
         unusable: handling of invalid cells, ``error`` or ``drop``.
@@ -102,7 +102,7 @@ class Cells:
         values = self.frame[plan.column]
         plain = plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal()
         if plain and values.dtype != pl.String and not (plan.format and values.dtype.is_numeric()):
-            return values  # the schema reports that these are not times
+            return values  # validation reports that these are not times
         texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
         form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
         times = as_times(texts, plan.unit, form, self.form(plan.column))
@@ -150,7 +150,7 @@ class Cells:
             found,
             part,
             expected,
-            "add it to the grades of the label at the right position, or correct these rows",
+            "add the value to the grades of the label at the right position, or correct these rows",
             message="A value is not among the grades in the mapping.",
         )
 
@@ -208,7 +208,7 @@ class Cells:
         return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
 
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
-        """Return True where the texts of a column satisfy a test (or do not, for a negated test).
+        """Return True where the text in a column satisfies a test, False where it does not, null where it is missing.
 
         A constant that occurs in no row is reported. It is rejected if a value of the column differs from it only in
         case or surrounding spaces.

@@ -23,7 +23,7 @@ Unusable = Literal["error", "drop"]
 
 
 class FileMapping(Settings):
-    """File in the folder of the mapping, and how to read it."""
+    """File that a mapping describes, and how to read it."""
 
     file: str
     """Parquet, CSV, TSV, JSON-lines or Excel file (possibly ``.gz``), folder of such files, or pattern (``log-*.csv``),
@@ -46,11 +46,11 @@ class TimeMapping(Settings):
     clock: str | None = None
     """Column of the time of day, if ``column`` holds only the day."""
     unit: Unit = "text"
-    """Unit of numbers since 1970, or ``excel`` for spreadsheet serial days; ``text`` for written dates and for the
-    date-time type of Parquet."""
+    """Unit of times that are numbers since 1970, or ``excel`` for spreadsheet serial days; ``text`` for written dates
+    and for the date-time type of Parquet."""
     format: str | None = None
-    """Format of a date, such as ``%d.%m.%Y %H:%M`` (with ``clock``: day and time of day separated by a space); by
-    default ISO 8601. A time zone after the time of day is recognised."""
+    """Format of a date, such as ``%d.%m.%Y %H:%M``; by default ISO 8601. With ``clock``, it is the format of the day
+    and the time of day, separated by a space. A time zone after the time of day is recognised."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class LevelsMapping(Settings):
     column: str
     """Name of the column."""
     separator: str = Field(default="|", min_length=1)
-    """Separator between levels, from the coarsest to the finest."""
+    """Separator between the levels, which run from the coarsest to the finest."""
     depth: int = Field(default=3, ge=1)
     """Number of levels to keep, starting with the coarsest."""
 
@@ -81,12 +81,12 @@ class ItemsMapping(FileMapping):
     item_id: str
     title: str
     category_levels: dict[str, str] = Field(default_factory=dict)
-    """Columns by category level, which the mapping writes as the keys ``category_l1``, ``category_l2``, …."""
+    """Columns by category level. The mapping file gives them by the keys ``category_l1``, ``category_l2``, …."""
     categories: LevelsMapping | None = None
     """Column with all levels, instead of ``category_l1``, ``category_l2``, …"""
     price: str | None = None
     description: str | None = None
-    """Column of longer texts about the items, read as the column ``description``."""
+    """Column of longer texts about the items, which becomes the column ``description``."""
     keep: tuple[str, ...] = ()
     """Further columns to keep."""
     one_per_id: bool = False
@@ -138,7 +138,7 @@ class UsersMapping(FileMapping):
 
 
 class LabelMapping(Task):
-    """Further label besides click and conversion; its key is its name."""
+    """Label besides click and conversion. The key of its entry is its name."""
 
     column: str | None = None
     """Column of the values; by default the name of the label. For a binary label or a survey it may be a rule (``action
@@ -193,10 +193,11 @@ class EventsMapping(FileMapping):
     """Days after which conversions and labels with ``delayed: true`` become known, instead of ``matured_at``. A label
     that could not mature within the log becomes unknown."""
     in_order: Literal["file", "user"] | None = None
-    """Declare that timestamps never decrease within the file, or within the rows of each user. This is checked."""
+    """Declare that timestamps never decrease within the file (``file``), or within the rows of each user (``user``).
+    The order is checked."""
     non_clicks: int = Field(default=0, ge=0)
-    """Largest number of popular items to sample for each click as exposures without a click, for a log that has
-    none."""
+    """Largest number of popular items to sample for each click as exposures without a click, for a log that has no such
+    exposures."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
     """Labels besides click and conversion, by name."""
     behaviour: str | None = None
@@ -282,8 +283,9 @@ class Mapping(Settings):
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Domain of the items: the folder of templates that determines the wording of prompts."""
     unusable: Unusable = "error"
-    """Handling of rows without an id, a timestamp, a click label or a title, of events whose id is missing from its
-    table, and of invalid cells: raise an error that lists them, or drop and count them (a cell becomes null)."""
+    """Handling of rows without an id, a timestamp, a click label or a title, of events with an id that is missing from
+    the items or users, and of invalid cells: ``error`` raises an error that lists them, and ``drop`` drops and counts
+    them (an invalid cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None

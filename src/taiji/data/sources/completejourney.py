@@ -3,7 +3,9 @@
 
 An exposure is a product that was on display or in the mailer in the store and week of a household's trip. A product
 that was bought without a promotion is part of the history but not an exposure: the data contains unpromoted products
-only if they were bought, so as exposures they would all be clicks, and a ranker could read the label off the promotion.
+only if they were bought, so as exposures they would all be clicks, and a ranker could infer the label from the missing
+promotion.
+
 According to the package, the data is simulated from real shopping patterns, so it does not support claims about real
 shoppers.
 """
@@ -164,7 +166,7 @@ class CompleteJourney(Source):
     """Source ``completejourney``, which is read from the installed package."""
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
-        """See :func:`load`."""
+        """Read the dataset; see :func:`load`."""
         return load(seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
     def state(self, settings: DataSettings) -> None:

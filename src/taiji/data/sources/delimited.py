@@ -176,7 +176,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
-    """Return the cells of the header, and the number of lines up to it."""
+    """Return the cells of the header, and the number of lines up to and including it."""
     above = lines_above(list(islice(text_lines(path), HEAD)), separator)
     for number, line in enumerate(text_lines(path), start=1):
         if number > above and line.strip():
@@ -201,7 +201,8 @@ def lines_above(lines: Sequence[str], separator: str) -> int:
 def _scan(
     source: Path | bytes, separator: str, names: list[str], skipped: int, wanted: list[str], types: Mapping[str, Kind]
 ) -> pl.DataFrame | None:
-    """Read the file with Polars, as text if a value does not fit its type. Return None if Polars fails."""
+    """Read the file with Polars: with the given types or, if a value does not fit its type, as text. Return None if
+    Polars fails."""
     for chosen in (types, {}) if types else ({},):
         schema = {name: chosen.get(name, pl.String) for name in names}
         try:
@@ -242,7 +243,7 @@ def _matches_lines(source: Path | bytes, rows: int, separator: str, width: int, 
 def _one_by_one(
     lines: Iterable[str], separator: str, names: list[str], skipped: int
 ) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
-    """Read the lines one by one, and return the valid ones as rows of text and the invalid ones."""
+    """Read the lines one by one. Return the valid lines as rows of text, and the invalid lines."""
     broken: list[Broken] = []
     rows = list(_records(lines, separator, names, skipped, broken))
     columns = zip(*rows) if rows else ((),) * len(names)

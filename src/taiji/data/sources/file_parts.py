@@ -93,8 +93,8 @@ def with_partition(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
 def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Concatenate the rows of all parts.
 
-    A column that is missing from a part is null in its rows. If the types of a column differ between parts, the common
-    type keeps all digits of integers.
+    A column that is missing from a part is null in the rows of this part. If the types of a column differ between
+    parts, the column gets a type that keeps all digits of integers.
     """
     if len(frames) == 1:
         return frames[0]

@@ -83,7 +83,7 @@ def read_table(
 
 
 def columns_of(part: Part, separator: str | None = None, header: list[str] | None = None) -> list[str]:
-    """Return the column names of a part. For JSON lines and spreadsheets, the file is read."""
+    """Return the column names of a part. For JSON lines and spreadsheets, the whole file is read."""
     kind = kind_of(part.path)
     if kind in PARQUET:
         names = _parquet(part.path).columns
@@ -210,8 +210,8 @@ def _csv_columns(
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     if missing := [name for name in columns or {} if name not in names]:
         raise explained(path, separator) or _column_missing(path, separator, names, missing[0], header is None, columns)
-    # Reading typed values takes a fraction of the memory. If a value does not fit its type, the file is read again as
-    # text to find it.
+    # Typed values take a fraction of the memory that texts take. If a value does not fit its type, the file is read
+    # again as text to find this value.
     kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
     return names if header else None, kinds
 
@@ -221,7 +221,7 @@ def _column_missing(
 ) -> InputError:
     """Return the error for a CSV that lacks a requested column.
 
-    ``own`` is True if the names come from its first line.
+    ``own`` is True if ``names`` come from the first line of the CSV.
     """
     if own and any(NUMERIC.match(name) for name in names):
         return InputError(
@@ -333,7 +333,7 @@ def demand_flat(values: pl.Series, path: str | Path) -> None:
 
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
     """Convert values to ``"number"``, ``"integer"`` or ``"text"``. An empty text becomes null; any other invalid value
-    raises an error with its rows."""
+    raises an error that lists the rows."""
     demand_flat(values, path)
     result = values
     if values.dtype == pl.String and kind != "text":
@@ -384,8 +384,8 @@ def read_sheet(path: Path) -> pl.DataFrame:
 
 
 def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON-lines file (possibly ``.gz``) one by one. A file with one array of objects is
-    accepted too.
+    """Yield the objects of a JSON-lines file (possibly ``.gz``) one by one. A file that holds one array of
+    objects is also accepted.
 
     Args:
         path: the file.

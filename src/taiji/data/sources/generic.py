@@ -46,7 +46,7 @@ class _Reader:
 
     Attributes:
         folder: folder that contains the files.
-        reading: report to which the reader adds rows, broken lines and notes.
+        reading: report to which the reader adds numbers of rows, broken lines and notes.
         drop: True if unusable rows are dropped rather than rejected.
         log: file name of the log.
     """
@@ -57,7 +57,7 @@ class _Reader:
     log: str
 
     def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
-        """Return a parser of the cells of a file that follows the mapping."""
+        """Return a parser for the cells of a file, which follows the mapping."""
         return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
 
     def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
@@ -97,7 +97,7 @@ class Files(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        """Return True if the path has the suffix of a YAML file or is a folder with a ``mapping.yaml``."""
         return path.suffix.lower() in (".yaml", ".yml") or (path / MAPPING).is_file()
 
     def _places(self, settings: DataSettings) -> tuple[Path, Path]:
@@ -176,7 +176,7 @@ class Files(Source):
                 raise InputError("A file is missing.", where=str(folder / file), found="nothing", fix="check the path")
         every = [part for parts in files.values() for part in parts]
         state = file_state([mapping, *(part.path for part in every)])
-        values = [sorted(part.values.items()) for part in every if part.values]  # they are in the names of folders
+        values = [sorted(part.values.items()) for part in every if part.values]  # from the names of folders
         return [*state, values] if values else state
 
 
@@ -438,7 +438,7 @@ def _delayed(plan: EventsMapping) -> list[str]:
 
 
 def _further_label(cells: Cells, label: LabelMapping) -> pl.Series:
-    """Return the values of a declared label as numbers. The schema validates them for the kind of the label."""
+    """Return the values of a declared label as numbers. Validation checks them against the kind of the label."""
     rule = label.rule
     if label.kind in ("binary", "survey") or not isinstance(rule, Label) or rule.column is None:
         return cells.label(rule, label.name)
@@ -455,8 +455,8 @@ def _single(cells: Cells, column: str, role: str) -> pl.Series:
 
 
 def _values(cells: Cells, column: str) -> pl.Series:
-    """Return a column with the type of its values. Texts of a CSV become numbers if every value is a number (``007`` is
-    not)."""
+    """Return a column with the type of its values. Texts of a CSV become numbers if every value is a number. A
+    text such as ``007`` does not count as a number."""
     values = cells.frame[column]
     if values.dtype.is_float():
         return cells.number(column, column)

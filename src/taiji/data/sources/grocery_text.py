@@ -62,7 +62,7 @@ def tidy_name(text: str | None) -> str | None:
 def tidy_size(text: str | None) -> str | None:
     """Make a size readable: ``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``.
 
-    A size without a number says nothing and becomes None.
+    A size without a digit becomes None.
     """
     if text is None or not any(character.isdigit() for character in text):
         return None

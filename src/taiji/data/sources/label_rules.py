@@ -70,8 +70,8 @@ Rule = Label | Combined
 def parse_rule(rule: bool | int | str) -> Rule:
     """Parse a rule of a mapping: ``1``, ``clicked``, ``rating >= 4``, ``action in (buy, order) or not skipped``.
 
-    Column names and values may contain spaces. If one contains the word ``and``, ``or``, ``not``, ``in`` or ``is``,
-    write the column name in backticks and the value in quotes.
+    Column names and values may contain spaces. If one of them contains the word ``and``, ``or``, ``not``, ``in`` or
+    ``is``, write a column name in backticks and a value in quotes.
 
     Raises:
         ValueError: the rule is invalid; the message quotes the invalid part.
@@ -130,7 +130,7 @@ class _Token:
 
 
 class _Parser:
-    """Recursive-descent parser of a rule: or, and, not, test."""
+    """Recursive-descent parser of a rule. The operator ``or`` binds weakest, then ``and``, then ``not``."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -276,5 +276,5 @@ class _Parser:
             spelt.append(value if isinstance(value, str) else self.source[self.tokens[first].start : end].strip())
         if not self._accept(")", "]"):
             raise self._error("`,` or `)`")
-        # Beside a word, a number is the text of a code and keeps its spelling (007, 1.50, 1234567).
+        # In a list that contains a word, numbers are codes and keep their spelling (007, 1.50, 1234567).
         return tuple(spelt) if any(isinstance(value, str) for value in values) else tuple(values)

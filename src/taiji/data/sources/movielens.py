@@ -89,11 +89,11 @@ class MovieLens(FolderSource):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """See :meth:`taiji.data.sources.source.Source.recognises`."""
+        """Return True if the path is a folder with a MovieLens layout."""
         return path.is_dir() and layout(path) is not None
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
-        """See :func:`load`."""
+        """Read the folder; see :func:`load`."""
         return load(self.folder, seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
 
@@ -132,7 +132,7 @@ def _lines(path: Path, separator: str, width: int, codes: Mapping[int, int] = Ma
         path: the file, in which the first field of each line is a number.
         separator: text between two fields.
         width: smallest number of fields.
-        codes: positions of further fields that are numbers, each with their exclusive upper bound.
+        codes: positions of further fields that must be numbers, each with its exclusive upper bound.
     """
     existing(path)
     try:

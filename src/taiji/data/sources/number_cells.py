@@ -28,7 +28,7 @@ BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
 """Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95
-"""If at least this share of a column's cells is valid, its other cells are treated as broken."""
+"""If at least this share of a column's cells is valid, the other cells are treated as broken."""
 MOST_NUMBERS = 0.8
 """Smallest share of numbers in a column of numbers. It is lower than ``MOST`` because a few words do not make a column
 a text column."""
@@ -53,8 +53,8 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
     Args:
         values: numbers, booleans or texts.
-        form: notation of the numbers in texts. Currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are
-            recognised in every notation.
+        form: notation of the numbers in texts. Currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` for 5
+            are recognised in every notation.
     """
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         numbers = values.cast(pl.Float64)
@@ -87,8 +87,8 @@ def _parsed(texts: pl.Series, form: NumberForm, bare: Callable[[], pl.Series]) -
 
 
 def said_missing(values: pl.Series) -> dict[str, int]:
-    """Return the number of cells per word for a missing value (``n/a``, ``NULL``), most frequent first. Empty cells are
-    not counted."""
+    """Return the number of cells with each word that stands for a missing value (``n/a``, ``NULL``), the most frequent
+    word first. Empty cells are not counted."""
     if values.dtype != pl.String:
         return {}
     texts = values.str.strip_chars()

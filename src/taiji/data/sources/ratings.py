@@ -44,12 +44,12 @@ def from_ratings(
         users: users, as in :class:`Tables`; None uses only the ids in the ratings.
         name, domain, notes: as in :class:`Tables`.
         seed: random seed for sampling.
-        keep_users: see :func:`sample_users`; popularity is always computed from all users.
+        keep_users: number of users to sample; None keeps all users. Popularity is always computed from all users.
         non_clicks: largest number of non-clicks to sample per rating (default 4).
         files: file names by table name, for messages.
 
     Raises:
-        InputError: see :func:`taiji.data.schema.validate`.
+        InputError: the tables are invalid; see :func:`taiji.data.schema.validate`.
     """
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
     events = ratings.select(
@@ -82,7 +82,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
         tables: validated tables.
         per_row: largest number of non-clicks per click.
         seed: random seed for both samples.
-        keep_users: see :func:`sample_users`; None keeps all users.
+        keep_users: number of users to sample; None keeps all users.
     """
     items, users = tables.items, tables.users
     notes: list[str] = []

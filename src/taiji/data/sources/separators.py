@@ -36,7 +36,7 @@ def best_separator(lines: Sequence[str]) -> str | None:
     """Return the separator that splits the header and at least 75 % of the first rows into the same number of fields,
     or None.
 
-    A separator without exceptions is preferred; among equals, the one with the most fields.
+    A separator that splits all of these lines evenly is preferred; among several, the one with the most fields.
     """
     widths: dict[str, tuple[float, int]] = {}
     for separator in SEPARATORS:
@@ -57,7 +57,7 @@ def best_separator(lines: Sequence[str]) -> str | None:
 
 def explained(path: Path, assumed: str) -> InputError | None:
     """Return an error that explains why a file cannot be read: it is not a table, or has another separator. Return None
-    if neither is found.
+    if neither is the case.
 
     Args:
         path: the file.
@@ -136,7 +136,7 @@ def _otherwise_separated(path: Path, lines: Sequence[str], assumed: str) -> Inpu
         counts = {len(line.strip().split(other)) for line in lines[:-1] or lines}
         if len(lines) > 2 and len(counts) == 1 and max(counts) > 2:
             return InputError(
-                "A file has a separator that cannot be read.",
+                "A file has a separator that is not supported.",
                 where=f"{path}, line 1",
                 expected=f"fields separated by {named(assumed)} (or {', '.join(NAMES[s] for s in SEPARATORS[:4] if s != assumed)})",
                 found=f"what seem to be fields separated by {named(other)}: {first[:SHOWN]!r}",

@@ -40,7 +40,7 @@ class Sequences(Source):
         return path / FILE if path.is_dir() else path
 
     def state(self, settings: DataSettings) -> Any:
-        """See :meth:`Source.state`."""
+        """Return the state of the file."""
         return file_state([self.file] if self.file.is_file() else [])
 
     def load(self, settings: DataSettings, seed: int) -> Tables:

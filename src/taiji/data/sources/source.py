@@ -65,5 +65,5 @@ class FolderSource(Source):
         return Path(self.argument).expanduser()
 
     def state(self, settings: DataSettings) -> Any:
-        """See :meth:`Source.state`."""
+        """Return the state of the files in the folder."""
         return file_state(sorted(self.folder.iterdir()) if self.folder.is_dir() else [])

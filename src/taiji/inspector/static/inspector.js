@@ -1,10 +1,12 @@
-// Every page works without this script. It keeps the place while parts change, searches while one types, and adds keys.
+// Every page works without this script. The script keeps the scroll position while parts of a page change, searches
+// while the user types, and adds keyboard shortcuts.
 "use strict";
 document.documentElement.classList.add("js");
 
 let latest = 0;
 
-// Fetch a page and put its parts named by `selectors` in place of the present ones; the server has escaped all text.
+// Fetch a page, and replace the parts of this page that `selectors` name with those of the fetched page. The server has
+// escaped all text.
 async function swap(url, selectors, how) {
   const turn = ++latest, parts = selectors.split(",");
   parts.forEach(part => document.querySelector(part)?.classList.add("busy"));
@@ -79,7 +81,7 @@ document.addEventListener("submit", event => {
   const form = event.target.closest("[data-live]");
   if (form) { event.preventDefault(); live(form, 0); }
 });
-// Links that move a step keep the slider in step with them.
+// Links to the previous or next step also move the slider.
 new MutationObserver(() => {
   const slider = document.querySelector("[data-stepper] input"), step = new URLSearchParams(location.search).get("step");
   if (slider && step && document.activeElement !== slider) slider.value = step;

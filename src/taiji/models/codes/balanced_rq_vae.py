@@ -1,8 +1,8 @@
-"""CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv
-2601.18664).
+"""CoBa RQ-VAE: an RQ-VAE whose codebook entries repel each other, and whose assignments favour rarely used entries
+(S²GR, arXiv 2601.18664).
 
 The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The
-paper also smooths the item vectors over co-occurring items before coding; this step is in :mod:`.smoothing`.
+paper also smooths the item vectors over co-occurring items before they are encoded. That step is in :mod:`.smoothing`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class BalancedRQVAESettings(RQVAESettings):
     """Settings of :class:`BalancedRQVAE`."""
 
     balance: float = Field(default=0.3, ge=0, lt=1)
-    """Largest relative change β of a squared distance: + β for a code that is used at least twice as often as under
-    uniform use, − β for an unused code."""
+    """Largest relative change β of a squared distance. The distance to an entry is multiplied by 1 + β if the entry is
+    used at least twice as often as under uniform use, and by 1 − β if it is unused."""
     uniformity: float = Field(default=0.1, ge=0)
-    """Weight of the loss that repels two entries of one level."""
+    """Weight of the loss by which the entries of a level repel each other."""
     margin: float = Field(default=1.0, gt=0)
-    """Distance beyond which two entries no longer repel each other; in units of the latent space."""
+    """Distance in the latent space beyond which two entries no longer repel each other."""
 
 
 class BalancedRQVAE(RQVAE):
-    """:class:`RQVAE` with distances that depend on usage, and entries that repel each other.
+    """Variant of :class:`RQVAE` with distances that depend on usage, and with entries that repel each other.
 
-    The factors of the distances are frozen together with the codebooks. Because they are factors, a vector equal to an
-    entry is always assigned to this entry.
+    The squared distance to each entry is multiplied by a factor, which is frozen together with the codebooks. Because a
+    factor leaves a distance of 0 unchanged, a vector equal to an entry is always assigned to this entry.
     """
 
     Settings: ClassVar[type[Base]] = BalancedRQVAESettings
@@ -44,7 +44,7 @@ class BalancedRQVAE(RQVAE):
         return self.settings.uniformity * shortfall(codebooks, self.settings.margin)
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
-        """Return 1 + balance · (min(use / even use, 2) − 1)."""
+        """Return 1 + balance · (min(use / even use, 2) − 1), (L, K), where even use is 1 / K."""
         return 1.0 + self.settings.balance * ((use * use.shape[1]).clamp(0.0, 2.0) - 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Codes of items over time: which code an item has at a given time."""
+"""Codes of items over time: which codes an item has at a given time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ALWAYS = int(np.iinfo(np.int64).min)
 
 @dataclass(frozen=True, eq=False)
 class CodeLog:
-    """Assignments of codes to items, in the order of their times. On equal times, the last assignment of an item
-    counts.
+    """Assignments of codes to items, in the order of their times. If an item has several assignments at the same time,
+    the last one counts.
 
     Attributes:
         times: (T,) time of each assignment, ascending.
-        items: (T,) item.
-        codes: (T, L) codes of the item from this time on.
+        items: (T,) item of each assignment.
+        codes: (T, L) codes that the item has from this time on.
     """
 
     times: Array
@@ -42,11 +42,11 @@ class CodeLog:
 
     @cached_property
     def ticks(self) -> Array:
-        """(C,) distinct times, ascending."""
+        """Distinct times of assignments (C,), ascending."""
         return np.unique(self.times)
 
     def tick(self, times: Array) -> Array:
-        """Return the number of ticks at or before each time, of the same shape."""
+        """Return the number of ticks at or before each time, as an array of the shape of ``times``."""
         return np.searchsorted(self.ticks, times, side="right")
 
     def last(self, items: Array, times: Array) -> Array:
@@ -68,8 +68,8 @@ class CodeLog:
         return np.where(found & (keys[place] // width == items), order[place], -1)
 
     def at_tick(self, tick: int, count: int) -> Array:
-        """Return the position (N,) of the current assignment of items 0 … N − 1 after the first ``tick`` ticks; −1 for
-        none."""
+        """Return the position (N,) in the log of the assignment that each of the items 0 … N − 1 has after the first
+        ``tick`` ticks; −1 for none. ``count`` is N."""
         return self.last(np.arange(count), self.ticks[tick - 1]) if tick else np.full(count, -1)
 
     @cached_property

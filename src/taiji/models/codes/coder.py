@@ -1,5 +1,5 @@
-"""Base class of coders, which encode vectors as a few small integers and decode them. Subclasses implement how codes
-are learnt and assigned."""
+"""Base class of coders, which encode vectors as a few small integers and decode them. Each subclass implements how
+codes are learnt and assigned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 GROUP = "taiji.coders"
 """Entry-point group of coders."""
 BLOCK = 16_384
-"""Number of vectors encoded at a time. It bounds memory and does not affect the codes."""
+"""Number of vectors encoded at a time. This limits memory and does not affect the codes."""
 
 
 class CoderSettings(Base):
@@ -35,11 +35,12 @@ class CoderSettings(Base):
 
 
 class Coder(LearntComponent):
-    """Encoder of vectors (N, d) as codes (semantic ids): (N, L) integers, from coarse to fine.
+    """Base class of coders. A coder encodes vectors (N, d) as codes (semantic ids): integers (N, L), from coarse to
+    fine.
 
     A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`,
-    :meth:`weights` and :meth:`restore`. A fitted coder never changes, so the meaning of the codes of one
-    :attr:`version` is fixed. Refitting creates a new coder with a new version.
+    :meth:`weights` and :meth:`restore`. A fitted coder never changes, so codes of the same :attr:`version` always have
+    the same meaning. For a refit, create a new coder; it has a new version.
     """
 
     # Methods that a coder implements.
@@ -64,7 +65,7 @@ class Coder(LearntComponent):
 
     @abstractmethod
     def reconstruct(self, codes: Array) -> Array:
-        """Return vectors (N, d) for distinct codes (N, l) of the first l levels, 0 <= l <= L."""
+        """Return the vectors (N, d) that distinct codes (N, l) of the first l levels represent, 0 <= l <= L."""
 
     # Methods common to all.
 
@@ -131,8 +132,8 @@ class Coder(LearntComponent):
         return np.asarray(self.reconstruct(distinct.astype(np.int64)), dtype=np.float64)[place]
 
     def residual_energies(self, vectors: Array) -> Array:
-        """Return (L + 1,): the mean squared distance between the vectors and the decoding of their first 0, 1, … L
-        codes."""
+        """Return the mean squared distances (L + 1,) between the vectors and the vectors decoded from their first 0, 1,
+        … L codes."""
         vectors = self._checked(vectors, self.dimension)
         codes = self.encode(vectors)
         levels = range(codes.shape[1] + 1)
@@ -140,8 +141,8 @@ class Coder(LearntComponent):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
-        """Read a coder that :meth:`save` wrote. ``Coder.load`` reads coders of any class; a subclass reads only its
-        own.
+        """Read a coder that :meth:`save` wrote. ``Coder.load`` reads coders of any class. ``load`` of a subclass reads
+        only coders of that subclass.
 
         Raises:
             ArtifactError: the folder is damaged, or was written by another version or by a different coder.
@@ -178,7 +179,7 @@ def coder_class(reference: str, where: str = "codes.model") -> type[Coder]:
     """Return the class of a coder by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has this name, or it is not a coder.
+        ConfigError: there is no class of this name, or the class is not a coder.
     """
     # The abstract base is used only to check subclasses and is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), Coder, "a coder", where)  # type: ignore[type-abstract]

@@ -1,12 +1,12 @@
-"""Collisions: items with equal codes get distinct codes by an additional level (TIGER, arXiv 2305.05065).
+"""Resolution of collisions: an additional level gives items with equal codes distinct codes (TIGER, arXiv 2305.05065).
 
-With unique codes, a decoder trained on the codes can learn to distinguish all items. The level costs one more decoding
-step for every item. The last code of an item depends on the popularity of other items, so codes are made unique only
-once per fit.
+With unique codes, a decoder trained on the codes can learn to distinguish all items. The additional level costs one
+more decoding step for every item. The last code of an item depends on the popularity of other items. Therefore, codes
+are made unique only once per fit.
 
 The alternative is a trie whose leaves hold lists of items (:class:`~taiji.models.codes.trie.CodeTrie`). It needs no
-further decoding step, but the model cannot learn to distinguish the items of one leaf: the probability of an item is
-the probability of its leaf times the item's share of the leaf's popularity.
+further decoding step, but the model cannot learn to distinguish the items of a leaf. The probability of an item is the
+probability of its leaf times the item's share of the leaf's popularity.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Array = NDArray[Any]
 
 
 def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
-    """Return distinct codes (N, L + 1), or the given codes (N, L) if they are already distinct.
+    """Return distinct codes (N, L + 1), or the given codes (N, L) if these are already distinct.
 
     Args:
-        codes: (N, L).
-        popularity: (N,); of the items with equal codes, the most popular gets 0 as its last code; ties are broken by
-            item id. By default all items are equally popular.
+        codes: (N, L) codes of all items.
+        popularity: (N,) popularity of each item. Among items with equal codes, the most popular one gets 0 as its last
+            code, the next one 1, and so on; ties go to the smaller item id. By default, all items are equally popular.
     """
     count = len(codes)
     weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)
@@ -42,14 +42,14 @@ def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
 
 
 def extended_codes(codes: Array, last: Array, popularity: Array) -> Array:
-    """Return codes (N, L + 1) of a later catalogue that keep their meaning: an item keeps its last code.
+    """Return distinct codes (N, L + 1) of a later catalogue, in which an item that has a last code keeps it.
 
     Args:
-        codes: (N, L).
-        last: (N,) last code of each item; −1 for an item without one. It gets the smallest number that no item with
+        codes: (N, L) codes of all items.
+        last: (N,) last code of each item, or −1. An item with −1 gets the smallest last code that no other item with
             equal codes has.
-        popularity: (N,); of several items without a last code, the most popular gets the smallest number; ties are
-            broken by item id.
+        popularity: (N,) popularity of each item. Among items with equal codes and without a last code, the most popular
+            one gets the smallest number; ties go to the smaller item id.
     """
     taken: defaultdict[bytes, set[int]] = defaultdict(set)
     keys = [row.tobytes() for row in np.ascontiguousarray(codes)]

@@ -1,6 +1,6 @@
 """Item codes that change over time (OneLive, arXiv 2602.08612).
 
-Each call of ``assign`` (a tick) encodes items with the frozen codebooks of the current version.
+Each call of ``assign`` is a tick. It encodes items with the current coder, whose codebooks are frozen.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ NO_CODE = -1
 
 @dataclass(eq=False)
 class DynamicCodes:
-    """History of each item's codes over time, with the coders that produced them.
+    """Each item's codes over time, and the coders that assigned them.
 
-    A refit adds a new version and keeps the old ones. Assigned codes keep their version: a label uses the code that the
-    item had at the time of the impression, and a model continues to use the version on which it was trained.
+    A refit adds a new coder and keeps the old ones. Codes that were assigned earlier keep their version. Thus, a label
+    uses the codes that the item had at the time of the impression, and a model continues to use the version on which it
+    was trained.
 
     Attributes:
-        coders: one coder per version, in the order in which they became current.
+        coders: one coder per version, in the order in which the coders became current.
     """
 
     coders: list[Coder] = field(default_factory=list)
@@ -45,10 +46,10 @@ class DynamicCodes:
         return self._current().version
 
     def use(self, coder: Coder) -> None:
-        """Make a fitted coder the current one. Earlier codes do not change.
+        """Make a fitted coder the current one. Codes that were assigned earlier do not change.
 
         Raises:
-            InputError: the codes of this coder have a different shape from earlier ones.
+            InputError: the coder's numbers of codes per level differ from those of the previous coder.
         """
         if self.coders and coder.sizes != self.coders[-1].sizes:
             raise InputError(
@@ -61,14 +62,14 @@ class DynamicCodes:
         self.coders.append(coder)
 
     def assign(self, time: int, items: Array, vectors: Array) -> Array:
-        """Encode the items (N,) from their vectors (N, d) at a time, and record the codes.
+        """Encode the vectors (N, d) of items (N,), and record the codes as valid from the given time on.
 
         Returns:
-            codes (N, L).
+            The codes (N, L).
 
         Raises:
-            InputError: the time is earlier than the last tick, an item is repeated, or there is not one vector per
-                item.
+            InputError: there is no current coder, the time is earlier than the last tick, an item is repeated, or the
+                number of vectors differs from the number of items.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
@@ -96,10 +97,11 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and for each item the index in :attr:`coders` of
-        the coder that assigned them, (N,).
+        """Return the codes (N, L) that items (N,) had at times (N,), and the index (N,) in :attr:`coders` of the coder
+        that assigned each item's codes.
 
-        A code that was assigned at exactly the given time counts. Before an item's first code, codes and index are −1.
+        Codes that were assigned at exactly the given time count. Before an item's first assignment, its codes and the
+        index are −1.
         """
         log = self.log
         found = log.last(items, times)
@@ -111,7 +113,7 @@ class DynamicCodes:
 
     @property
     def log(self) -> CodeLog:
-        """All assigned codes."""
+        """Log of all assigned codes."""
         empty, levels = np.zeros(0, np.int64), len(self.coders[-1].sizes) if self.coders else 0
         return CodeLog(
             np.concatenate([empty, *self._times]),
@@ -121,12 +123,13 @@ class DynamicCodes:
 
     @property
     def log_of_version(self) -> CodeLog:
-        """The codes that the current coder assigned."""
+        """Log of the codes that the current coder assigned."""
         log, own = self.log, self._coder_indices() == len(self.coders) - 1
         return CodeLog(log.times[own], log.items[own], log.codes[own])
 
     def save(self, folder: str | Path) -> None:
-        """Write each coder into its own folder, the log of codes, and the versions; atomically."""
+        """Write each coder into its own subfolder, the log of codes, and the coders' versions. The whole folder is
+        written atomically."""
         with atomic_folder(folder) as temporary:
             for number, coder in enumerate(self.coders):
                 coder.save(temporary / f"coder-{number}")
@@ -140,7 +143,7 @@ class DynamicCodes:
         """Read dynamic codes that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: the folder is damaged, or the version of a coder has changed.
+            ArtifactError: the folder is damaged, or a coder differs from the one that was saved.
         """
         folder = Path(folder)
         made = cls([Coder.load(folder / f"coder-{n}") for n in range(len(read_json(folder / "versions.json")))])

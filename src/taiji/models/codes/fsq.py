@@ -3,11 +3,11 @@
 Vectors are projected onto a few directions, and each coordinate is rounded to a few levels. Each cell of the resulting
 grid is a code.
 
-This is the method of Mentzer et al. (ICLR 2024) for fixed vectors. There is no codebook, hence there are no unused
-entries to restart. Instead of a sigmoid, each coordinate passes through its own empirical distribution function before
-rounding, so that its levels are used evenly. The decoding of a cell is fitted by least squares. Nothing is trained by
-gradient descent: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance,
-but its codes collided more often.
+This is the method of Mentzer et al. (ICLR 2024) for fixed vectors. There is no codebook, so there are no unused entries
+to restart. Before rounding, each coordinate passes through its own empirical distribution function instead of a
+sigmoid, so that its levels are used evenly. The decoding of a cell is fitted by least squares. Nothing is trained by
+gradient descent. On text vectors, a projection trained by gradient descent with straight-through rounding explained 1
+to 2 % more variance, but its codes collided more often.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""Margin, in standard deviations, by which a coordinate must exceed a threshold, so that the codes do not depend on
+"""Margin, in standard deviations, by which a coordinate must exceed a threshold. It keeps the codes independent of
 rounding errors."""
 
 
@@ -33,8 +33,8 @@ class FSQSettings(CoderSettings):
     """Settings of :class:`FSQ`."""
 
     grid: Grid = (2,) * 8
-    """Number of levels of each direction of a code. Their product, the number of cells, must equal `size` (`()` is a
-    single cell for all vectors)."""
+    """Number of levels of each direction of a code. The product of these numbers is the number of cells, which must
+    equal `size`. `()` gives a single cell for all vectors."""
 
     @model_validator(mode="after")
     def _cells(self) -> Self:
@@ -48,7 +48,7 @@ class FSQSettings(CoderSettings):
 class FSQ(Coder):
     """Coder that projects vectors onto D directions per code and cuts each direction into equally frequent levels.
 
-    The first code uses the directions of largest variance. The squared residual of the training vectors does not
+    The first code uses the directions of largest variance. The mean squared error of the training vectors does not
     increase from level to level, because the decoding from the first l codes has its own least-squares fit for each l.
     """
 
@@ -61,7 +61,7 @@ class FSQ(Coder):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of cells of each code."""
+        """Number of cells of the grid, for each code."""
         return (prod(self.settings.grid),) * self.settings.levels
 
     @property
@@ -83,19 +83,19 @@ class FSQ(Coder):
             self.decoders[level, :used] = np.linalg.lstsq(features[:, :used], rows, rcond=None)[0]
 
     def assign(self, vectors: Array) -> Array:
-        """Return the cell of each code."""
+        """Return the index of the grid cell for each code, (N, L)."""
         s = self.settings
         values = (vectors - self.mean) @ self.projection.astype(np.float64)
         digits = (values[:, :, None] > self.thresholds + SLACK).sum(axis=2)
         return grid_codes(digits.reshape(len(vectors), s.levels, len(s.grid)), s.grid)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the vectors decoded from the cells of the first levels."""
+        """Return the vectors (N, d) decoded from the cells (N, l) of the first l codes."""
         features = self._features(grid_digits(codes, self.settings.grid))
         return self.mean + features @ self.decoders[codes.shape[1], : features.shape[1]].astype(np.float64)
 
     def _features(self, digits: Array) -> Array:
-        """Return (N, 1 + l D): a constant one, and the digits (N, l, D) scaled to −½ … ½."""
+        """Return the inputs (N, 1 + l D) of the decoding: a constant 1, and the digits (N, l, D) scaled to −½ … ½."""
         top = np.asarray(self.settings.grid, np.float64) - 1
         return np.concatenate(
             [np.ones((len(digits), 1)), (digits / top - 0.5).reshape(len(digits), digits.shape[1] * digits.shape[2])],
@@ -114,12 +114,13 @@ class FSQ(Coder):
 
 
 def grid_codes(digits: Array, grid: Grid) -> Array:
-    """Return the index (…,) of the cell with digits (…, D); the first direction is the most significant digit."""
+    """Return the index (…,) of the cell with the given digits (…, D). A digit is the level of one direction; the first
+    digit is the most significant one."""
     return np.asarray(digits @ _places(grid), dtype=np.int64)
 
 
 def grid_digits(codes: Array, grid: Grid) -> Array:
-    """Return the digits (…, D) of cells (…,)."""
+    """Return the digits (…, D) of cells given by their indices (…,)."""
     return np.asarray(codes)[..., None] // _places(grid) % np.asarray(grid, np.int64)
 
 
@@ -128,14 +129,14 @@ def _places(grid: Grid) -> Array:
 
 
 def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
-    """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
+    """Return directions (d, groups · width), scaled so that rows of mean 0 have variance 1 along each direction.
 
-    Each code (group) has its own principal directions; the first code has those of largest variance. The directions of
-    a group are rotated at random, which spreads the group's variance over all of them. Directions beyond the rank of
-    the rows are random.
+    Each code (group) has its own principal directions. The first group has the directions of largest variance. The
+    directions of a group are rotated at random, which spreads the group's variance over all of its directions.
+    Directions beyond the rank of the rows are random.
 
     Args:
-        rows: (N, d).
+        rows: (N, d) vectors of mean 0.
         groups: number of codes.
         width: number of directions per code.
         seed: random seed of the rotations.
@@ -153,7 +154,8 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
 
 
 def even_thresholds(values: Array, grid: Grid) -> Array:
-    """Return thresholds (D, T) that cut each column of values (N, D) into its levels, as evenly as ties permit.
+    """Return thresholds (D, T) that divide each column of the values (N, D) into the column's number of levels in
+    ``grid``, as evenly as ties permit.
 
     A threshold lies halfway between two neighbouring values. Columns with fewer than T thresholds are padded with
     infinity.

@@ -1,8 +1,8 @@
 """Residual k-means followed by a finite scalar quantiser of the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv
 2601.21770).
 
-The coarse levels are clusters, which decoders learn well. The last level has to distinguish items within a cluster. A
-learnt codebook leaves many collisions there, while a grid uses all of its cells.
+The coarse levels are clusters, which decoders learn well. The last level has to distinguish the items within a cluster.
+There, a learnt codebook leaves many collisions, whereas a grid uses all of its cells.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class HybridSettings(Base):
     size: PositiveInt = 256
     """Number of codes per level of k-means."""
     grid: Grid = (2,) * 8
-    """Number of levels of each direction of the last code; their product is its number of cells."""
+    """Number of levels of each direction of the last code. The product of these numbers is the number of cells of the
+    last code."""
     iterations: PositiveInt = 25
-    """Rounds of k-means per level."""
+    """Number of rounds of k-means per level."""
 
 
 class Hybrid(Coder):
-    """:class:`ResidualKMeans` with one further level, an :class:`FSQ`. A grid of one cell adds nothing to residual
+    """Coder that adds one level of :class:`FSQ` to :class:`ResidualKMeans`. With a grid of one cell, it equals residual
     k-means."""
 
     Settings: ClassVar[type[Base]] = HybridSettings
@@ -50,7 +51,7 @@ class Hybrid(Coder):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Numbers of clusters of the coarse levels, then the number of cells."""
+        """Numbers of clusters of the coarse levels, followed by the number of cells of the grid."""
         return self.clusters.sizes + self.cells.sizes
 
     @property
@@ -59,7 +60,7 @@ class Hybrid(Coder):
         return self.clusters.dimension
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Fit the clusters, then the grid to their residuals."""
+        """Fit the clusters to the vectors, then the grid to the residuals."""
         self.clusters.learn(vectors, seed, device)
         self.cells.learn(self._split(vectors)[1], seed, device)
 
@@ -67,12 +68,12 @@ class Hybrid(Coder):
         return residual_codes(vectors - self.clusters.mean, self.clusters.codebooks)
 
     def assign(self, vectors: Array) -> Array:
-        """Return the clusters, and the cell of the residual."""
+        """Return the clusters of each vector, followed by the cell of its residual."""
         codes, residual = self._split(vectors)
         return np.concatenate([codes, self.cells.assign(residual)], axis=1)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the sum of the centroids and the vector of the cell."""
+        """Return the sum of the clusters' centroids and the vector of the cell."""
         coarse, fine = codes[:, : self.settings.coarse], codes[:, self.settings.coarse :]
         out = self.clusters.reconstruct(coarse)
         return out + self.cells.reconstruct(fine) if fine.shape[1] else out

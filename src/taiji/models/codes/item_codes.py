@@ -16,15 +16,15 @@ from taiji.models.codes.quality import code_groups, quality
 
 Array = NDArray[Any]
 VERSION = "code_version"
-"""Column of the item table with the version of the coder that assigned the codes."""
+"""Name of the column of the item table with the version of the coder that assigned the codes."""
 
 
 @dataclass(frozen=True, eq=False)
 class ItemCodes:
-    """Codes of items; see :class:`taiji.core.component.ItemCoder`.
+    """Codes of all items of a catalogue. It implements :class:`taiji.core.component.ItemCoder`.
 
     Attributes:
-        table: (N, L) int64, the codes of each item.
+        table: (N, L) int64 codes of each item.
         sizes: number of codes per level.
         version: version of the coder that assigned the codes; only this coder can decode them.
     """
@@ -46,7 +46,7 @@ class ItemCodes:
 
     @classmethod
     def of(cls, coder: Coder, vectors: Array) -> ItemCodes:
-        """Encode the vectors (N, d) of items 0 … N − 1."""
+        """Return the codes of items 0 … N − 1 with the given vectors (N, d)."""
         return cls(coder.encode(vectors), coder.sizes, coder.version)
 
     def __len__(self) -> int:
@@ -57,8 +57,8 @@ class ItemCodes:
         return self.table[items]
 
     def decode(self, codes: Array) -> list[Array]:
-        """Return, for each row of codes (B, L), the items that have these codes, in ascending order: none, one, or
-        several on a collision."""
+        """Return the items that have the codes in each row of ``codes`` (B, L), in ascending order. A row can have no
+        item, one item, or several items (a collision)."""
         groups = code_groups(np.concatenate([self.table, np.asarray(codes, np.int64)]))
         mine, asked = groups[: len(self)], groups[len(self) :]
         order = np.argsort(mine, kind="stable")
@@ -67,11 +67,11 @@ class ItemCodes:
         return [order[start:end] for start, end in zip(starts, ends)]
 
     def on(self, dataset: Dataset) -> Dataset:
-        """Return the dataset with the codes as further columns of its items: ``code_1``, ``code_2``, … and
-        :data:`VERSION`.
+        """Return the dataset with further columns in its item table: the codes ``code_1``, ``code_2``, … and the
+        coder's version ``code_version``.
 
         Raises:
-            InputError: the number of items differs.
+            InputError: the dataset has a different number of items.
         """
         if len(self) != dataset.n_items:
             raise InputError(
@@ -84,5 +84,5 @@ class ItemCodes:
         return replace(dataset, items=dataset.items.with_columns(*columns, pl.lit(self.version).alias(VERSION)))
 
     def quality(self) -> dict[str, float]:
-        """Return collisions, utilisation and entropy by name; see :func:`taiji.models.codes.quality.quality`."""
+        """Return measures of collisions, utilisation and entropy by name."""
         return quality(self.table, self.sizes)

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 TIE = 1e-12
-"""Tolerance, relative to the operands, within which two squared distances count as equal."""
+"""Relative tolerance within which two squared distances count as equal."""
 BLOCK = 8_000_000
 """Largest number of distances held in memory at once."""
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
     """Return centroids (size, w) float32 of rows (N, w). If there are at most ``size`` distinct rows, these are the
-    centroids, and the last is repeated.
+    centroids, and the last one is repeated.
 
     Args:
-        rows: (N, w), at least one row.
+        rows: (N, w) vectors, at least one.
         size: number of centroids.
         iterations: number of rounds.
         seed: random seed of the initial centroids.
-        most: largest number of rows used per centroid; if there are more, a random sample is used.
+        most: largest number of rows used per centroid; if there are more rows, a random sample is used.
     """
     import faiss
 
@@ -39,13 +39,13 @@ def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024
 
 
 def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Array:
-    """Return the nearest centroid of each row, (N,) int64; the first one on ties, so that the result does not depend on
-    rounding errors.
+    """Return the index (N,) int64 of the nearest centroid of each row. Ties within the tolerance go to the first
+    centroid, so that the result does not depend on rounding errors.
 
     Args:
-        rows: (N, w).
-        centroids: (K, w).
-        factors: (K,) positive factors of the squared distances; 1 by default.
+        rows: (N, w) vectors.
+        centroids: (K, w) centroids.
+        factors: (K,) positive factors by which the squared distances are multiplied; 1 by default.
     """
     centroids = np.asarray(centroids, np.float64)
     norms, size = (centroids**2).sum(axis=1), max(1, BLOCK // len(centroids))
@@ -63,7 +63,8 @@ def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Arra
 
 
 def means_of(rows: Array, codes: Array, centroids: Array) -> Array:
-    """Return the mean of the rows of each code, (K, w) float32; a code without rows keeps its previous centroid."""
+    """Return the mean (K, w) float32 of the rows (N, w) with each code; ``codes`` is (N,). A code without rows keeps
+    its previous centroid."""
     counts = np.bincount(codes, minlength=len(centroids))
     order = np.argsort(codes, kind="stable")
     used = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""Product quantiser: encodes a dense embedding as a few small ids, one per part of the vector (Jégou et al. 2011)."""
+"""Product quantiser: encodes a vector as a few small ids, one per part of the vector (Jégou et al. 2011)."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class ProductSettings(Base):
     slots: PositiveInt = 8
     """Number of codes per item, which is the number of parts into which a vector is cut."""
     bits: int = Field(default=6, ge=1, le=12)
-    """Number of bits per code: each part is one of ``2**bits`` centroids (fewer if there are fewer vectors)."""
+    """Number of bits per code. Each part has ``2**bits`` centroids, or fewer if there are fewer training vectors."""
     iterations: PositiveInt = 25
     """Number of rounds of k-means per part."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProductQuantizer:
-    """Splits a vector into M sub-vectors and encodes each as its nearest centroid.
+    """Quantiser that splits a vector into M sub-vectors and encodes each sub-vector as the id of its nearest centroid.
 
     If M does not divide the width, the vector is padded with zeros. If there are fewer training vectors than centroids,
     the number of centroids is reduced to the number of vectors.
 
     Attributes:
-        centroids: (M, K, w) float32.
+        centroids: (M, K, w) float32 centroids of each slot.
         dimension: width of the vectors.
     """
 
@@ -68,7 +68,7 @@ class ProductQuantizer:
 
         Args:
             vectors: (N, d) finite training vectors, N >= 1.
-            settings: slots M, bits per id, and rounds of k-means.
+            settings: number of slots M, bits per id, and rounds of k-means.
             seed: random seed of the initial centroids.
         """
         settings = settings or ProductSettings()
@@ -89,12 +89,12 @@ class ProductQuantizer:
 
     @property
     def slots(self) -> int:
-        """Ids per vector (M)."""
+        """Number of ids per vector (M)."""
         return self.centroids.shape[0]
 
     @property
     def codes(self) -> int:
-        """Centroids per slot (K)."""
+        """Number of centroids per slot (K)."""
         return self.centroids.shape[1]
 
     @property
@@ -122,13 +122,13 @@ class ProductQuantizer:
         return parts.reshape(len(ids), parts.shape[1] * parts.shape[2])[:, : self.dimension]
 
     def metrics(self, vectors: np.ndarray) -> dict[str, float]:
-        """Return utilisation, distortion, perplexity and collisions on the given vectors.
+        """Return measures of how well the ids represent the given vectors.
 
         Returns:
-            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error divided by the mean
-            squared distance from the mean (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over
-            slots of exp(entropy of the ids); ``collisions``: share of the distinct vectors that have the same ids as
-            another distinct vector.
+            ``utilisation`` is the share of the M·K centroids in use. ``distortion`` is the mean squared error divided
+            by the mean squared distance from the mean (0 = lossless, 1 = no better than one centroid). ``perplexity``
+            is the mean over slots of exp(entropy of the ids). ``collisions`` is the share of the distinct vectors that
+            have the same ids as another distinct vector.
         """
         vectors = _checked(vectors, self.dimension)
         ids = self.encode(vectors)
@@ -164,7 +164,7 @@ class ProductQuantizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> ProductQuantizer:
-        """Read a saved quantiser and verify its content against its version."""
+        """Read a saved quantiser, and verify that its content matches the saved version."""
         from safetensors.numpy import load_file
 
         config = read_json(Path(folder) / "config.json")
@@ -185,7 +185,7 @@ class ProductQuantizer:
 
 
 class ProductCodes(Coder):
-    """:class:`ProductQuantizer` as a coder. The codes of an item are the ids of its vector.
+    """Coder that wraps a :class:`ProductQuantizer`. The codes of an item are the ids of its vector.
 
     The levels are the parts of the vector. None of them is coarser than another.
     """
@@ -210,11 +210,12 @@ class ProductCodes(Coder):
         self.facts = {"dimension": self.quantizer.dimension}
 
     def assign(self, vectors: Array) -> Array:
-        """Return the nearest centroid of each part."""
+        """Return the index (N, M) of the nearest centroid of each part."""
         return self.quantizer.encode(vectors)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the centroids of the given parts, and for each of the other parts the mean of its centroids."""
+        """Return vectors (N, d) made of the centroids of the first l parts and, for each further part, the mean of its
+        centroids."""
         whole = np.tile(self.quantizer.centroids.mean(axis=1), (len(codes), 1, 1))
         for slot in range(codes.shape[1]):
             whole[:, slot] = self.quantizer.centroids[slot, codes[:, slot]]
@@ -239,7 +240,7 @@ def _checked(vectors: np.ndarray, dimension: int | None) -> np.ndarray:
 
 
 def _split(vectors: np.ndarray, slots: int) -> np.ndarray:
-    """Cut vectors (N, d) into parts (N, M, w), padded with zeros."""
+    """Split vectors (N, d) into parts (N, M, w); the last parts are padded with zeros."""
     width = -(-vectors.shape[1] // slots)
     padded = np.zeros((len(vectors), slots * width), dtype=np.float32)
     padded[:, : vectors.shape[1]] = vectors

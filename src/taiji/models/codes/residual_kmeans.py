@@ -1,4 +1,4 @@
-"""Residual k-means: each level encodes the residual of the levels before it (Chen et al. 2010; OneRec, QARM V2)."""
+"""Residual k-means: each level encodes the residual of the previous levels (Chen et al. 2010; OneRec, QARM V2)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from taiji.models.codes.kmeans import k_means, means_of, nearest
 
 Array = NDArray[Any]
 MOST = 1 << 30
-"""Largest number of rows per centroid in k-means, so large that all rows are used."""
+"""Largest number of rows per centroid in k-means. It is so large that all rows are used."""
 
 
 class ResidualKMeansSettings(CoderSettings):
     """Settings of :class:`ResidualKMeans`."""
 
     iterations: PositiveInt = 25
-    """Rounds of k-means per level."""
+    """Number of rounds of k-means per level."""
 
 
 class ResidualKMeans(Coder):
     """Coder that applies k-means to the vectors, then to their residuals, and so on.
 
     The mean squared residual of the training vectors does not increase from level to level, because the centroids of a
-    level are means of rows, and each row is assigned to its nearest one.
+    level are means of residuals, and each residual is assigned to its nearest centroid.
     """
 
     Settings: ClassVar[type[Base]] = ResidualKMeansSettings
@@ -59,11 +59,11 @@ class ResidualKMeans(Coder):
         self.codebooks = np.stack(books)
 
     def assign(self, vectors: Array) -> Array:
-        """Return, for each level, the centroid nearest to the residual."""
+        """Return the index (N, L) of the centroid nearest to the residual of each level."""
         return residual_codes(vectors - self.mean, self.codebooks)[0]
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the sum of the mean and the centroids of the codes."""
+        """Return the sum of the mean and the centroids that the codes denote."""
         out = np.tile(np.asarray(self.mean, np.float64), (len(codes), 1))
         for level, book in enumerate(self.codebooks[: codes.shape[1]]):
             out += book[codes[:, level]]
@@ -79,8 +79,8 @@ class ResidualKMeans(Coder):
 
 
 def residual_codes(residual: Array, codebooks: Array, factors: Array | None = None) -> tuple[Array, Array]:
-    """Encode vectors (N, w) with codebooks (L, K, w); return codes (N, L) and the final residuals (N, w). ``factors``
-    (L, K) are passed to :func:`nearest` by level."""
+    """Encode vectors (N, w) with codebooks (L, K, w), and return codes (N, L) and the final residuals (N, w).
+    ``factors`` (L, K) multiply the squared distances to the entries."""
     codes = np.zeros((len(residual), len(codebooks)), np.int64)
     for level, book in enumerate(codebooks):
         codes[:, level] = nearest(residual, book, None if factors is None else factors[level])

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 DECAY = 0.99
 """Decay of the moving average of a code's use."""
 SETTLED = 0.8
-"""Share of the training steps after which unused entries are no longer restarted."""
+"""Share of the training steps after which unused entries of the codebooks are no longer restarted."""
 
 
 class RQVAESettings(CoderSettings):
@@ -32,7 +32,7 @@ class RQVAESettings(CoderSettings):
     latent: PositiveInt = 32
     """Width of the latent vector that is quantised."""
     hidden: tuple[PositiveInt, ...] = (128,)
-    """Widths of the hidden layers of the encoder; the decoder has them in reverse order."""
+    """Widths of the hidden layers of the encoder; the decoder has the same layers in reverse order."""
     steps: PositiveInt = 2000
     """Number of training steps."""
     batch: PositiveInt = 1024
@@ -40,17 +40,18 @@ class RQVAESettings(CoderSettings):
     rate: float = Field(default=1e-3, gt=0)
     """Learning rate of Adam."""
     commitment: float = Field(default=0.25, ge=0)
-    """Weight of the commitment loss, which pulls latent vectors towards their entries."""
+    """Weight of the commitment loss, which pulls latent vectors towards their codebook entries."""
     restart: PositiveInt = 50
-    """Number of steps after which an unused entry is moved to a random latent residual."""
+    """Number of steps after which an unused codebook entry is moved to a random latent residual."""
 
 
 class RQVAE(Coder):
-    """Coder with an encoder, codebooks of the latent residuals, and a decoder.
+    """Coder that consists of an encoder network, codebooks for the residuals of the latent vectors, and a decoder
+    network.
 
-    After training, each entry is set to the mean of the latent residuals assigned to it, so that the mean squared
-    latent residual does not increase from level to level. The mean squared error of the decoded vectors may increase,
-    because the decoder was trained only on complete codes.
+    After training, each codebook entry is set to the mean of the latent residuals assigned to it. Thus, the mean
+    squared latent residual of the training vectors does not increase from level to level. The mean squared error of the
+    decoded vectors may still increase, because the decoder is trained only on complete codes.
     """
 
     Settings: ClassVar[type[Base]] = RQVAESettings
@@ -73,17 +74,18 @@ class RQVAE(Coder):
     # Methods that variants override.
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
-        """Return an additional loss of the codebooks (L, K, w); zero here."""
+        """Return an additional loss of the codebooks (L, K, w). In this class it is 0."""
         return codebooks.new_zeros(())
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
-        """Return factors (L, K) of the squared distances, given each code's share of the assignments; ones here."""
+        """Return factors (L, K) of the squared distances to the entries, given each entry's share ``use`` (L, K) of the
+        assignments. In this class they are 1."""
         return torch.ones_like(use)
 
     # Training.
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Train the network, then set each entry to the mean of the residuals assigned to it."""
+        """Train the networks, then set each codebook entry to the mean of the residuals assigned to it."""
         self.mean = vectors.mean(axis=0).astype(np.float32)
         rows = vectors - self.mean
         self.scale = np.asarray([np.sqrt((rows**2).mean()) or 1.0], np.float32)
@@ -140,11 +142,11 @@ class RQVAE(Coder):
         return _run(self._layers["encoder"], (vectors - self.mean) / self.scale)
 
     def assign(self, vectors: Array) -> Array:
-        """Return the codes of the latent vectors."""
+        """Return the codes (N, L) of the vectors' latent vectors."""
         return residual_codes(self.latents(vectors), self.codebooks, self.factors)[0]
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the decoder's output for the sum of the entries of the codes."""
+        """Return the decoder's output for the sum of the codebook entries that the codes denote."""
         total = np.zeros((len(codes), self.codebooks.shape[2]))
         for level in range(codes.shape[1]):
             total += self.codebooks[level, codes[:, level]]
@@ -177,14 +179,15 @@ def quantised(
     """Quantise latent vectors residual by residual.
 
     Args:
-        latent: (B, w).
-        books: (L, K, w).
+        latent: (B, w) latent vectors.
+        books: (L, K, w) codebooks.
         factors: (L, K) factors of the squared distances.
-        commitment: β.
+        commitment: weight β of the commitment loss.
 
     Returns:
-        the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and
-        the residual before each level (L, B, w), without gradient.
+        The sum of the chosen entries (B, w), the loss, the codes (B, L), and the residual before each level (L, B, w),
+        without a gradient. The loss is ‖sg(r) − e‖² + β ‖r − sg(e)‖², summed over levels and averaged over rows, where
+        r is a residual, e its entry, and sg stops the gradient.
     """
     residual, total, pull = latent, torch.zeros_like(latent), latent.new_zeros(())
     codes, before = [], []
@@ -209,8 +212,8 @@ def straight_through(values: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
 
 
 def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor, random: np.random.Generator) -> None:
-    """Move each unused entry (``count`` (L, K) is 0) of ``books`` (L, K, w) to a random row of its level's residuals
-    ``before`` (L, B, w)."""
+    """Move each entry of ``books`` (L, K, w) whose number of uses ``count`` (L, K) is 0 to a random residual of its
+    level, chosen from ``before`` (L, B, w)."""
     with torch.no_grad():
         for book, hits, rows in zip(books, count, before):
             dead = torch.nonzero(hits == 0).flatten()
@@ -219,7 +222,7 @@ def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor,
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
-    """Return linear layers of the given widths with ReLU in between."""
+    """Return linear layers of the given widths with ReLU between them."""
     parts: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
         parts += [nn.Linear(wide, narrow), nn.ReLU()]
@@ -240,7 +243,7 @@ def _dense(network: nn.Sequential) -> list[tuple[Array, Array]]:
 
 
 def _run(parts: list[tuple[Array, Array]], rows: Array) -> Array:
-    """Return the output of linear layers with ReLU in between, in float64."""
+    """Return the output (N, w) float64 of linear layers with ReLU between them."""
     for place, (weight, bias) in enumerate(parts):
         rows = (np.maximum(rows, 0.0) if place else rows) @ weight.T.astype(np.float64) + bias
     return rows

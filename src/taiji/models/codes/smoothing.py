@@ -1,4 +1,5 @@
-"""Item vectors smoothed over co-occurring items, so that codes reflect more than content (S²GR, arXiv 2601.18664)."""
+"""Smoothing of item vectors over co-occurring items, so that codes reflect more than content (S²GR, arXiv
+2601.18664)."""
 
 from __future__ import annotations
 
@@ -13,23 +14,24 @@ Array = NDArray[Any]
 
 
 def step_weights(alpha: float, steps: int) -> Array:
-    """Return β (steps + 1,) ∝ α (1 − α)^k, normalised to sum 1."""
+    """Return weights β (steps + 1,) that are proportional to (1 − α)^k for k = 0 … steps and sum to 1."""
     weights = (1.0 - alpha) ** np.arange(steps + 1)
     return np.asarray(weights / weights.sum())
 
 
 def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
-    """Return Σ_k β_k H^k (N, d), with H⁰ = X, H^k = (1 − α) Â H^(k−1) + α X, and β from :func:`step_weights`.
+    """Return smoothed vectors Σ_k β_k H^k (N, d), with H⁰ = X, H^k = (1 − α) Â H^(k−1) + α X, and β from
+    :func:`step_weights`.
 
-    Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new one,
+    Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new item,
     keeps its vector.
 
     Args:
-        vectors: (N, d), X.
-        pairs: item, other item, and weight > 0, each (P,); from the training log only, so that the test set does not
-            leak into the codes.
-        alpha: weight of content, in (0, 1]; 1 uses content alone.
-        steps: K, the largest number of steps, from item to co-occurring item, over which vectors are averaged.
+        vectors: (N, d) item vectors X.
+        pairs: item, other item, and weight > 0 of each pair, each (P,). Use pairs from the training log only, so that
+            the test set does not leak into the codes.
+        alpha: weight of an item's own vector, in (0, 1]; 1 returns the vectors unchanged.
+        steps: largest number of steps, each from an item to a co-occurring item, over which vectors are averaged.
 
     Raises:
         InputError: alpha is outside (0, 1].

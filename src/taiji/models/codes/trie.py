@@ -1,7 +1,7 @@
-"""Trie of item codes, stored in sorted arrays, and its restriction to permitted items.
+"""Trie of item codes, stored in sorted arrays, and restrictions of the trie to permitted items.
 
-Items with equal codes share a leaf. There is no Python loop over rows or nodes: the nodes of a level are the distinct
-prefixes in lexicographic order, so the children of a node are a contiguous range, ascending by code.
+Items with equal codes share a leaf. The nodes of a level are the distinct prefixes in lexicographic order. Therefore,
+the children of a node are a contiguous range, ascending by code, and no Python loop over rows or nodes is needed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ class CodeTrie:
     """Trie of the prefixes of item codes. Level 0 has only the root, and level L has the leaves.
 
     Attributes:
-        sizes: number of codes per level (L,); a code is in [0, size).
-        offsets: L arrays (n_l + 1,): the children of node v of level l are the nodes ``offsets[l][v]:offsets[l][v +
-            1]`` of level l + 1.
-        codes: L arrays (n_{l + 1},): the code that leads to each node of level l + 1.
+        sizes: number of codes of each level (L,); the codes of a level are 0 … size − 1.
+        offsets: L arrays (n_l + 1,), where n_l is the number of nodes of level l. The children of node v of level l are
+            the nodes ``offsets[l][v]:offsets[l][v + 1]`` of level l + 1.
+        codes: L arrays (n_{l + 1},) with the code that leads to each node of level l + 1.
         node_of: (L + 1, N) node of each item on each level.
-        leaf_offsets: (n_L + 1,) offsets into ``leaf_items`` (N,), the items of each leaf, most popular first.
-        log_shares: (N,) log of each item's share of its leaf: popularity + 1 of the item, divided by the sum of
-            popularity + 1 over the leaf.
+        leaf_offsets: (n_L + 1,) offsets of the leaves in ``leaf_items``.
+        leaf_items: (N,) items of each leaf, most popular first.
+        log_shares: (N,) logarithm of each item's share of its leaf, which is the item's popularity + 1 divided by the
+            sum of popularity + 1 over the leaf.
     """
 
     sizes: tuple[int, ...]
@@ -47,10 +48,10 @@ class CodeTrie:
         """Build a trie from codes (N, L), N > 0.
 
         Args:
-            codes: integers, ``0 ≤ codes[:, l] < sizes[l]``.
+            codes: (N, L) integers, ``0 ≤ codes[:, l] < sizes[l]``.
             sizes: number of codes per level; by default one more than the largest code.
-            popularity: (N,) at least 0, or −1 for an item without a share of its leaf; orders the items that share a
-                leaf. By default all are equal, and the smaller item id comes first.
+            popularity: (N,) popularity of each item, at least 0, by which the items of a leaf are ordered. −1 gives an
+                item a share of 0. Ties go to the smaller item id. By default, all items are equally popular.
 
         Raises:
             InputError: there are no items, or a code is out of range for its level.
@@ -100,18 +101,18 @@ class CodeTrie:
         return 1 if level == 0 else len(self.codes[level - 1])
 
     def children(self, level: int, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return the C children of nodes (R,) of a level, in the order of ``nodes``: the parent's position in
-        ``nodes``, the code, and the child, each (C,)."""
+        """Return the C children of the nodes (R,) of a level, in the order of ``nodes``: the position of the parent in
+        ``nodes``, the code, and the node of each child, each (C,)."""
         return _ranges(self.offsets[level], nodes, self.codes[level])
 
     def items(self, leaves: Array) -> tuple[Array, Array]:
-        """Return the C items of leaves (R,), the most popular of each leaf first: the leaf's position in ``leaves``,
-        and the item, each (C,)."""
+        """Return the C items of leaves (R,), most popular items of a leaf first: the position of the item's leaf in
+        ``leaves``, and the item, each (C,)."""
         place, items, _ = _ranges(self.leaf_offsets, leaves, self.leaf_items)
         return place, items
 
     def find(self, codes: Array) -> Array:
-        """Return the nodes (R,) of prefixes (R, l), −1 for a prefix that no item has."""
+        """Return the nodes (R,) of code prefixes (R, l); −1 for a prefix that no item has."""
         nodes = np.zeros(len(codes), np.int64)
         for level, code in enumerate(np.asarray(codes, np.int64).T):
             size, owner = self.sizes[level], np.repeat(np.arange(self.width(level)), np.diff(self.offsets[level]))
@@ -122,12 +123,12 @@ class CodeTrie:
 
 
 class LiveTrie:
-    """The part of a trie that leads to available items, updated as items become available or unavailable.
+    """Part of a trie that leads to available items. It is updated when items become available or unavailable.
 
     Attributes:
         trie: trie of the codes of all items.
-        available: (N,) bool.
-        counts: L + 1 arrays (n_l,): number of available items under each node.
+        available: (N,) bool, True for available items.
+        counts: L + 1 arrays (n_l,) with the number of available items under each node of level l.
     """
 
     def __init__(self, trie: CodeTrie, available: Array | None = None) -> None:
@@ -137,8 +138,8 @@ class LiveTrie:
         self.set(np.arange(trie.n_items), True if available is None else available)
 
     def set(self, items: Array, available: ArrayLike) -> None:
-        """Set the availability of distinct items (C,) to values (C,) or to one value for all. This costs L operations
-        per changed item."""
+        """Set the availability of distinct items (C,) to values (C,), or to one value for all of them. The cost per
+        changed item is one update on each level."""
         items = np.asarray(items, np.int64)
         wanted = np.broadcast_to(np.asarray(available, bool), items.shape)
         changed = self.available[items] != wanted
@@ -148,8 +149,8 @@ class LiveTrie:
             np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
 
     def moved(self, available: Array) -> LiveTrie:
-        """Return a live trie with the availability (N,) bool of all items, or this one if nothing differs. This trie is
-        not changed."""
+        """Return a live trie with the given availability (N,) bool of all items. If the availability is unchanged, this
+        is the same object; otherwise it is a copy, and this object does not change."""
         changed = np.flatnonzero(self.available != available)
         if not len(changed):
             return self
@@ -159,17 +160,17 @@ class LiveTrie:
         return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
-        """Return the part of the trie that several requests may reach: ``items[h]`` is hidden from request ``rows[h]``,
-        both (H,)."""
+        """Return the part of the trie that each of several requests may reach. The item ``items[h]`` is hidden from the
+        request ``rows[h]``; both arrays are (H,)."""
         return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
 
 
 class PrunedTrie:
-    """Part of a live trie that each request may reach: nodes with at least one item that is available and not hidden
-    from the request.
+    """Part of a live trie that each of several requests may reach: the nodes with at least one item that is available
+    and not hidden from the request.
 
-    Nodes whose available items are all hidden from a request are determined on construction. The numbers of available
-    items are read from the live trie at each call, so do not change the live trie as long as this object is used.
+    Nodes whose available items are all hidden from a request are determined on construction. The number of available
+    items is read from the live trie at each call. Therefore, do not change the live trie while this object is in use.
     """
 
     def __init__(self, live: LiveTrie, rows: Array, items: Array) -> None:
@@ -184,26 +185,27 @@ class PrunedTrie:
             self._dead.append(keys[counts == live.counts[level][keys % self.trie.width(level)]])
 
     def children(self, level: int, rows: Array, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return the permitted children of nodes (R,) that the requests ``rows`` (R,) have reached: position in
-        ``nodes``, code, and child, each (C,)."""
+        """Return the permitted children of the nodes (R,) that the requests ``rows`` (R,) have reached: the position of
+        the parent in ``nodes``, the code, and the node of each child, each (C,)."""
         place, codes, found = self.trie.children(level, nodes)
         kept = self.live.counts[level + 1][found] > 0
         kept &= ~_among(self._dead[level + 1], rows[place] * self.trie.width(level + 1) + found)
         return place[kept], codes[kept], found[kept]
 
     def items(self, rows: Array, leaves: Array) -> tuple[Array, Array]:
-        """Return the permitted items of leaves (R,) that the requests ``rows`` (R,) have reached, the most popular
-        first: position in ``leaves``, and item."""
+        """Return the permitted items of the leaves (R,) that the requests ``rows`` (R,) have reached, most popular
+        items of a leaf first: the position of the item's leaf in ``leaves``, and the item, each (C,)."""
         place, items = self.trie.items(leaves)
         kept = self.live.available[items] & ~_among(self._hidden, rows[place] * self.trie.n_items + items)
         return place[kept], items[kept]
 
 
 def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
-    """Return codes (N, L) as int64.
+    """Return the codes (N, L) as int64, after checking them.
 
     Raises:
-        InputError: the codes are not a non-empty matrix of integers, or a code is out of range for its level.
+        InputError: the codes are not a non-empty matrix of integers, have a different number of levels than ``sizes``,
+            or contain a code that is out of range for its level.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
@@ -234,8 +236,8 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
 
 
 def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Concatenate the ranges of ``values`` that belong to the nodes. Return each value's node (as a position in
-    ``nodes``), the value, and its position."""
+    """Concatenate the ranges of ``values`` that belong to the given nodes. Return for each value the position of its
+    node in ``nodes``, the value, and the position of the value in ``values``."""
     starts = offsets[nodes]
     place, step = rows_and_places(offsets[nodes + 1] - starts)
     found = starts[place] + step
@@ -243,7 +245,7 @@ def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, 
 
 
 def _among(keys: Array, wanted: Array) -> Array:
-    """Return a mask of the ``wanted`` values that occur in sorted keys."""
+    """Return a mask of the ``wanted`` values that occur in the sorted ``keys``."""
     if not len(keys):
         return np.zeros(len(wanted), bool)
     return np.asarray(keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted)

@@ -1,1 +1,1 @@
-"""Fusion of a ranker's predictions into one score."""
+"""Fusions, which combine the predictions of a ranker into one score per candidate."""

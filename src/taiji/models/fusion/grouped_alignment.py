@@ -2,8 +2,8 @@
 with similar confounder values.
 
 D2Q (Zhan et al., KDD 2022) uses the rank within the group. WTG (Zheng et al., 2022) uses the distance from the group's
-mean in standard deviations of the group. Mean alignment uses the ratio to the group's mean. All three were designed for
-labels and are applied to predictions here.
+mean in standard deviations of the group. Mean alignment uses the ratio to the group's mean. All three methods were
+designed for labels and are applied to predictions here.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ class GroupedAlignmentSettings(FusionSettings):
     """Settings of grouped alignment."""
 
     number: str = "duration"
-    """Column of the requests, items or users with the confounder. Its quantiles divide candidates into groups of equal
-    size."""
+    """Column of the requests, items or users that contains the confounder. Its quantiles divide the candidates into
+    groups of about equal size."""
     groups: int = Field(default=20, ge=1)
     form: Literal["rank", "gain", "ratio"] = "rank"
-    """`rank` as in D2Q, `gain` as in WTG, or `ratio` to the mean of the group."""
+    """Form in which a prediction is compared with its group: `rank` as in D2Q, `gain` as in WTG, or `ratio` to the
+    group's mean."""
     points: int = Field(default=65, ge=2)
     """Number of quantiles stored per group, for `rank`."""
 
 
 class GroupedAlignment(LearntFusion):
-    """Fusion by Σ weight · (prediction relative to its group). The score never falls as a prediction rises; for
-    `ratio`, predictions must be positive."""
+    """Fusion by Σ weight · (prediction relative to its group).
+
+    The score never falls as a prediction rises. With the form `ratio`, this requires positive predictions.
+    """
 
     Settings: ClassVar[type[Base]] = GroupedAlignmentSettings
     settings: GroupedAlignmentSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Compute mean, standard deviation and quantiles of each group. The result is deterministic."""
+        """Compute the mean, standard deviation and quantiles of each group. The result is deterministic."""
         values = self.stacked(rows.predictions)
         known = np.isfinite(values).all(axis=2)
         by = as_numbers(circumstances(self.settings.number, rows.requests, known.shape, self.dataset))[known]
@@ -68,7 +71,7 @@ class GroupedAlignment(LearntFusion):
         by = as_numbers(circumstances(self.settings.number, requests, values.shape[:2], self.dataset))
         group = self._group(
             by, len(self.means) - 1
-        )  # fusions saved by earlier versions have no group of missing values
+        )  # the last group is that of missing values; fusions saved by earlier versions do not have such a group
         if self.settings.form == "gain":
             return np.asarray((values - self.means[group]) / self.deviations[group])
         if self.settings.form == "ratio":
@@ -86,7 +89,7 @@ class GroupedAlignment(LearntFusion):
         return np.asarray(self.aligned(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return the edges and statistics of the groups."""
+        """Return the edges and the statistics of the groups."""
         return {name: getattr(self, name) for name in ("edges", "means", "deviations", "quantiles")}
 
     def restore(self, weights: dict[str, Array]) -> None:

@@ -32,8 +32,8 @@ class FusionRows:
 
     Attributes:
         requests: B requests; a column of shape (B, M) has one value per candidate.
-        predictions: (B, M) by task, NaN at padding, made by a ranker that did not see these rows.
-        labels: (B, M) by task, NaN where unknown.
+        predictions: (B, M) by task, NaN at padding, from a ranker that was not trained on these slates.
+        labels: (B, M) by task, NaN where a label is unknown.
     """
 
     requests: Requests
@@ -50,12 +50,12 @@ class FusionSettings(Base):
     """Settings that all fitted fusions share."""
 
     weights: dict[str, float] = Field(default={"click": 1.0}, min_length=1)
-    """Weight of each prediction, above 0. Depending on the fusion, it applies to the prediction in the score, or to the
-    label of the same name in training."""
+    """Weight of each prediction, above 0. Depending on the fusion, it weights the prediction in the score, or the label
+    of the same name in training."""
 
 
 class LearntFusion(LearntComponent):
-    """Fusion that is fitted to :class:`FusionRows`. A model implements :meth:`learn` and :meth:`score`."""
+    """Fusion that is fitted to :class:`FusionRows`. A subclass implements :meth:`learn` and :meth:`score`."""
 
     Settings: ClassVar[type[Base]] = FusionSettings
     settings: FusionSettings
@@ -73,24 +73,31 @@ class LearntFusion(LearntComponent):
             )
 
     usual_columns: Array
-    """Usual values (C,) of the conditioning columns: the columns of a request or its user on which the fusion's
-    function of the predictions depends. Only set if the fusion has such columns; see :meth:`learn_columns`."""
+    """Usual values (C,) of the conditioning columns, set by :meth:`learn_columns` if the fusion has such columns.
+
+    Conditioning columns are columns of a request or its user on which the score depends besides the predictions.
+    """
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the fused predictions, in their order."""
+        """Names of the fused predictions, in the order of the weights."""
         return tuple(self.settings.weights)
 
     @abstractmethod
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the fusion to slates with the predictions of :attr:`tasks`."""
+        """Fit the fusion to slates that have the predictions of all :attr:`tasks`."""
 
     @abstractmethod
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return scores (B, M) of finite predictions (B, M, K), in the order of :attr:`tasks`."""
+        """Return scores (B, M) from finite predictions (B, M, K) of the K :attr:`tasks`, in their order."""
 
     def fit(self, rows: FusionRows, dataset: Dataset | None = None, *, seed: int = 0) -> Self:
         """Fit the fusion. The same seed gives the same weights.
+
+        Args:
+            rows: slates with predictions and labels.
+            dataset: dataset in which columns of items and users are looked up; None if the requests have all columns.
+            seed: random seed of the fit.
 
         Raises:
             InputError: a task has no prediction, or all slates are empty.
@@ -104,7 +111,7 @@ class LearntFusion(LearntComponent):
         return self
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return scores (B, M); NaN where a prediction is NaN (padding)."""
+        """Return scores (B, M); NaN for candidates with a NaN prediction (padding)."""
         values = self.stacked(predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         return np.where(known, self.score(np.where(known[..., None], values, 0.0), requests), np.nan)
@@ -117,7 +124,7 @@ class LearntFusion(LearntComponent):
         """Return Σ weight · label over the tasks that have a label, (B, M); NaN where one of the labels is unknown.
 
         Raises:
-            InputError: no task has a label, or none of the labels is known.
+            InputError: no task has a label, or no candidate has known labels.
         """
         parts = [weight * rows.labels[task] for task, weight in self.settings.weights.items() if task in rows.labels]
         if not parts:
@@ -141,16 +148,16 @@ class LearntFusion(LearntComponent):
         return made
 
     def learn_columns(self, names: Sequence[str], requests: Requests) -> None:
-        """Store the usual values of the conditioning columns, which replace missing ones."""
+        """Store the usual values of the conditioning columns, which later replace missing values."""
         self.usual_columns = usual_values(request_numbers(names, requests, self.dataset))
 
     def known_columns(self, names: Sequence[str], requests: Requests) -> Array:
-        """Return the conditioning columns of the requests (B, C), with the usual value where one is missing."""
+        """Return the conditioning columns of the requests (B, C), with usual values in place of missing ones."""
         return filled(request_numbers(names, requests, self.dataset), self.usual_columns)
 
     def known_users(self, requests: Requests) -> Array:
-        """Return the users (B,) as numbered in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for new
-        ones."""
+        """Return the users' dense ids (B,) in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for users who
+        are not in it."""
         return self.dataset.numbers[requests.user] if isinstance(self.dataset, UserSubset) else requests.user
 
 
@@ -180,18 +187,18 @@ def usual_values(columns: Array) -> Array:
 
 
 def filled(columns: Array, instead: Array) -> Array:
-    """Return columns (B, C) whose values that are not finite are replaced by ``instead`` (C,)."""
+    """Return columns (B, C) in which values that are not finite are replaced by ``instead`` (C,)."""
     return np.where(np.isfinite(columns), columns, instead)
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
     """Return the value of a conditioning column for each candidate, (B, M).
 
-    The column is looked up in the requests, where it has shape (B,) or (B, M), then in the dataset's items, then in its
-    users. In a service, requests may omit a column, so all values are None if none of the three has it.
+    The column is looked up first in the requests, where it has shape (B,) or (B, M), then in the dataset's items, and
+    then in its users. In a service, a column that is found nowhere counts as missing, and all values are None.
 
     Raises:
-        InputError: no column has this name, or it is a column of the items and the candidates are unknown.
+        InputError: no column has this name, or only the items have it and the requests do not have the candidates.
     """
     of_items = dataset is not None and name in dataset.items.columns and CANDIDATES in requests.columns
     if dataset is None or not of_items or name in requests.columns:

@@ -16,10 +16,11 @@ def logged_slates(dataset: Dataset, shown: pl.DataFrame, predictions: pl.DataFra
     """Return one slate per user and time, in order of time.
 
     Args:
-        dataset: the log.
-        shown: exposures (``user``, ``item``, ``time``, label columns, null where a label is not mature).
-        predictions: one row per exposure, one column per prediction.
-        tasks: predictions whose label is a column of the same name.
+        dataset: the dataset of the log.
+        shown: exposures, with the columns ``user``, ``item`` and ``time``, label columns (null while a label is not yet
+            known), and columns of the context.
+        predictions: one row per exposure, in the same order, with one column per prediction.
+        tasks: names of the predictions that have a label; the label column has the same name.
     """
     frame = pl.DataFrame({name: shown[name].cast(pl.Int64) for name in ("user", "item", "time")})
     frame = frame.with_row_index("row").sort("time", "user", "row", maintain_order=True)

@@ -1,12 +1,13 @@
-"""Fusion whose score is a sum of monotone functions ("cells"), one per prediction (xMTF, arXiv 2504.05669), in a
-variant that is exactly monotone.
+"""Fusion whose score is a sum of monotone functions ("cells"), one per prediction (xMTF, arXiv 2504.05669).
 
-This module has the inner stage of xMTF, which is supervised. The outer stage, a policy, is in ``session_cells.py``.
+Unlike the paper's functions, these are exactly monotone. This module contains the inner stage of xMTF, which is
+supervised. The outer stage, a policy, is in ``session_cells.py``.
 
 For predictions o_k and the state s of the request, the score is z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner
 function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for decreasing parts is needed.
-The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Weighted sums and weighted products have
-the same form, up to an increasing function of the sum, which does not affect the order.
+The outer function is q (1 + a_k q), where q is the value of the inner function and a_k is a parameter, called the
+action. It rises as long as 1 + 2 a_k q > 0. Weighted sums and weighted products have the form of z, too, up to an
+increasing function of the sum, which does not affect the order.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
 LOWEST = -0.5
-"""Smallest permitted action a: 1 + 2 a q is still positive for all q below 1."""
+"""Smallest permitted action a. With it, 1 + 2 a q is still positive for all q below 1."""
 
 
 class CellsSettings(FusionSettings):
     """Settings of monotone cells."""
 
     columns: tuple[str, ...] = ()
-    """State of a request: numeric columns of the requests or users, with one number per request each."""
+    """State of a request: numeric columns of the requests or users, each with one number per request."""
     grid: int = Field(default=17, ge=2)
     """Number of points at which an integrand is parametrised."""
     width: PositiveInt = 32
@@ -45,10 +46,10 @@ class CellsSettings(FusionSettings):
 
 
 class MonotoneCells(LearntFusion):
-    """Fusion by Σ_k q_k (1 + a_k q_k), where q_k in [0, 1] is an exactly monotone function of prediction k. It is
-    fitted to the order of the weighted labels.
+    """Fusion by Σ_k q_k (1 + a_k q_k), where q_k in [0, 1] is an exactly monotone function of prediction k.
 
-    The score never falls as a prediction rises, for any action within its bounds.
+    The fusion is fitted to the order of the weighted labels. The score never falls as a prediction rises, for any
+    permitted action.
 
     Attributes:
         action: (K,) parameter a of the outer functions, at least :data:`LOWEST`; 0 after :meth:`fit`.
@@ -72,16 +73,16 @@ class MonotoneCells(LearntFusion):
         self.order(values, worth, rows.requests, seed)
 
     def order(self, values: Array, worth: Array, requests: Requests, seed: int) -> None:
-        """Train the inner functions further, to the order of given values within slates.
+        """Continue the training of the inner functions, so that the candidates of a slate are ordered by ``worth``.
 
-        The loss is −log σ(c (z_i − z_j)) over the pairs of a slate in which i is worth more than j; the factor c > 0 is
-        learnt.
+        The loss is the mean of −log σ(c (z_i − z_j)) over the pairs of candidates of a slate in which i is worth more
+        than j; the factor c > 0 is learnt.
 
         Args:
             values: (B, M, K) predictions.
-            worth: (B, M) values of the candidates, NaN where unknown.
+            worth: (B, M) values that give the order of the candidates, NaN where unknown.
             requests: requests of the slates.
-            seed: random seed of the order of the slates.
+            seed: random seed of the order in which slates are read.
         """
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
@@ -96,7 +97,7 @@ class MonotoneCells(LearntFusion):
         still = torch.zeros(len(self.tasks), dtype=torch.float64)
         scale = torch.zeros(
             (), dtype=torch.float64, requires_grad=True
-        )  # learnt, because the K cells bound the differences
+        )  # log of c; it is learnt because the sum of K cells, and thus each difference of sums, is bounded
         optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
         random = np.random.default_rng(seed)
         for _ in range(s.epochs):
@@ -115,7 +116,7 @@ class MonotoneCells(LearntFusion):
         """Set the action of the outer functions, as chosen by a policy.
 
         Raises:
-            InputError: the action has a different length, or is below −1/2.
+            InputError: the action does not have K finite numbers of at least :data:`LOWEST`.
         """
         found = np.asarray(action, np.float64)
         if found.shape != (len(self.tasks),) or not (np.isfinite(found).all() and found.min() >= LOWEST):
@@ -132,11 +133,11 @@ class MonotoneCells(LearntFusion):
         return np.broadcast_to(self.action, (len(requests), len(self.tasks)))
 
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return the sums of the cells."""
+        """Return the sums of the cells, (B, M)."""
         return self.by_actions(values, requests, self.actions(requests))
 
     def by_actions(self, values: Array, requests: Requests, actions: Array) -> Array:
-        """Return the sums of the cells with given actions (B, K)."""
+        """Return the sums of the cells (B, M) with given actions (B, K)."""
         x, columns = (
             torch.as_tensor(self._scaled(values)),
             torch.as_tensor(self.known_columns(self.settings.columns, requests)),
@@ -165,10 +166,10 @@ class MonotoneCells(LearntFusion):
         self.network.load_state_dict(own)
 
     def _sum(self, scaled: torch.Tensor, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Return (B, M) scores of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
+        """Return the scores (B, M) of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
         inner = self.network(scaled, columns if self.settings.columns else None)
-        # Between 0 and 1, as the bound of the action requires. Unlike a logistic function, it is monotone in floating
-        # point, too.
+        # q lies between 0 and 1, as the bound of the action requires. Unlike a logistic function, this function is
+        # monotone in floating point as well.
         q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
         parts = outer(q, actions)
         total = torch.zeros_like(q[..., 0])
@@ -181,9 +182,9 @@ class MonotoneCells(LearntFusion):
 
 
 def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:
-    """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, computed in a form that is monotone in floating point, too.
+    """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, in a form that is monotone in floating point as well.
 
-    For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two increasing parts.
+    For a < 0, the form is (1 + 2a) q − a (1 − (1 − q)²), a sum of two terms that both rise with q.
     """
     bend = torch.as_tensor(a, dtype=q.dtype)
     up, down = bend.clamp(min=0.0), bend.clamp(max=0.0)

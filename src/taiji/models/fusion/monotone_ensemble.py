@@ -1,9 +1,9 @@
 """Monotone ensemble of predictions with weights per request (UMRE, arXiv 2508.07613).
 
 The score is Σ w_k(h) · t_k(x_k; h) for predictions x_k and attributes h of the request, where t_k is an exact integral
-of a positive function and w_k > 0. The weights come from attention between h and learnt vectors of the tasks. The
-paper's weights also depend on the transformed predictions, by cross-attention. With such weights, the score would not
-be monotone.
+of a positive function and w_k > 0. The weights come from attention between h and learnt vectors of the tasks. In the
+paper, the weights depend on the transformed predictions as well, by cross-attention. With such weights, the score would
+not be monotone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Settings of the monotone ensemble."""
 
     columns: tuple[str, ...] = ()
-    """Attributes of a request: numeric columns of the requests or users, with one number per request each."""
+    """Attributes of a request: numeric columns of the requests or users, each with one number per request."""
     users: int = Field(default=0, ge=0)
-    """Number of rows in the table of learnt user vectors, indexed by the user's dense id modulo this; 0 for no
-    table."""
+    """Number of rows in the table of learnt user vectors. The row of a user is the user's dense id modulo this number.
+    0 for no table."""
     dimension: PositiveInt = 8
     """Length of user vectors and task vectors."""
     grid: int = Field(default=17, ge=2)
@@ -45,14 +45,14 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which the logarithm of a label's weight is raised after an epoch in which the label's UAUC (AUC within
-    users) fell, and lowered after one in which it rose; 0 keeps `weights`."""
+    """Step by which the logarithm of a label's weight changes after each epoch: it is raised if the label's UAUC (AUC
+    within users) fell, and lowered if the UAUC rose. With 0, the weights stay as in `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """Share of the slates, taken from the end, that is held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):
-    """Network for Σ_k w_k t_k of K scaled predictions.
+    """Network that computes Σ_k w_k t_k from K scaled predictions.
 
     Args:
         tasks: number of predictions K.
@@ -76,7 +76,7 @@ class EnsembleNetwork(nn.Module):
         told = columns
         if self.users is not None:
             own = self.users(user.clamp(min=0) % self.users.num_embeddings)
-            told = torch.cat([columns, torch.where(user[:, None] < 0, 0.0, own)], dim=1)  # zero for a new user
+            told = torch.cat([columns, torch.where(user[:, None] < 0, 0.0, own)], dim=1)  # 0 for users not in the fit
         logits = self.usual
         if self.query is not None:
             logits = logits + self.query(told) @ self.tasks.T
@@ -91,17 +91,17 @@ class EnsembleNetwork(nn.Module):
 
 
 class MonotoneEnsemble(LearntFusion):
-    """Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
+    """Fusion by Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
 
-    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and are
-    adjusted by the UAUC of each label on held-out slates.
+    The score never falls as a prediction rises. The fit begins with the label weights of the setting ``weights``, and
+    adjusts them by the UAUC of each label on held-out slates.
     """
 
     Settings: ClassVar[type[Base]] = MonotoneEnsembleSettings
     settings: MonotoneEnsembleSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the network. ``facts`` stores the weights of the labels after each epoch."""
+        """Fit the network. ``facts["label_weights"]`` holds the label weights before the fit and after each epoch."""
         s = self.settings
         values, known = self.stacked(rows.predictions), np.isfinite(self.stacked(rows.predictions)).all(axis=2)
         self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
@@ -110,8 +110,7 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard
-        # deviation.
+        # Each label is divided by its standard deviation, so its weight is multiplied by the same standard deviation.
         start = np.array([s.weights[task] for task in labels]) * spread
         self.learn_columns(s.columns, rows.requests)
         scaled, columns = (
@@ -147,7 +146,7 @@ class MonotoneEnsemble(LearntFusion):
             self.facts["label_weights"].append(rule.weights.tolist())
 
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return the scores."""
+        """Return the scores, (B, M)."""
         with torch.inference_mode():
             columns = torch.as_tensor(self.known_columns(self.settings.columns, requests))
             return np.asarray(
@@ -180,8 +179,10 @@ class MonotoneEnsemble(LearntFusion):
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
-    """Return (K,): the concordance between scores (B, M) and each label (B, M, K), averaged over users; 0.5 if no
-    user's labels differ."""
+    """Return the concordance between scores (B, M) and each label (B, M, K), averaged over users, (K,).
+
+    It is 0.5 for a label that has only one value for each user.
+    """
     owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
     found = []
     for label in range(labels.shape[2]):

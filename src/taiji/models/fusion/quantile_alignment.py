@@ -1,10 +1,10 @@
 """Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), followed by a weighted sum.
 
-Equal predictions for a long and a short item are not comparable. Each prediction is therefore replaced by its rank
-among predictions under the same circumstances, such as for items of the same length. By construction, ranks do not
-depend on the circumstances. This does not prove that they are closer to the truth: if the users' preferences depend on
-the circumstances, alignment removes this dependence as well. Ranks are not probabilities, so they must not be used
-where calibration is needed (such as in an auction).
+Equal predictions for a long item and a short item are not comparable. Each prediction is therefore replaced by its rank
+among the predictions under the same circumstances, for example for items of the same length. By construction, the
+distribution of ranks does not depend on the circumstances. This does not prove that ranks are closer to the truth: if
+the users' preferences depend on the circumstances, alignment removes this dependence as well. Ranks are not
+probabilities, so they must not be used where calibration is needed (such as in an auction).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class QuantileAlignmentSettings(FusionSettings):
     numbers: tuple[str, ...] = ()
     """Numeric circumstances, such as `duration`: columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Categorical circumstances. An unseen or missing value matches none of the known ones, so that the quantiles
-    depend only on the other circumstances."""
+    """Categorical circumstances: columns of the requests, the items or the users. An unseen or missing value matches no
+    known value, so that the quantiles depend only on the other circumstances."""
     quantiles: int = Field(default=20, ge=3)
-    """Number of quantile levels, evenly spaced in (0, 1)."""
+    """Number of quantile levels, which are evenly spaced in (0, 1)."""
     width: PositiveInt = 64
     steps: PositiveInt = 600
     batch: PositiveInt = 1024
@@ -44,10 +44,10 @@ class QuantileAlignmentSettings(FusionSettings):
 
 
 class QuantileAlignment(LearntFusion):
-    """Fusion by Σ weight · rank of the prediction among the predictions made under the same circumstances. It can also
-    be used as a debiaser.
+    """Fusion by Σ weight · rank of the prediction among the predictions under the same circumstances.
 
-    The score never falls as a prediction rises, as long as the circumstances stay the same.
+    The score never falls as a prediction rises, as long as the circumstances stay the same. The class can also be used
+    as a debiaser, see :meth:`adjust`.
     """
 
     Settings: ClassVar[type[Base]] = QuantileAlignmentSettings
@@ -65,11 +65,11 @@ class QuantileAlignment(LearntFusion):
 
     @property
     def levels(self) -> Array:
-        """Levels (Q,) of the quantiles."""
+        """Levels (Q,) of the quantiles, ascending in (0, 1)."""
         return (np.arange(self.settings.quantiles) + 0.5) / self.settings.quantiles
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the quantiles of the predictions given only the circumstances."""
+        """Fit the quantiles of the predictions as functions of the circumstances."""
         values = self.stacked(rows.predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         values = values[known]
@@ -91,14 +91,14 @@ class QuantileAlignment(LearntFusion):
         )
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
-        """Return the ranks of :attr:`tasks` in [0, 1]; other predictions are unchanged."""
+        """Return the predictions, with those of :attr:`tasks` replaced by their ranks in [0, 1]."""
         values = self.stacked(predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         ranks = self.ranks(np.where(known[..., None], values, 0.0), requests)
         return {**predictions, **{t: np.where(known, ranks[..., k], np.nan) for k, t in enumerate(self.tasks)}}
 
     def ranks(self, values: Array, requests: Requests) -> Array:
-        """Return (B, M, K) ranks of predictions (B, M, K)."""
+        """Return the ranks (B, M, K) in [0, 1] of predictions (B, M, K)."""
         shape = values.shape[:2]
         features = self._features(*self._circumstances(requests, shape)).reshape(values.shape[0] * values.shape[1], -1)
         with torch.inference_mode():
@@ -111,7 +111,7 @@ class QuantileAlignment(LearntFusion):
         return np.stack(parts, axis=1).reshape(values.shape)
 
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return the weighted sum of the ranks."""
+        """Return the weighted sum of the ranks, (B, M)."""
         return np.asarray(self.ranks(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
@@ -135,7 +135,7 @@ class QuantileAlignment(LearntFusion):
         return numbers, [circumstances(name, requests, shape, dataset) for name in s.categories]
 
     def _features(self, numbers: list[Array], categories: list[Array]) -> Array:
-        """Return (B, M, F): numbers on a normal scale (unknown ones at its middle), and one-hot categories."""
+        """Return the inputs (B, M, F): numbers on a normal scale (0 for missing numbers), and one-hot categories."""
         parts = [
             np.nan_to_num(normal_scores(column, knots))[..., None] for column, knots in zip(numbers, self.number_knots)
         ]

@@ -1,10 +1,10 @@
-"""Monotone cells whose outer functions are set by a policy over the state of the session, learnt from session returns
-(xMTF's outer stage).
+"""Monotone cells whose outer functions are set by a policy that is learnt from session returns (outer stage of xMTF).
 
-The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). The policy sets the slopes of
-the outer functions per request, to increase the return over the rest of the session. Then the inner functions are
-fitted to the order that the policy produces, and the policy is reset to neutral. State and action are the same for all
-candidates of a request, so the score still never falls as a prediction rises.
+The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). For each request, the policy
+reads the state of the session and sets the slopes of the outer functions, to increase the return over the rest of the
+session. Then the inner functions are fitted to the order that the policy produces, and the policy is reset, so that it
+changes nothing. State and action are the same for all candidates of a request, so the score still never falls as a
+prediction rises.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SessionCellsSettings(CellsSettings):
     """Settings of cells with a policy."""
 
     state: tuple[str, ...] = ()
-    """State that the policy sees: numeric columns of the requests or users. Predictions are not permitted."""
+    """State that the policy reads: numeric columns of the requests or users. Predictions are not permitted."""
     spread: float = Field(default=1.0, gt=0)
     """Standard deviation of the policy parameters that are drawn for exploration."""
     policy_rate: float = Field(default=10.0, gt=0)
@@ -41,10 +41,10 @@ class SessionCellsSettings(CellsSettings):
 
 
 class SessionCells(MonotoneCells):
-    """Cells with a policy over the outer functions. After :meth:`fit` the policy is still neutral.
+    """Cells with a policy over the outer functions. After :meth:`fit`, the policy does not yet change anything.
 
     Attributes:
-        policy: policy whose output is, for each outer function, the log of the factor that multiplies its slope.
+        policy: policy that outputs, for each outer function, the logarithm of the factor that multiplies its slope.
     """
 
     Settings: ClassVar[type[Base]] = SessionCellsSettings
@@ -58,10 +58,14 @@ class SessionCells(MonotoneCells):
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
 
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
-        """Return actions (B, K) from drawn parameters (B, K, S + 1) of the requests' sessions, or from the policy's own
-        parameters.
+        """Return actions (B, K).
 
-        With action a, the slope at q = 1 is 1 + 2 a. The policy multiplies it by e^u, so that the slope stays positive.
+        With action a, the slope of an outer function at q = 1 is 1 + 2 a. The policy's output u multiplies this slope
+        by e^u, so that the slope stays positive.
+
+        Args:
+            requests: B requests.
+            parameters: (B, K, S + 1) parameters drawn for the requests' sessions; None for the policy's own parameters.
         """
         states = np.clip((self._told(requests) - self.centre) / self.scale, -2.0, 2.0) / 2
         slope = (1 + 2 * self.action) * np.exp(np.clip(self.policy.act(states, parameters), -STEEPEST, STEEPEST))
@@ -97,23 +101,23 @@ class SessionCells(MonotoneCells):
         self.policy.parameters = weights["policy.parameters"]
 
     def _told(self, requests: Requests) -> Array:
-        """Return the state of the sessions (B, S), with its centre where a value is missing."""
+        """Return the states of the requests' sessions (B, S), with the centre in place of missing values."""
         return filled(request_numbers(self.settings.state, requests, self.dataset), self.centre)
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
-    """Load saved cells as the fusion of a recipe, combined with the retrievers' merge score if ``weights`` contains
-    ``merged``.
+    """Load saved cells as the fusion of a recipe.
+
+    If ``weights`` contains ``merged``, the cells are combined with the retrievers' merge score.
 
     Args:
-        weights: weights of the recipe: the weights with which the cells were trained, and optionally one for
-            ``merged``.
+        weights: weights of the recipe: those with which the cells were trained, and optionally a weight of ``merged``.
         folder: folder that :meth:`SessionCells.save` wrote.
         version: expected version of the saved cells.
 
     Raises:
-        ArtifactError: the folder contains different cells.
-        ConfigError: the weights differ from those of the cells.
+        ArtifactError: the cells in the folder have a different version.
+        ConfigError: the weights differ from those with which the cells were trained.
     """
     cells = SessionCells.load(folder)
     if cells.version != version:
@@ -127,7 +131,7 @@ def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: s
     own = {task: weight for task, weight in weights.items() if task != "merged"}
     if own != cells.settings.weights:
         raise ConfigError(
-            "The recipe weights different predictions than the saved cells.",
+            "The weights of the recipe differ from those of the saved cells.",
             where="recommend.fusion_weights",
             expected=str(cells.settings.weights),
             found=str(own),

@@ -18,7 +18,7 @@ SMALLEST = 1e-9
 
 
 def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
-    """Return the predictions (B, M) to be fused, in the order of ``tasks``.
+    """Return the predictions of the given tasks, (B, M) each, in the order of ``tasks``.
 
     Raises:
         InputError: a prediction is missing.
@@ -35,14 +35,15 @@ def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
 
 
 class WeightedFusion:
-    """Base class of fusions with a weight per task. With a positive weight, the score never falls as the prediction
-    rises.
+    """Base class of fusions with a weight per task.
+
+    The score never falls as a prediction with a positive weight rises.
 
     Args:
         weights: weight by task, not 0; predictions of other tasks are ignored.
 
     Raises:
-        ConfigError: there is no weight, or one is 0 or not finite.
+        ConfigError: there is no weight, or a weight is 0 or not finite.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -69,7 +70,7 @@ class LinearFusion(WeightedFusion):
 
 
 class LogLinearFusion(WeightedFusion):
-    """Fusion by Σ weight · log prediction, which orders like Π prediction^weight."""
+    """Fusion by Σ weight · log prediction, which gives the same order as Π prediction^weight."""
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
         """Return scores (B, M)."""
@@ -79,10 +80,10 @@ class LogLinearFusion(WeightedFusion):
 
 
 class RankAverage(WeightedFusion):
-    """Fusion by Σ weight · relative rank: the share of the request's other candidates with a lower prediction, where
-    ties count one half.
+    """Fusion by Σ weight · relative rank of the prediction among the request's candidates.
 
-    No common scale is needed. A NaN prediction (padding) is below all others and does not count as a candidate.
+    The relative rank is the share of the other candidates that have a lower prediction, where ties count one half. The
+    predictions need not have a common scale. A NaN prediction (padding) has rank 0 and does not count as a candidate.
     """
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
@@ -116,17 +117,16 @@ class BesideMerge:
 
 
 def exceeded(values: Array) -> Array:
-    """Return each value's relative rank in its row (B, M): the share of the other finite values below it, with ties as
-    one half.
+    """Return each value's relative rank in its row (B, M): the share of the row's other finite values that are lower.
 
-    NaN, and the only finite value of a row, get 0.
+    Ties count one half. NaN, and the only finite value of a row, have rank 0.
     """
     known = np.isfinite(values)
     filled = np.where(known, values, -np.inf)
     ordered = np.sort(filled, axis=1)
     rows = np.arange(len(values))[:, None]
     width = values.shape[1]
-    # One search over all rows: the values of each row are replaced by ranks and shifted past those of the previous row.
+    # One search covers all rows: values are replaced by ranks, and the ranks of a row exceed those of the row before.
     distinct, flat = np.unique(filled, return_inverse=True)
     codes = flat.reshape(values.shape) + rows * (len(distinct) + 1)
     places = np.sort(codes, axis=1).ravel()

@@ -1,2 +1,1 @@
-"""Policies that look beyond a single request: returns of sessions and a policy learnt from them, cache-aware critics
-and their actor, expert cloning."""
+"""Policies that look beyond a single request: session policies, cache-aware critics, and expert cloning."""

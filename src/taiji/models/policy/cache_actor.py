@@ -3,9 +3,9 @@ arXiv 2404.14961).
 
 The action in a state is the same at every load level. Otherwise the level would affect the transitions between states,
 and the equations in eigenvector coordinates would not separate (see :mod:`.cache_critics`). The fit is policy iteration
-on a log (Lagoudakis & Parr 2003): the actor chooses the action with the highest value at level 0 (real time), the
-critics are computed for this policy, and so on. If only a limited share of requests can take the last action (computing
-a list), the requests that gain most from it take it.
+on a log (Lagoudakis & Parr 2003): the critics of the current policy are computed, the policy is changed to the action
+with the highest value at level 0 (lists are computed in real time), and both steps are repeated. If only a limited
+share of the requests can take the last action (computing a list), the requests that gain most from it take it.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ class CacheActorSettings(Base):
 
     form: Form = "eigen"
     """Computation of the next request's value: in the eigenvector coordinates of the chain of load levels (`eigen`), or
-    level by level, with the mean over next levels (`expected`) or with the observed next level (`coupled`)."""
+    level by level with the mean over possible next levels (`expected`) or with the observed next level (`coupled`)."""
     levels: int = Field(default=2, ge=2)
-    """Number of load levels; the actor follows the critic of level 0."""
+    """Number of load levels; actions are chosen by the critic of level 0."""
     actions: int = Field(default=2, ge=2)
     """Number of actions, numbered from 0."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Share of requests that can take the last action, if lists can be computed only for some of them; 1 for all."""
+    """Largest share of requests that can take the last action, such as computing a list; 1 for all."""
     discount: float = Field(default=0.9, ge=0, lt=1)
     """Discount γ from one request of a session to the next."""
     ridge: float = Field(default=1e-3, gt=0)
     """Ridge penalty, per row, on the diagonals of the least-squares systems."""
     rounds: PositiveInt = 5
-    """Number of times that critics are computed for the current policy; 1 improves the logged policy once."""
+    """Number of rounds, in each of which the critics of the current policy are computed and the policy is changed. With
+    1, the logged policy is improved once."""
 
 
 class CacheActor(LearntComponent):
-    """Policy that chooses actions by linear critics of states (n, S) and actions.
+    """Policy that chooses among A actions by critics that are linear in the state (n, S).
 
     Attributes:
-        critics: (C, A, S) coefficients at each level.
-        bar: amount by which the last action must be worth more than any other to be chosen.
+        critics: (C, A, S) coefficients for each of the C levels.
+        bar: (1,) amount by which the last action must be worth more than the best other action to be chosen.
     """
 
     Settings = CacheActorSettings
@@ -64,12 +65,13 @@ class CacheActor(LearntComponent):
             action: (n,) logged actions, from 0.
             after: (n,) row of the session's next request, −1 at its end.
             level: (n,) load level at the request, from 0.
-            rewards: (n,).
-            chain: (C, C) transitions of the levels, from :func:`~taiji.models.policy.cache_critics.fit_chain`.
+            rewards: (n,) rewards of the requests.
+            chain: (C, C) transition probabilities of the levels, from
+                :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
         Raises:
-            InputError: an action was never taken at some level, or an action or level is out of range; also as in
-                :func:`~taiji.models.policy.cache_critics.load_basis`.
+            InputError: an action was never taken at some level, an action or level is out of range, or
+                :func:`~taiji.models.policy.cache_critics.load_basis` rejects the chain.
         """
         s, states = self.settings, np.asarray(states, dtype=np.float64)
         action, level = np.asarray(action, dtype=np.int64), np.asarray(level, dtype=np.int64)
@@ -109,7 +111,7 @@ class CacheActor(LearntComponent):
         return np.einsum("cas,ns->cna", self.critics, states)
 
     def lead(self, states: Array) -> Array:
-        """Return (n,): how much more the last action is worth than the best other action, in real time."""
+        """Return how much more the last action is worth than the best other action at level 0, (n,)."""
         worth = self.values(states)[0]
         return np.asarray(worth[:, -1] - worth[:, :-1].max(axis=1))
 
@@ -119,7 +121,7 @@ class CacheActor(LearntComponent):
         return np.asarray(np.where(self.lead(states) > self.bar, self.settings.actions - 1, others))
 
     def weights(self) -> dict[str, Array]:
-        """Return the critics and the bar."""
+        """Return the critics and the threshold :attr:`bar`."""
         return {"critics": self.critics, "bar": self.bar}
 
     def restore(self, weights: dict[str, Array]) -> None:

@@ -1,10 +1,10 @@
 """Values of requests if the load decides whether a list is computed or taken from the cache (CARL, arXiv 2404.14961).
 
-The load level c of the next request depends on the level of this one, by a Markov chain P, and not on the action. Let V
-(C, S) be the values by level and state, r (C, S) the rewards, and T (S, S) the transitions of the states. Then ``V = r
-+ γ P V Tᵀ``: the critic of each level depends on all others. In the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``,
-``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate: ``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is an identity of policy
-evaluation that holds if T is the same at every level.
+The load level follows a Markov chain P: the level of the next request depends only on the current level, not on the
+action. Let V (C, S) be the values by level and state, r (C, S) the rewards, and T (S, S) the transition probabilities
+of the states. Then ``V = r + γ P V Tᵀ``, so the critic of each level depends on all other levels. With the eigenvectors
+U of P, ``P = U Λ U⁻¹``, and the coordinates ``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate:
+``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is exact for the evaluation of a given policy if T is the same at every level.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taiji.models.policy.session_returns import NO_ROW
 
 Array = NDArray[Any]
 CONDITION = 1e4
-"""Largest condition number of the eigenvectors for which values are converted between the coordinates."""
+"""Largest condition number of the eigenvectors that :func:`load_basis` accepts by default."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class LoadBasis:
     """Eigenvectors of a chain of load levels.
 
     Attributes:
-        values: λ (C,), descending from 1.
-        vectors: U (C, C), in columns.
+        values: eigenvalues λ (C,), descending from 1.
+        vectors: U (C, C), one eigenvector per column.
         inverse: U⁻¹ (C, C).
         condition: condition number of U.
     """
@@ -44,7 +44,7 @@ class LoadBasis:
 
 
 def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
-    """Return the eigenvectors of a chain (C, C) whose rows sum to 1.
+    """Return the eigenvectors of a chain: a matrix (C, C) of transition probabilities, whose rows sum to 1.
 
     Real eigenvectors exist for every chain of two levels, and for every reversible chain, such as one in which levels
     move only to their neighbours.
@@ -61,7 +61,7 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
         or not np.allclose(chain.sum(axis=1), 1, atol=1e-9)
     ):
         raise InputError(
-            "The matrix does not hold transition probabilities of load levels.",
+            "The matrix does not contain transition probabilities of load levels.",
             where="chain",
             expected="a square matrix of probabilities whose rows sum to 1",
             found=f"shape {chain.shape}, sums {np.round(chain.sum(axis=-1), 6).tolist()}",
@@ -82,10 +82,16 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
 
 
 def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array:
-    """Return the chain (C, C) fitted to observed pairs of levels (n,), with ``prior`` counts added to each pair.
+    """Return the chain (C, C) fitted to observed pairs of successive levels.
 
     Load varies over the day: fit one chain per part of the day, and compute the critics with the chain of the current
     hour.
+
+    Args:
+        now: (n,) levels of requests.
+        then: (n,) levels of the next requests.
+        levels: number C of levels.
+        prior: count that is added to each of the C² pairs of levels.
 
     Raises:
         InputError: a level is out of range, or the prior is not positive.
@@ -108,9 +114,9 @@ def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) 
     """Return the exact values V (C, S). The transitions of states may depend on the level.
 
     Args:
-        chain: (C, C).
-        moves: transitions of states, (S, S), or (C, S, S) by level.
-        rewards: (C, S).
+        chain: (C, C) transition probabilities of the levels.
+        moves: transition probabilities of the states, (S, S), or (C, S, S) by level.
+        rewards: (C, S) rewards by level and state.
         discount: γ below 1.
     """
     levels, states = rewards.shape
@@ -120,17 +126,18 @@ def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) 
 
 
 def eigen_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
-    """Return V (C, S) from one system of S equations per level, in eigenvector coordinates; exact if the level does not
-    affect the transitions.
+    """Return V (C, S) from one system of S equations per level, in eigenvector coordinates.
+
+    The values are exact if the level does not affect the transitions of states.
 
     Args:
-        chain: (C, C).
-        moves: transitions of states, (S, S).
-        rewards: (C, S).
+        chain: (C, C) transition probabilities of the levels.
+        moves: (S, S) transition probabilities of the states.
+        rewards: (C, S) rewards by level and state.
         discount: γ below 1.
 
     Raises:
-        InputError: as in :func:`load_basis`.
+        InputError: :func:`load_basis` rejects the chain.
     """
     basis = load_basis(chain)
     own = basis.inverse @ rewards
@@ -147,20 +154,22 @@ Form = Literal["eigen", "coupled", "expected"]
 def td_values(
     form: Form, states: Array, levels: Array, rewards: Array, chain: Array, discount: float, rate: float, size: int
 ) -> Array:
-    """Return V (R, C, S) learnt by TD(0) from R independent runs of n steps.
+    """Return the values V (R, C, S) learnt by TD(0) from R independent runs of n steps.
 
-    ``coupled`` uses the observed next level, ``expected`` the mean over next levels by the chain; both update the
-    critic of the observed level. ``eigen`` updates the critics of all coordinates at every step, with rewards from a
-    running mean by level and state, because a step reveals the reward of only one level. Up to rounding this equals the
-    ``expected`` form with an update of all levels at each step: its advantage comes from updating all levels, not from
-    the coordinates.
+    The form ``coupled`` uses the observed next level, and ``expected`` uses the mean over next levels under the chain.
+    Both update only the critic of the observed level. The form ``eigen`` updates the critics of all coordinates at
+    every step. A step reveals the reward of only one level, so ``eigen`` uses a running mean of the rewards by level
+    and state. Up to rounding, ``eigen`` equals ``expected`` with an update of all levels at each step. Its advantage
+    therefore comes from updating all levels, not from the coordinates.
 
     Args:
-        states, levels: (R, n + 1).
-        rewards: (R, n).
-        chain: (C, C).
+        form: form of the update.
+        states, levels: (R, n + 1) states and load levels.
+        rewards: (R, n) rewards of the steps.
+        chain: (C, C) transition probabilities of the levels.
+        discount: γ.
         rate: step size.
-        size: number of states.
+        size: number S of states.
     """
     runs, steps = rewards.shape
     count, each = len(chain), np.arange(runs)
@@ -184,7 +193,7 @@ def td_values(
 
 
 def reward_heads(features: Array, level: Array, rewards: Array, levels: int, ridge: float) -> Array:
-    """Return ridge regressions (C, F) of rewards (n,) on features (n, F), one fitted to the rows of each level."""
+    """Return the coefficients (C, F) of ridge regressions of rewards (n,) on features (n, F), one fitted per level."""
     heads = []
     for c in range(levels):
         x, y = features[level == c], rewards[level == c]
@@ -197,11 +206,11 @@ def eigen_critics(basis: LoadBasis, own: Array, ahead: Array, heads: Array, disc
 
     Args:
         basis: basis of the chain.
-        own: (F, F) mean of x xᵀ over all requests.
+        own: (F, F) mean of x xᵀ over all requests, where x are the features of a request.
         ahead: (F, F) mean of x yᵀ, where y are the features of the session's next request.
-        heads: (C, F), from :func:`reward_heads`.
+        heads: (C, F) regressions from :func:`reward_heads`.
         discount: γ.
-        ridge: penalty on the diagonals.
+        ridge: penalty on the diagonal of each system.
     """
     regular = own + ridge * np.eye(len(own))
     found = [
@@ -236,9 +245,9 @@ class CacheCritics(LearntComponent):
 
         Args:
             features: (n, F) features of a request's state and action, without the load.
-            after: (n,) row of the session's next request, −1 at its end.
-            level: (n,) load level, from 0.
-            rewards: (n,).
+            after: (n,) row of the session's next request, −1 at the end of the session.
+            level: (n,) load level at the request, from 0.
+            rewards: (n,) rewards of the requests.
 
         Raises:
             InputError: a level has no rows or is out of range.
@@ -263,14 +272,14 @@ class CacheCritics(LearntComponent):
         """Return the values (n, C) of features (n, F) at each level, under a chain (C, C).
 
         Raises:
-            InputError: as in :func:`load_basis`.
+            InputError: :func:`load_basis` rejects the chain.
         """
         s = self.settings
         critics = eigen_critics(load_basis(chain), self.own, self.next, self.heads, s.discount, s.ridge)
         return np.asarray(features @ critics.T)
 
     def weights(self) -> dict[str, Array]:
-        """Return the second moments and the reward heads."""
+        """Return the second moments of the features and the regressions of the rewards."""
         return {"own": self.own, "next": self.next, "heads": self.heads}
 
     def restore(self, weights: dict[str, Array]) -> None:

@@ -1,10 +1,10 @@
 """Behaviour cloning of the actions shown to returning users, by tiers of users (SEC, arXiv 2504.05628).
 
-Users are divided into tiers by their active days. A shared encoder reads the state of a request, and each tier has a
-head that imitates the actions shown to its users. A request uses the head of the tier whose encoded states are nearest,
-but never a tier below the one that the user has reached, and (our addition) at most one above it. A user who returns
-for reasons unrelated to the actions reaches a high tier as well. If most users are like this, cloning learns nothing
-useful.
+Users are divided into tiers by their number of active days. A shared encoder reads the state of a request, and each
+tier has a head that imitates the actions shown to the users of this tier. A request uses the head of the tier whose
+encoded states are nearest, but never a tier below the user's own and (our addition) at most one tier above it. Users
+who return for reasons unrelated to the actions reach high tiers as well. If most users are of this kind, cloning learns
+nothing useful.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Array = NDArray[Any]
 def retention_tiers(active_days: Array, tiers: int) -> Array:
     """Return tiers (U,) from 0, the least active, by quantiles of active days (U,).
 
-    Users with the same number of days share a tier, so there may be fewer than ``tiers``; none is empty.
+    Users with the same number of days share a tier, so there may be fewer than ``tiers`` tiers. No tier is empty.
     """
     edges = np.quantile(active_days, np.arange(1, tiers) / tiers)
     return np.unique(np.searchsorted(edges, active_days, side="right"), return_inverse=True)[1]
 
 
 def nuclear_norm(actions: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the singular values of a batch of actions (B, A), each scaled to length 1.
+    """Return the sum of the singular values of a matrix of actions (B, A), whose rows are first scaled to length 1.
 
     The sum is √B if all actions are the same, and √(B · min(B, A)) if they are spread evenly over as many directions as
     possible.
@@ -46,8 +46,11 @@ def nuclear_norm(actions: torch.Tensor) -> torch.Tensor:
 
 
 def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -> torch.Tensor:
-    """Return the mean of 1 − cosine to the shown actions (B, A), minus ``diversity`` times the nuclear norm as a share
-    of its largest possible value."""
+    """Return the imitation loss minus ``diversity`` times the diversity of a batch of actions.
+
+    The imitation loss is the mean of 1 − cosine between the actions and the shown actions, (B, A) each. The diversity
+    is the nuclear norm of the actions as a share of its largest possible value.
+    """
     imitation = (1 - functional.cosine_similarity(actions, shown, dim=-1)).mean()
     if not diversity:
         return imitation
@@ -56,8 +59,12 @@ def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -
 
 
 def permitted_tier(distances: Array, level: Array) -> Array:
-    """Return each request's tier (n,): the user's own ``level`` (n,) or the one above it, whichever is nearer by
-    ``distances`` (n, K)."""
+    """Return each request's tier (n,): the nearer of the user's own tier and the tier above it.
+
+    Args:
+        distances: (n, K) distance of each request from each tier.
+        level: (n,) tiers of the users.
+    """
     tier = np.arange(distances.shape[1])
     inside = (tier >= level[:, None]) & (tier <= level[:, None] + 1)
     return np.asarray(np.where(inside, distances, np.inf).argmin(axis=1))
@@ -73,7 +80,8 @@ class ExpertCloningSettings(Base):
     width: PositiveInt = 16
     """Width of an encoded state."""
     centroids: PositiveInt = 4
-    """Largest number of clusters per tier; a state belongs to the tier of the nearest centroid."""
+    """Largest number of clusters of states per tier. The distance of a state from a tier is that to the nearest
+    centroid."""
     diversity: float = Field(default=0.05, ge=0)
     """Weight μ of the diversity of actions in a batch; 0 is plain behaviour cloning."""
     batch: PositiveInt = 256
@@ -104,7 +112,7 @@ class CloningNetwork(nn.Module):
 
 
 class ExpertCloning(LearntComponent):
-    """Policy that imitates the actions shown to users of a tier in similar states. Actions have length 1."""
+    """Policy that imitates the actions shown in similar states to users of a tier. Actions are vectors of length 1."""
 
     Settings = ExpertCloningSettings
     settings: ExpertCloningSettings
@@ -113,8 +121,8 @@ class ExpertCloning(LearntComponent):
         """Clone logged actions.
 
         Args:
-            states: (n, S) states known at the request, without anything that reveals when the user returned afterwards.
-            actions: (n, A) logged actions, such as the mean vector of the list.
+            states: (n, S) states known at the request. They must not reveal when the user returned afterwards.
+            actions: (n, A) logged actions, such as the mean vector of the shown items.
             tier: (n,) tier of the user, from :func:`retention_tiers`.
             seed: random seed of training.
 
@@ -145,8 +153,11 @@ class ExpertCloning(LearntComponent):
         return self
 
     def tiers(self, states: Array, level: Array) -> Array:
-        """Return the tier (n,) whose head acts in states (n, S), for users of tier ``level`` (n,): that tier or the one
-        above.
+        """Return the tier (n,) whose head acts in each state: the user's own tier, or the tier above it.
+
+        Args:
+            states: (n, S) states of the requests.
+            level: (n,) tiers of the users.
 
         Raises:
             InputError: a level is out of range.
@@ -171,8 +182,10 @@ class ExpertCloning(LearntComponent):
         return np.asarray(found.cpu().numpy(), np.float64)
 
     def prior(self, states: Array, level: Array, vectors: Array) -> Array:
-        """Return cosines (n, M) between candidates' vectors (n, M, A) and the actions, to be added to a ranker's
-        scores."""
+        """Return the cosines (n, M) between candidates' vectors (n, M, A) and the actions.
+
+        They are meant to be added to a ranker's scores.
+        """
         lengths = np.maximum(np.linalg.norm(vectors, axis=2), 1e-12)
         return np.asarray(np.einsum("na,nma->nm", self.act(states, level), vectors) / lengths)
 

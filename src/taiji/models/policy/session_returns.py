@@ -11,12 +11,15 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NO_ROW = -1
-"""Marks the last row of a session, which has no next row."""
+"""Index that stands for no row; it marks the last row of a session."""
 
 
 def followers(session: Array, time: Array) -> Array:
-    """Return, for each row, the index of the next row of its session, (n,), or :data:`NO_ROW`; rows of equal time keep
-    the given order.
+    """Return the index of the next row of the session for each row, (n,); :data:`NO_ROW` for the last row of a session.
+
+    Args:
+        session: (n,) session of each row.
+        time: (n,) time of each row. Rows of a session with equal times keep the given order.
 
     Raises:
         InputError: the numbers of times and sessions differ.
@@ -36,13 +39,15 @@ def followers(session: Array, time: Array) -> Array:
 
 
 def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
-    """Return the discounted returns G (n,) float64, where G_t = r_t + d_t · G of the row after t, by doubling in
-    O(n log L) for sessions of L rows.
+    """Return the discounted returns G (n,) float64: G_t = r_t + d_t · G_s, where s is the row after t.
+
+    They are computed by doubling, in O(n log L) for sessions of L rows.
 
     Args:
-        rewards: (n,).
-        after: (n,), from :func:`followers`.
-        discount: discount from a row to the next one, a number or (n,), such as γ to the power of the days in between.
+        rewards: (n,) rewards r of the rows.
+        after: (n,) index of the next row, from :func:`followers`.
+        discount: discount d from a row to the next row, a number or (n,). It may for example be γ to the power of the
+            days in between.
 
     Raises:
         InputError: a reward or discount is not finite, or rows follow one another in a cycle.
@@ -62,8 +67,8 @@ def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
         if not len(rows):
             return total
         to = ahead[rows]
-        # The right-hand sides are read before anything is written: each row has the discounted sum of 2^k rewards, its
-        # own first.
+        # All right-hand sides are read before anything is written. Before round k (from 0), each row holds the
+        # discounted sum of the rewards of 2^k rows, beginning with its own.
         total[rows], weight[rows], ahead[rows] = (
             total[rows] + weight[rows] * total[to],
             weight[rows] * weight[to],

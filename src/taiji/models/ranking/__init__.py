@@ -1,4 +1,4 @@
-"""Rankers: batches, multi-task models, training, and adapters for a user's own ranker.
+"""Rankers: ranking models and their input fields, training, export, and adapters for external rankers.
 
 ``import taiji.models.ranking`` does not load torch. Torch is loaded when ``Ranker`` or ``train_ranker`` is first
 imported from the package.

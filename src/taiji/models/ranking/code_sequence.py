@@ -1,11 +1,13 @@
 """QARM V2's search and attention (arXiv 2602.08559): item codes select entries of a long history, and the candidate
 attends to these entries.
 
-General search unit: the entries that share the most leading codes with the candidate, newest first on ties. Exact
-search unit: target attention over [item id, categories, codes] embeddings of these entries, so an item without
-interactions still has the learnt embeddings of its codes. Deviation: the paper searches by the inner product of reduced
-embeddings. Here the search compares the codes of these embeddings, which needs neither vectors nor an index at request
-time. The paper's encoder is :mod:`taiji.language.aligned_encoder`; its mixture-of-experts head is omitted.
+The general search unit selects the entries that share the most leading codes with the candidate, newest first among
+ties. The exact search unit is target attention over the embeddings of these entries' item ids, categories and codes, so
+an item without interactions still has the learnt embeddings of its codes.
+
+Deviations from the paper: the paper searches by the inner product of reduced embeddings. Here, the search compares the
+codes of these embeddings, which needs neither vectors nor an index at request time. The paper's mixture-of-experts head
+is omitted. The paper's encoder is :mod:`taiji.language.aligned_encoder`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from taiji.nn.towers import layers
 
 
 class CodeSequenceSettings(NeuralRankerSettings):
-    """Shape of the ranker that searches the history by codes."""
+    """Settings of the ranker that searches the history by codes."""
 
     model: str = "code_sequence"
     history: PositiveInt = 1000
@@ -45,14 +47,16 @@ class CodeSequenceSettings(NeuralRankerSettings):
     found: PositiveInt = 50
     """Number of history entries that a candidate attends to."""
     least_levels: int = Setting(default=1, ge=0)
-    """Number of leading codes that an entry must share with the candidate; with 0, entries that share no code are used
-    if there are too few others."""
+    """Smallest number of leading codes that an entry must share with the candidate. With 0, entries that share no code
+    are used if fewer than `found` entries share one."""
     attended: PositiveInt = 16
     """Width to which candidates and history entries are projected for the attention."""
 
 
 class ItemCodesField(CategoryField):
-    """Codes of the item, one category per level. Codes of a version other than the learnt one raise an InputError.
+    """Field with the codes of the item, one category per level.
+
+    Codes whose version differs from the learnt version are rejected.
 
     Args:
         columns: columns of the item table, from coarse to fine.
@@ -66,7 +70,12 @@ class ItemCodesField(CategoryField):
         self.options = {"columns": list(columns)}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the codes of the items and their version."""
+        """Learn the codes of the items and their version.
+
+        Raises:
+            ConfigError: the items have no codes.
+            InputError: the items have codes of several versions.
+        """
         missing = [name for name in (*self.names, VERSION) if name not in dataset.items.columns]
         if missing:
             raise ConfigError(
@@ -80,7 +89,11 @@ class ItemCodesField(CategoryField):
         super().fit(dataset, rows, until)
 
     def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
-        """Return the codes as strings, one column per level."""
+        """Return the codes as strings, one column per level.
+
+        Raises:
+            InputError: the version of the codes differs from the learnt one.
+        """
         found = _version(source) if VERSION in source.columns else None
         if found != self.version:
             raise InputError(
@@ -115,7 +128,7 @@ class CodeSequenceNetwork(Network[CodeSequenceSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         s = self.settings
         flat, items, penalty = self.inputs(batch)
         codes = batch["items"][:, -len(s.codes) :]
@@ -136,7 +149,7 @@ class CodeSequenceNetwork(Network[CodeSequenceSettings]):
         return self.heads(self.tower(torch.cat(parts, dim=1))), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 
@@ -148,7 +161,7 @@ class CodeSequenceRanker(Ranker):
     network_class = CodeSequenceNetwork
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the fields that the log provides, followed by the codes."""
+        """Return the default fields, followed by the field of codes."""
         return [*default_fields(dataset, columns, self.settings), ItemCodesField(self.settings.codes)]
 
 

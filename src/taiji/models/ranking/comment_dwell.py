@@ -2,11 +2,11 @@
 comments.
 
 A logit p learns the label "stayed at all" (T > 0) with weight T if the user stayed and 1 otherwise; a companion logit c
-learns the same label without weights. At the optimum e^p = E[T] / P(T = 0), hence, exactly,
+learns the same label without weights. At the optimum, e^p = E[T] / P(T = 0) and σ(c) = P(T > 0). Therefore, exactly,
 
-    E[T] = e^p (1 − σ(c)),
+    E[T] = e^p (1 − σ(c)).
 
-whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which
+The odds e^p alone would overestimate E[T] by the factor 1 / P(T = 0). Two further heads over the comments learn which
 comment is clicked (on rows with a click) and the order of the comments by popularity.
 """
 
@@ -54,21 +54,21 @@ class CommentDwellSettings(NeuralRankerSettings):
     stay: str = "comment_seconds"
     """Label of kind `duration` that is predicted; it is 0 if the comments were not opened."""
     clicked: str = "comment_place"
-    """Label with the position (0, 1, …) of the clicked comment, null if none was clicked; give it the weight 0 in
-    `labels:`."""
+    """Label with the position (0, 1, …) of the clicked comment; null if no comment was clicked. Give this label the
+    weight 0 in `labels:`."""
     comments: str = "comments"
-    """Column of the item table with the texts of the comments, a list."""
+    """Column of the item table that holds a list of comment texts for each item."""
     most: PositiveInt = 6
     """Number of comments read per item."""
     embedder: str = "auto"
-    """Embedder of titles and comments: `auto` (MiniLM if it is installed, else WordLlama), `minilm`, `wordllama`, or an
-    encoder."""
+    """Embedder of titles and comments: `auto` (MiniLM if it is installed, else WordLlama), `minilm`, `wordllama`, or
+    the name or folder of another text encoder."""
     text_columns: PositiveInt = 16
-    """Number of principal components of the texts, at most one per twenty texts."""
+    """Number of principal components of the text vectors; never more than one per twenty texts."""
     text_width: PositiveInt = 10
     """Width to which each text is projected."""
     text_heads: PositiveInt = 2
-    """Number of heads of the attention between reader, title and comments; must divide the width."""
+    """Number of heads of the attention between reader, title and comments; must divide `text_width`."""
     cross_layers: PositiveInt = 3
     """Number of cross layers over all inputs."""
     click_weight: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
@@ -81,8 +81,8 @@ def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tens
     """Return log E[T] = p + log(1 − σ(c)).
 
     Args:
-        stay: (B,) p.
-        companion: (B,) c.
+        stay: (B,) logits p.
+        companion: (B,) logits c.
     """
     return stay + functional.logsigmoid(-companion)
 
@@ -92,8 +92,8 @@ def stay_loss(stay: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     stayed and 1 otherwise.
 
     Args:
-        stay: (B,) p.
-        seconds: (B,) T ≥ 0.
+        stay: (B,) logits p.
+        seconds: (B,) times T ≥ 0.
     """
     return torch.where(seconds > 0, seconds * functional.softplus(-stay), functional.softplus(stay))
 
@@ -102,8 +102,8 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of the clicked comment over the rows with a click; 0 if there are none.
 
     Args:
-        scores: (B, C).
-        place: (B,) position of the clicked comment; NaN, or a position beyond those read, if there is none.
+        scores: (B, C) scores of the comments.
+        place: (B,) position of the clicked comment; NaN without a click. A position of C or more counts as no click.
     """
     known = torch.isfinite(place) & (place < scores.shape[1])
     chosen = torch.nan_to_num(place).clamp(0, scores.shape[1] - 1).long()
@@ -114,12 +114,12 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
     """Return the mean ListMLE loss (Xia et al. 2008) of the order of the comments by popularity.
 
-    The mean is over comments with positive popularity. Comments with popularity 0 only have to come after these. The
-    loss is 0 if all popularities are 0.
+    The mean is over comments with positive popularity. Comments with popularity 0 have to come after these, in any
+    order. The loss is 0 if all popularities are 0.
 
     Args:
         scores: (B, C) raw scores; the likelihood takes their softmax.
-        popularity: (B, C) ≥ 0.
+        popularity: (B, C) popularity of the comments, ≥ 0.
     """
     order = popularity.argsort(dim=1, descending=True, stable=True)
     ordered, counted = scores.gather(1, order), popularity.gather(1, order) > 0
@@ -128,15 +128,15 @@ def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
 
 
 class CommentTexts(NumbersField):
-    """Field with the clicks on an item's comments before the time of a row, and the principal components of the item's
-    title and comments.
+    """Field with the log-counts of clicks on an item's comments before the time of a row, and with the principal
+    components of the item's title and comments.
 
     Args:
         comments: column of the item table, a list of texts.
         clicked: column of events with the position of the clicked comment.
         most: number of comments read per item.
-        embedder: see :func:`taiji.language.item_vectors.chosen_embedder`.
-        columns: number of components.
+        embedder: embedder of the texts, see :func:`taiji.language.item_vectors.chosen_embedder`.
+        columns: largest number of components per text.
     """
 
     learnt = ("width",)
@@ -197,11 +197,11 @@ class CommentTexts(NumbersField):
         return np.log1p(np.stack(counts, axis=1))
 
     def tensors(self) -> dict[str, Array]:
-        """Return the directions."""
+        """Return the arrays of the text space, which include the principal directions."""
         return self.space.tensors()
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Restore the saved state."""
+        """Restore the field from :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.space = TextSpace.restore(tensors)
 
@@ -235,15 +235,15 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
     """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all
     inputs (LCU's DCN).
 
-    The output columns are the outputs of the tasks, with log(1 + E[T]) for the stay, followed by p, c, and the
-    comments' click scores, popularity scores and log-counts of earlier clicks. The log-counts are copied from the
-    inputs, because the loss needs them.
+    The first output columns are those of the tasks, with log(1 + E[T]) for the stay. The logits p and c follow, then
+    the click scores, the popularity scores and the log-counts of earlier clicks of all comments. The log-counts are
+    copied from the inputs, because the loss needs them.
 
     Args:
-        layout: layout whose last numbers are those of :class:`CommentTexts`.
+        layout: layout of the inputs; its last numbers must be the values of :class:`CommentTexts`.
         outputs: total number of outputs of all tasks.
         settings: settings of the model.
-        stay: output column of the stay.
+        stay: index of the output column for the stay.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: CommentDwellSettings, stay: int) -> None:
@@ -273,7 +273,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
         return numbers[:, self.others + self.settings.most :].reshape(-1, 1 + self.settings.most, self.parts)
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return outputs, and the mean squared norm of the rows' id embeddings."""
+        """Return outputs (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         numbers, most = batch["numbers"], self.settings.most
         flat, _, penalty = self.inputs(batch | {"numbers": numbers[:, : self.others]})
         reader = self.reader(self.inputs.embeddings.users(batch)).unsqueeze(1)
@@ -304,17 +304,17 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
         return tokens + self.mixed((weights @ value).transpose(1, 2).reshape(rows, count, width))  # type: ignore[no-any-return]
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
 
 
 class CommentDwellLoss(MultitaskLoss):
-    """Sum of four losses: the other tasks, the stay with its companion, the clicked comments, and the order of the
-    comments.
+    """Sum of four losses: of the stay with its companion logit, of the clicked comments, of the order of the comments,
+    and of all other tasks.
 
     Args:
         tasks: tasks of the ranker.
-        settings: names and weights.
+        settings: names of the labels, and weights of the losses.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: CommentDwellSettings) -> None:
@@ -340,7 +340,7 @@ class CommentDwellLoss(MultitaskLoss):
     def __call__(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        """Return the loss, a scalar; for the arguments, see :class:`taiji.nn.losses.MultitaskLoss`."""
         total, s = super().__call__(outputs, labels, group), self.settings
         clicks, order, popularity = outputs[:, self.outputs + 2 :].split(s.most, dim=1)
         known, seconds = torch.isfinite(labels[s.stay]), torch.nan_to_num(labels[s.stay])
@@ -365,7 +365,11 @@ class CommentDwellRanker(Ranker):
         return [*super().fields(dataset, columns), texts]
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the tasks to learn, including the stay."""
+        """Return the tasks to learn, among them the stay.
+
+        Raises:
+            ConfigError: the log has no label for the stay.
+        """
         tasks = super().learnt_tasks(dataset)
         if not any(task.name == self.settings.stay and task.kind == "duration" for task in tasks):
             raise ConfigError(
@@ -388,7 +392,7 @@ class CommentDwellRanker(Ranker):
             )
 
     def make_network(self) -> CommentDwellNetwork:
-        """Return a new network, with the output column of the stay."""
+        """Return a new network, which is given the index of the output column for the stay."""
         stay = output_columns(self.tasks)[self.settings.stay].start
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, stay)
 

@@ -35,8 +35,8 @@ USUAL: tuple[dict[str, Any], ...] = (
 )
 """Pair fields used if the setting ``pair_fields`` is null."""
 FEW_VALUES = 50
-"""A numeric profile column with more distinct values than this is used even if almost all users have different
-values."""
+"""Number of distinct values above which a numeric profile column is always used, even if almost all users differ in
+it."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
@@ -81,7 +81,7 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
 
 
 def must_pay(settings: object) -> bool:
-    """Return True if a field in the settings has ``must_pay``: it is kept only if it lowers the loss on later rows."""
+    """Return True if a field in the settings is marked ``must_pay``, so that it has to lower the loss on later rows."""
     if not isinstance(settings, NeuralRankerSettings):
         return False
     given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
@@ -89,7 +89,7 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields that did not pay off.
+    """Return settings without the fields that did not lower the loss enough.
 
     ``must_pay`` is removed from the remaining fields, so that all rankers of a comparison read the same fields.
 
@@ -152,8 +152,8 @@ def context_field(dataset: Dataset, column: str) -> Field:
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
     """Return the informative profile columns.
 
-    A column needs at least two distinct values, and at most max(1,000, number of users / 10). The upper limit does not
-    apply to numeric columns with more than :data:`FEW_VALUES` values.
+    These are the columns with at least 2 and at most max(1,000, number of users / 10) distinct values. The upper limit
+    does not apply to numeric columns with more than :data:`FEW_VALUES` distinct values.
     """
     columns = []
     for name in users.columns:

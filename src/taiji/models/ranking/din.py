@@ -25,9 +25,9 @@ class DINSettings(NeuralRankerSettings):
 
 
 class ActivationUnit(nn.Module):
-    """Sum of a sequence's items, each weighted by its relevance to the candidate; weights are not normalised (eq. 3).
+    """Sum of a sequence's items, weighted by relevance to the candidate. The weights are not normalised (eq. 3).
 
-    Deviation: ReLU instead of Dice.
+    Deviation from the paper: the activation is ReLU instead of Dice.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -52,7 +52,7 @@ class ActivationUnit(nn.Module):
 
 
 class DINNetwork(Network[DINSettings]):
-    """Network with one tower over all inputs and the pooled sequences."""
+    """Network with one tower over all inputs and over the pooled sequences."""
 
     def __init__(self, layout: Layout, outputs: int, settings: DINSettings) -> None:
         super().__init__(layout, outputs, settings)

@@ -1,4 +1,4 @@
-"""Comparison of two saved rankers: fields that are the same in both. Files are compared in pieces to save memory."""
+"""Search for the fields that two saved rankers have in common. Files are compared in pieces to save memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 1 << 20
 
 
 def equal_fields(one: Path, other: Path) -> list[str]:
-    """Return the names of the fields with the same settings and learnt arrays in both rankers, hence the same values.
+    """Return the names of the fields with equal settings and learnt arrays, and thus equal values, in both rankers.
 
     Args:
         one, other: folders that :meth:`taiji.models.ranking.ranker.Ranker.save` wrote.
@@ -39,7 +39,7 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _arrays(file: Path) -> dict[str, tuple[Any, int, int]]:
-    """Return ((type, shape), position of the first byte, number of bytes) of each array of a safetensors file."""
+    """Return ((type, shape), first byte, number of bytes) of each array in a safetensors file, by array name."""
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(size))
@@ -51,7 +51,12 @@ def _arrays(file: Path) -> dict[str, tuple[Any, int, int]]:
 
 
 def _same(files: list[Path], places: list[tuple[Any, int, int]]) -> bool:
-    """Return True if the arrays at the given places of two files have the same type, shape and bytes."""
+    """Return True if two arrays, one per file, have the same type, shape and bytes.
+
+    Args:
+        files: the two files.
+        places: description of the array in each file, from :func:`_arrays`.
+    """
     (kind, start, size), (other_kind, other_start, other_size) = places
     if kind != other_kind or size != other_size:
         return False

@@ -1,7 +1,7 @@
 """External rankers for rewards or evaluation: Python callables and HTTP endpoints. For ONNX files, see ``onnx_ranker``.
 
 An external ranker receives the original ids of the tables, and times as ``datetime`` (UTC, without time zone). The
-classes have the same ``score_pairs`` and ``version`` as the built-in ranker.
+classes have the method ``score_pairs`` and the attribute ``version``, like the built-in ranker.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PairScorer(Protocol):
 
 
 class ExternalRanker(ABC):
-    """Base class of external rankers: translates dense ids, splits into batches, and checks the results.
+    """Base class of external rankers. It translates dense ids, splits pairs into batches, and checks the scores.
 
     Args:
         dataset: dataset that maps dense ids to the original ids of the tables.
@@ -168,8 +168,8 @@ class HttpRanker(ExternalRanker):
 
     A request POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
     Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses;
-    other errors are not retried. The version comes from ``version`` in the response, else from the settings, else it
-    is a hash of the URL.
+    other errors are not retried. The version is the ``version`` in the response if it has one, otherwise the version in
+    the settings, otherwise a hash of the URL.
     """
 
     def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:

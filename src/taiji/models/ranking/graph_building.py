@@ -1,6 +1,6 @@
 """Construction of the graph of a split network; see :mod:`taiji.models.ranking.split_weights`.
 
-A value of the new graph has one row per request or one row per candidate, depending on the operations that read it. A
+Each value of the new graph has one row per request or one row per candidate, as the operations that read it require. A
 concatenation of request values and candidate values is kept as separate parts for as long as possible.
 """
 
@@ -54,7 +54,8 @@ class Part:
     Attributes:
         node: node of the new graph that holds the columns.
         columns: positions of the columns in the concatenation.
-        terms: nodes whose signed sum, expanded where necessary, is ``node``. A linear layer reads the terms instead.
+        terms: nodes whose signed sum, expanded where necessary, is ``node``. A linear layer reads these nodes instead
+            of ``node``.
     """
 
     node: fx.Node
@@ -72,9 +73,9 @@ class Mixed:
 
 @dataclass
 class Building:
-    """Network that is being rewritten; see :func:`taiji.models.ranking.split_weights.split_weights`.
+    """Construction of the new graph of a network, for :func:`taiji.models.ranking.split_weights.split_weights`.
 
-    The new graph is the *joint* graph: it contains the operations of both sides, request and candidate.
+    The new graph is called the *joint* graph, because it contains the operations of both sides, request and candidate.
     """
 
     network: nn.Module
@@ -95,7 +96,7 @@ class Building:
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Nodes whose shape depends on the request but whose values do not. Each side creates its own copy."""
+        """Nodes whose shape depends on the request, but whose values do not. Each side has its own copy of them."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]
@@ -170,7 +171,7 @@ class Building:
         return self._note(self.new.create_node(kind, target, args), colour, shape, tiled)
 
     def _get(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the new graph's node for ``node``, in the shape that operations of the side ``context`` need."""
+        """Return the new graph's node for ``node``, in the shape that operations on the side ``context`` need."""
         colour = self.colour[node]
         if context == CANDIDATE and colour == REQUEST and not is_size(node, self.many) and node not in self.loose:
             made = self._spread(self._get(node, REQUEST))
@@ -273,7 +274,7 @@ class Building:
         order = [column for part in mixed.parts for column in part.columns]
         shape = self.many[node]
         made = self._call("call_function", torch.cat, (tensors, mixed.axis), shape, CANDIDATE)
-        made._rename(node.name)  # keeps the original name for reports if the graph is rewritten again
+        made._rename(node.name)  # reports then show the original name, even if the graph is rewritten again
         if order != sorted(order):
             name = f"order_{node.name}"
             self.modules[name] = ColumnChoice(np.argsort(order), mixed.axis)
@@ -298,7 +299,7 @@ class Building:
     def _part(self, old: fx.Node, columns: tuple[int, ...]) -> Part:
         """Return an argument of a concatenation as a part.
 
-        The terms of a sum or difference of a request value and a candidate value are its operands.
+        If the argument is a sum or difference of a request value and a candidate value, the two values are its terms.
         """
         terms = self._terms(old)
         if len(terms) > 1:
@@ -350,13 +351,14 @@ class ColumnChoice(nn.Module):
 
 
 def attribute_of(module: nn.Module, path: str) -> torch.Tensor:
+    """Return the parameter or buffer at a dotted path in a module."""
     owner, _, name = path.rpartition(".")
     found: torch.Tensor = getattr(module.get_submodule(owner), name)
     return found
 
 
 def _place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
-    """Store a module or tensor at a path in a tree of modules."""
+    """Store a module or tensor at a dotted path in a tree of modules, whose missing nodes are created."""
     *owners, name = path.split(".")
     for owner in owners:
         if not hasattr(root, owner):

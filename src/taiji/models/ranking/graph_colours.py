@@ -1,4 +1,4 @@
-"""Graph of a network, with each node coloured by its inputs: constants, a table, the request, or the candidates."""
+"""Graph of a network whose nodes are coloured by their inputs: constants, a table, the request, or the candidates."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Sides:
     request. An input that is in none of the sets below belongs to the candidates and has one row per candidate.
 
     Args:
-        tiled: request inputs with one row per candidate originally, and one row per request in the split inputs.
+        tiled: request inputs with one row per candidate in the original, and one row per request in the split inputs.
         shared: request inputs with one row per request, or per distinct user, in the original and in the split inputs.
-        tables: lists of distinct entries (such as items) that rows of both sides index. The split inputs have two such
-            lists: ``<name>`` for the candidates and ``request_<name>``.
-        columns: inputs (B, F) with columns of both sides, and the positions of the request's columns in them. The split
-            inputs are ``<name>`` for the candidates and ``request_<name>``.
+        tables: lists of distinct entries, such as items; inputs of both sides hold indices into them. The split inputs
+            have two such lists: ``<name>`` for the candidates, and ``request_<name>`` for the request.
+        columns: inputs (B, F) with columns of both sides, mapped to the positions of the request's columns. The split
+            inputs are ``<name>`` for the candidates, and ``request_<name>`` for the request.
         like: name of an input with one row per candidate.
         rows: name of a split input with one row per request.
     """
@@ -90,7 +90,7 @@ class Sides:
         return batch[self.rows].shape[0]
 
     def widths(self, batch: Batch) -> dict[str, int]:
-        """Return the original number of columns of each input in ``columns``, from split inputs."""
+        """Return the number of columns that each input in ``columns`` originally had, computed from split inputs."""
         return {name: batch[name].shape[1] + len(own) for name, own in self.columns.items()}
 
     def whole(self, batch: Batch) -> Batch:
@@ -109,7 +109,7 @@ class Sides:
         return out
 
     def first(self, batch: Batch) -> Batch:
-        """Return split inputs reduced to the first candidate of each request."""
+        """Return the given split inputs, reduced to the first candidate of each request."""
         rows = batch[self.like].shape[0]
         times = rows // self.requests(batch)
         kept = self.tiled | self.shared | self.tables
@@ -151,7 +151,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
-    """Return the graph of a network whose only argument is a batch. It has one input per name that the network reads.
+    """Return the graph of a network whose only argument is a batch. The graph has one input per name that is read.
 
     Raises:
         InputError: the control flow of the network depends on values, or an operation cannot be traced.
@@ -185,14 +185,14 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
 
 
 def drop_unused(graph: fx.Graph) -> None:
-    """Remove unused nodes except inputs, which is safe because a ranking network has no side effects."""
+    """Remove unused nodes, except inputs. This is safe because a ranking network has no side effects."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
 
 
 class _Shapes(fx.Interpreter):
-    """Interpreter that records shapes: a tuple for a tensor, a list of tuples for several tensors, else None."""
+    """Interpreter that records the shape of each node: a tuple, a list of tuples for several tensors, else None."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, graph=graph)
@@ -224,7 +224,7 @@ def is_size(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
 
 
 def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Return the unexpanded argument for each output of ``broadcast_tensors``."""
+    """Return a map from each output of ``broadcast_tensors`` to the argument that was expanded to it."""
     found = {}
     for node in graph.nodes:
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
@@ -238,13 +238,13 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
     """Return the colour of each node.
 
-    Of the colours of its inputs, a node gets the one that comes last in :data:`ORDER`. Rows looked up in a table get
-    the colour of the index. A value that is only expanded keeps its colour.
+    A node gets that colour of its inputs which comes last in :data:`ORDER`. There are two exceptions: rows that are
+    looked up in a table get the colour of the index, and a value that is only expanded keeps its colour.
 
     Args:
         graph: the graph to colour.
-        sides: sides of its inputs.
-        shapes: shapes of its nodes with one candidate per request.
+        sides: sides of the graph's inputs.
+        shapes: shapes of the graph's nodes for a batch with one candidate per request.
 
     Raises:
         InputError: a table is used in an operation that is neither row-wise nor a lookup.

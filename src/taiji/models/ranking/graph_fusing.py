@@ -1,8 +1,7 @@
-"""Optimisation of a graph for inference: repeated operations run once, and results overwrite inputs no longer needed.
+"""Optimisation of a graph for inference. Repeated operations run once, and results overwrite values no longer needed.
 
-Values stay the same to the last bit, except those of linear layers with the same input. These layers are joined, and
-the wider matrix product may add up in a different order. A graph that already contains an in-place operation is not
-changed.
+All values stay the same to the last bit, with one exception: linear layers with the same input are joined, and the
+wider matrix product may sum in a different order. A graph that already contains an in-place operation is not changed.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ SAME_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.getitem, operator.add, operator.sub,
     operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
 }  # fmt: skip
-"""Deterministic functions, which run once for the same arguments. Other functions may draw random numbers."""
+"""Deterministic functions, which run only once for the same arguments. Other functions may draw random numbers."""
 SAME_METHODS = {
     "view",
     "reshape",
@@ -165,7 +164,7 @@ def _repeatable(node: fx.Node, root: fx.GraphModule) -> bool:
 def _sum_few(made: fx.GraphModule) -> None:
     """Replace sums and means along one axis by :func:`sum_few` and :func:`mean_few`.
 
-    PyTorch adds number by number if an inner axis is short.
+    PyTorch's own sum is slow along a short inner axis, because it adds one number at a time.
     """
     for node in list(made.graph.nodes):
         axes = [*node.args[1:], *node.kwargs.values()]
@@ -230,7 +229,7 @@ def _join_layers(made: fx.GraphModule) -> None:
 
 
 class _Facts(fx.Interpreter):
-    """Interpreter that runs a graph and records shapes and types; None for non-tensors."""
+    """Interpreter that runs a graph and records the shape and type of each node; None for non-tensors."""
 
     def __init__(self, root: fx.GraphModule) -> None:
         super().__init__(root)
@@ -251,7 +250,7 @@ def _facts(made: fx.GraphModule, example: Sequence[torch.Tensor]) -> Shapes:
 
 
 class _Memory:
-    """Record of the node that created the memory of each value, and of the operation that reads this memory last."""
+    """Record of which node created the memory of each value, and of which operation is the last to read this memory."""
 
     def __init__(self, made: fx.GraphModule, facts: Shapes) -> None:
         self.order = {node: place for place, node in enumerate(made.graph.nodes)}

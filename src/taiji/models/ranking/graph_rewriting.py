@@ -1,6 +1,7 @@
 """Rewriting of a network, coloured by ``graph_colours``, so that its request side and candidate side are separate.
 
-Linear layers over both sides are split by columns. Other nodes are copied.
+Linear layers over both sides are split by columns, and elementwise functions are applied to each side. All other nodes
+are copied.
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ class Rewriting(Building):
 
     See :func:`taiji.models.ranking.split_weights.split_weights`.
     """
-
-    # Operations that can be applied to each part separately.
 
     def _visit(self, node: fx.Node) -> None:
         """Handle an operation of the candidate side.
@@ -160,8 +159,8 @@ class Rewriting(Building):
     def _linear(self, node: fx.Node, mixed: Mixed, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Split a linear layer by sides.
 
-        If the concatenation is not along the layer's input axis, a layer that is a module is applied to each part. A
-        layer that is a function call is then left to be copied.
+        If the concatenation is along another axis than the layer's inputs, the layer is not split: a module is applied
+        to each part, and a function call is left to be copied.
         """
         last = len(self.many[node]) - 1
         if mixed.axis != last:
@@ -211,7 +210,7 @@ class Rewriting(Building):
         return REQUEST if made.meta["colour"] == REQUEST else CANDIDATE
 
     def _sum(self, left: fx.Node, right: fx.Node) -> fx.Node:
-        """Return the sum of two nodes. A request node is added to the row of each of the request's candidates."""
+        """Return the sum of two nodes. A request's row is added to the rows of all its candidates."""
         sides = (self._side(left), self._side(right))
         shape = np.broadcast_shapes(self._full(left), self._full(right))
         if sides == (REQUEST, REQUEST) and self.tiled.get(left) == self.tiled.get(right):
@@ -233,7 +232,7 @@ class Rewriting(Building):
         return tuple(shape)
 
     def _each(self, node: fx.Node, mixed: Mixed, make: Callable[[Part], nn.Module] | None) -> None:
-        """Apply an operation to each part; with ``make``, apply the module that it returns for the part."""
+        """Apply an operation to each part. With ``make``, apply the module that this function returns for the part."""
         parts = []
         for number, part in enumerate(mixed.parts):
             side, tiled = self._side(part.node), self.tiled.get(part.node)

@@ -38,10 +38,10 @@ class RequestState:
 
     Attributes:
         requests: R requests, each with a user and a time.
-        arrays: inputs of the R requests, with only the numbers and categories of user and context.
+        arrays: inputs of the R requests; numbers and categories are only those of user and context.
         statistics: point-in-time statistics of the R requests.
-        split: split network that computed ``hoisted``; None if the network is not split.
-        hoisted: outputs of the request step that the candidate step reads, each with one row per request.
+        split: split network whose request step computed ``hoisted``; None if the network is not split.
+        hoisted: outputs of the request step, which the candidate step reads; each has one row per request.
     """
 
     requests: Requests
@@ -77,7 +77,7 @@ class Inputs:
         self.dataset, self.fields, self.tasks, self.device = dataset, fields, tasks, device
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
-        """Time of the last known label per task; set only while frames are read one at a time."""
+        """Time (microseconds) of the last row whose label is known, by task. Set only while rows are read in chunks."""
         self._categories = bool(fields.layout.row.width)
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
@@ -115,7 +115,7 @@ class Inputs:
         )
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
-        """Return the network's input for the given rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
+        """Return the network's inputs for the given rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
         return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:
@@ -142,7 +142,7 @@ class Inputs:
         return RequestState(requests, self.fields.arrays(rows, {}, sides=("user", "context")), rows.statistics)
 
     def candidates(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
-        """Return the network's input for a slice of the requests: one row per slate position, request by request.
+        """Return the network's inputs for a slice of the requests: one row per slate position, request by request.
 
         Padding is scored as if it were item 0.
         """
@@ -188,7 +188,7 @@ class Inputs:
         further: dict[str, Callable[[], pl.Series]] = {
             name: partial(_gathered, name, values, owner)
             for name, values in requests.columns.items()
-            if name not in lists  # these are inputs of the user side
+            if name not in lists  # list columns are read by fields of the user, not of items or pairs
         }
         of_slate = {name: _flat(values[chosen]) for name, values in slate.columns.items()}
         further |= {name: partial(_series, name, values) for name, values in of_slate.items()}
@@ -201,7 +201,7 @@ class Inputs:
         """Return the request's split inputs; see :class:`taiji.models.ranking.graph_colours.Sides`.
 
         Args:
-            arrays: one row per request, with only the numbers and categories of user and context.
+            arrays: one row per request; numbers and categories are only those of user and context.
         """
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
@@ -251,7 +251,7 @@ class Inputs:
         return self._tensors(out)
 
     def _users(self, arrays: Arrays) -> dict[str, Array]:
-        """Return users, sequences, codes and vectors. Sequences are indices into the list of distinct items."""
+        """Return the inputs from users, sequences, codes and vectors. Sequences index the list of distinct items."""
         users, user = np.unique(arrays.user, return_inverse=True)
         codes = self.user_codes[users]
         out = {"users": codes[:, 0], "user_categories": codes[:, 1:], "user": user}
@@ -271,7 +271,8 @@ class Inputs:
     def _distinct(self, wanted: Sequence[Array]) -> Array:
         """Return the distinct items, padding first.
 
-        Afterwards, ``self._place[item]`` is the index of an item in this list; item −1 has the index of the padding.
+        After the call, ``self._place[item]`` is the index of an item in the returned list. The index of item −1 is that
+        of the padding.
         """
         seen = np.zeros(len(self.item_codes), dtype=bool)
         for items in wanted:
@@ -293,6 +294,6 @@ def _gathered(name: str, values: Array, owner: Array) -> pl.Series:
 
 
 def _series(name: str, values: Array) -> pl.Series:
-    """Return an array as a column: of numbers for (B,), of lists for (B, n)."""
+    """Return an array as a column: a column of numbers for shape (B,), a column of lists for shape (B, n)."""
     made = pl.Series(name, values.tolist() if values.dtype == object else values)
     return made.arr.to_list() if isinstance(made.dtype, pl.Array) else made

@@ -1,6 +1,6 @@
-"""Pair field: agreement of a candidate with the user's intents.
+"""Pair field for the agreement of a candidate with the user's intents.
 
-A language model predicts the intents; they are columns of the rows, see :mod:`taiji.data.intent_rows`.
+A language model predicts the intents, which are stored in columns of the rows; see :mod:`taiji.data.intent_rows`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
-"""Codes for an intent's category that no item has, and for an item without a category at a level."""
+"""Code of an intent's category that no item has, and code of an item that has no category at a level."""
 REQUESTS = 2048
 """Number of requests whose intents are unpacked at a time."""
 
@@ -39,8 +39,8 @@ class _Catalogue:
 
     Attributes:
         codes: (k, n) float32 with integer values: whitened text vectors, one column per item.
-        inverse_lengths: (n,) inverse lengths of these vectors.
-        names: per category level, the code of each normalised category name.
+        inverse_lengths: (n,) inverse lengths of the vectors in ``codes``.
+        names: for each category level, a dict from normalised category name to category code.
         levels: (depth, n) category codes of the items.
     """
 
@@ -55,15 +55,15 @@ class IntentMatch(NumbersField):
 
     The field has no values if the training rows had no intents. Its values are:
 
-    - ``<name>_max, _mean, _soft_max``: cosines between the candidate's whitened text vector and the intents: the
-      largest, the weighted mean, and a soft maximum, which lies between the two;
+    - ``<name>_max, _mean, _soft_max``: the largest cosine between the candidate's whitened text vector and the
+      intents, the weighted mean of these cosines, and a soft maximum, which lies between the two;
     - ``<name>_rank``: rank of the candidate in the catalogue by its largest cosine, on a logarithmic scale from 1
       (first) to 0 (last);
     - ``<name>_l1, …``: total weight of the intents that name the candidate's category at this level;
     - ``<name>_known``: 1 if the user has intents; without intents, all values are 0.
 
     Args:
-        most: largest number of intents that are read, in order of decreasing weight.
+        most: largest number of intents that are read; those with the largest weights are read first.
         name: name of the field, and prefix of the names of its values.
     """
 
@@ -85,7 +85,11 @@ class IntentMatch(NumbersField):
         return tuple(f"{self.name}_{part}" for part in (*SET_MATCHES, "rank", *levels, "known"))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the whitening from the item texts, with the embedder that embedded the intents of the rows."""
+        """Learn the whitening from the item texts, with the embedder that was used for the intents of the rows.
+
+        Raises:
+            InputError: the intents come from several embedders.
+        """
         self.embedder, self.depth, self.space, self._bound = "", len(dataset.levels), TextSpace.empty(), None
         if not set(INTENTS) <= set(rows.columns):
             return
@@ -103,7 +107,7 @@ class IntentMatch(NumbersField):
             self.space, self.embedder = space, found[0]
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the values for each row, (N, F) float32. Rows with the same user and time share one feature row."""
+        """Return the values for each row, (N, F) float32. Rows with the same user and time have the same intents."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
             return out
@@ -130,7 +134,8 @@ class IntentMatch(NumbersField):
         """Return the cosines of a request's intents with all items, and the largest cosine of each item, sorted.
 
         Args:
-            intents: (m, d) vectors; 0 for padding.
+            catalogue: the n items.
+            intents: (m, d) vectors of the intents; 0 for padding.
 
         Returns:
             (m, n) cosines, and (n,) largest cosines in ascending order.
@@ -181,6 +186,9 @@ class IntentMatch(NumbersField):
         """Return the catalogue of a dataset. The catalogue of the last dataset is cached.
 
         Safe to call from several threads, also for different datasets.
+
+        Raises:
+            InputError: the installed embedder has another version than the one that embedded the intents.
         """
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
@@ -221,7 +229,7 @@ class IntentMatch(NumbersField):
 def _fold(level: str) -> str:
     return " ".join(
         _WORD.findall(level.casefold())
-    )  # words only: the answer format replaces some characters of a name, such as ; < >
+    )  # only words are compared, because answers cannot contain some characters of a name, such as ; < >
 
 
 def _name(embedder: str) -> str:

@@ -1,4 +1,4 @@
-"""Pair field: agreement of a candidate with the user's history, from texts about items that a language model wrote.
+"""Pair field for the agreement of a candidate with the user's history, in texts that a language model wrote.
 
 For the table of texts, see :mod:`taiji.data.knowledge_rows`.
 """
@@ -24,15 +24,15 @@ NEVER = np.iinfo(np.int64).max
 
 
 class ItemKnowledge(TextMatch):
-    """Field with the values of :class:`TextMatch`, from texts that a language model wrote once per item.
+    """Field with the values of :class:`TextMatch`, computed from texts that a language model wrote once per item.
 
     The text of an item is used from the time at which it became available. Before this time, or without a text, the
     item counts as unknown. The whole table of texts is stored with the field, so a saved ranker can also score new
     items.
 
     Args:
-        table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column ``knowledge`` of
-            the item table, which a run writes.
+        table: Parquet file that the stage ``item_knowledge`` wrote. If empty, the texts come from the column
+            ``knowledge`` of the item table.
         embedder, vector, history, refreshes, name, least_rows: see :class:`TextMatch`.
     """
 
@@ -57,7 +57,7 @@ class ItemKnowledge(TextMatch):
         self._until = NEVER
 
     def take(self, table: pl.DataFrame) -> None:
-        """Use the texts of a table that :func:`taiji.data.knowledge_rows.read_knowledge` returned; no file is read."""
+        """Use the texts of a table in the form that :func:`taiji.data.knowledge_rows.read_knowledge` returns."""
         used = table.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
         hashes = stable_hash(used["item_id"].cast(pl.String).to_list())
         order = np.argsort(hashes, kind="stable")
@@ -102,7 +102,7 @@ class ItemKnowledge(TextMatch):
         return embedded(self.embedder_used, [self.texts[place] if place >= 0 else "" for place in places])
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return the item indices, with −1 for items without a text at the given times."""
+        """Return the item indices, with −1 for items without a text at the given times (microseconds)."""
         if not len(self._since):
             return np.full_like(numbers, -1)
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
@@ -118,7 +118,7 @@ class ItemKnowledge(TextMatch):
         return stable_hash(dataset.items["item_id"].cast(pl.String).gather(items.tolist()).to_list())
 
     def _places(self, hashes: Array) -> Array:
-        """Return the index of each item's text in ``texts``, −1 for an item without a text."""
+        """Return the index of each item's text in ``texts``; −1 for an item without a text."""
         if not len(self.told):
             return np.full(len(hashes), -1)
         places = np.minimum(np.searchsorted(self.told, hashes), len(self.told) - 1)
@@ -130,7 +130,7 @@ class ItemKnowledge(TextMatch):
         return np.where(places >= 0, self.written[places], NEVER) if len(self.told) else np.full(len(hashes), NEVER)
 
     def tensors(self) -> dict[str, Array]:
-        """Return the vectors of the items, the map of each cutoff, and the texts."""
+        """Return the arrays of :class:`TextMatch`, and the texts with the times from which they are used."""
         encoded = [text.encode() for text in self.texts]
         return {
             **super().tensors(),

@@ -51,13 +51,13 @@ class KnowledgeSettings(RankerSettings):
     model: str = "knowledge"
     text: TextUse = "none"
     kinds: dict[str, PositiveInt] = Field(default_factory=lambda: {"vector": 1})
-    """Kinds of knowledge about the user: feature columns with vectors, and the number of chunks in each (the length of
-    a vector is the number of chunks times the embedder's width)."""
+    """Kinds of knowledge about the user: names of feature columns with vectors, mapped to the number of chunks in each
+    vector. The length of a vector is the number of chunks times the embedder's width."""
     item_kinds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Kinds of knowledge about the item: columns of the item table with a list of numbers, and the number of chunks in
-    each."""
+    """Kinds of knowledge about the item: names of columns of the item table with lists of numbers, mapped to the number
+    of chunks in each list."""
     null_chunk: bool = True
-    """Weight the chunks against each other and a null chunk; otherwise weight each chunk on its own."""
+    """True to weight the chunks against each other and a null chunk; False to weight each chunk on its own."""
 
     @model_validator(mode="after")
     def _knowledge_has_fields(self) -> KnowledgeSettings:
@@ -65,8 +65,8 @@ class KnowledgeSettings(RankerSettings):
             raise ValueError("knowledge is aligned with embeddings, so embeddings must be true")
         if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
             raise ValueError(
-                f"text must be none if kinds contains vector, and must never be select_align, found text: {self.text}; "
-                "the knowledge alignment reads the vector"
+                f"text must not be {self.text}: it must be none if kinds contains vector, because the alignment reads "
+                "the vector, and it must never be select_align"
             )
         return self
 
@@ -78,7 +78,7 @@ class KnowledgeSettings(RankerSettings):
 
 
 class ItemKnowledge(NumbersField):
-    """Field with a vector per item, from a column of the item table with lists of numbers; 0 for a missing list.
+    """Field with a vector per item, from a column of the item table with lists of numbers; 0 for missing values.
 
     Args:
         column: column of the item table.
@@ -204,10 +204,10 @@ class SelectAlign(nn.Module):
 
 
 class KnowledgeNetwork(TargetAttentionNetwork):
-    """Network of the default model; it first aligns the embeddings of user, item and profile with knowledge.
+    """Network of the default model that first aligns the embeddings of user, item and profile with knowledge.
 
     Args:
-        layout: layout of the inputs, in which the items' knowledge comes last among the numbers.
+        layout: layout of the inputs; the last numbers are the items' knowledge.
         outputs: number of outputs.
         settings: settings of the model.
     """
@@ -261,7 +261,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
         return fields[:, 0], torch.cat([fields[:, 1], target[:, width:]], dim=1), fields[:, 2:]
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers, text vectors and knowledge."""
+        """Set the scales of numbers, text vectors and knowledge from training rows."""
         start = self.others
         for name, width in self.item_widths.items():
             found = arrays.numbers[:, start : start + width]

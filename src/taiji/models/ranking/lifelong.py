@@ -1,7 +1,7 @@
-"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history by low-rank attention, without a preselection of
-interactions.
+"""SOLAR (arXiv 2603.02561): candidates attend to the whole of a long history by low-rank attention.
 
-The method is reconstructed from the abstract; see :mod:`taiji.nn.low_rank_attention` for the operators.
+No interactions are selected beforehand. The method is reconstructed from the abstract; see
+:mod:`taiji.nn.low_rank_attention` for the operators.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class LifelongSettings(NeuralRankerSettings):
     history: PositiveInt = 1000
     """Number of most recent interactions of the user that the model sees."""
     operator: Operator = "interest_softmax"
-    """Attention over the history: `full_softmax`; `factored_softmax`, its approximation of rank `rank`; or
-    `interest_softmax` over `rank` interests. The cost of `interest_softmax` per candidate does not depend on the length
-    of the history."""
+    """Attention over the history: `full_softmax`; `factored_softmax`, an approximation of rank `rank` of the full
+    softmax; or `interest_softmax` over `rank` interests, whose cost per candidate does not depend on the length of the
+    history."""
     rank: PositiveInt = 8
     """Rank of `factored_softmax`, or number of interests of `interest_softmax`."""
     attended: PositiveInt = 16
@@ -38,7 +38,7 @@ class LifelongSettings(NeuralRankerSettings):
 
 
 class LifelongNetwork(Network[LifelongSettings]):
-    """Network of one tower over all inputs and the candidate's attention over each sequence."""
+    """Network with one tower over all inputs and over the results of the candidate's attention to each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: LifelongSettings) -> None:
         super().__init__(layout, outputs, settings)

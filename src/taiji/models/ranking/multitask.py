@@ -21,10 +21,10 @@ from taiji.nn.towers import layers
 
 
 class MultitaskSettings(NeuralRankerSettings):
-    """Settings of a multi-task ranker. ``hidden``: layer widths of each expert or, for ESMM, of each task's tower."""
+    """Settings of a multi-task ranker. ``hidden`` has the layer widths of an expert or, for ESMM, of a task's tower."""
 
     task_hidden: tuple[PositiveInt, ...] = (32,)
-    """Widths of the hidden layers of each task, after the experts."""
+    """Widths of the hidden layers of each task that follow the layers in `hidden`."""
 
 
 class MMoESettings(MultitaskSettings):
@@ -44,7 +44,7 @@ class PLESettings(MultitaskSettings):
     shared_experts: PositiveInt = 2
     """Number of experts that all tasks share."""
     levels: PositiveInt = 2
-    """Number of extraction layers in sequence. A single layer gives CGC (customised gate control)."""
+    """Number of successive extraction layers. A single layer gives CGC (customised gate control)."""
 
 
 class ESMMSettings(MultitaskSettings):
@@ -57,7 +57,7 @@ S = TypeVar("S", bound=MultitaskSettings)
 
 
 class MultitaskNetwork(Network[S]):
-    """Network of concatenated inputs, layers that compute a representation per task, and one tower and head per task.
+    """Network that computes one representation per task from all inputs, followed by one tower and head per task.
 
     Args:
         layout: layout of the inputs.
@@ -121,14 +121,14 @@ class MMoENetwork(MultitaskNetwork[MMoESettings]):
     """Network of experts that all tasks share, mixed by one gate per task."""
 
     def grow(self, width: int, tasks: int) -> int:
-        """See :class:`MultitaskNetwork`."""
+        """Create the experts, and one gate per task. Return the width of an expert's output."""
         s = self.settings
         self.experts = nn.ModuleList(layers(width, s.hidden, s.dropout) for _ in range(s.experts))
         self.gates = nn.ModuleList(GatedMixture(width, s.experts) for _ in range(tasks))
         return s.hidden[-1]
 
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """See :class:`MultitaskNetwork`."""
+        """Return the mixture of the experts' outputs for each task, (B, w) each, from the inputs (B, width)."""
         outputs = [expert(flat) for expert in self.experts]
         return [gate(flat, outputs) for gate in self.gates]
 
@@ -176,7 +176,7 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
     """Network with extraction layers between inputs and tasks (Tang et al. 2020, fig. 5)."""
 
     def grow(self, width: int, tasks: int) -> int:
-        """See :class:`MultitaskNetwork`."""
+        """Create the extraction layers. Return the width of the last layer's outputs."""
         widths = [width, *[self.settings.hidden[-1]] * (self.settings.levels - 1)]
         self.tasks = tasks
         self.extractions = nn.ModuleList(
@@ -185,7 +185,7 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
         return self.settings.hidden[-1]
 
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """See :class:`MultitaskNetwork`."""
+        """Return the last extraction layer's output for each task, (B, w) each, from the inputs (B, width)."""
         values = [flat] * (self.tasks + 1)
         for extraction in self.extractions:
             values = extraction(values)
@@ -195,23 +195,23 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
 class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
     """Network with one tower per task over shared embeddings.
 
-    The loss (:class:`taiji.nn.losses.MultitaskLoss`) makes it ESMM: a conditional task, such as conversion given click,
-    is trained on the joint label of all exposures. The joint prediction is the product of the task's probability and
-    the probabilities of its conditions.
+    The loss (:class:`taiji.nn.losses.MultitaskLoss`) makes the model ESMM: a conditional task, such as conversion given
+    click, is trained on its joint label on all exposures. The joint prediction is the product of the task's probability
+    and the probabilities of its conditions.
     """
 
     def grow(self, width: int, tasks: int) -> int:
-        """See :class:`MultitaskNetwork`."""
+        """Create one tower per task. Return the width of a tower's output."""
         self.bodies = nn.ModuleList(layers(width, self.settings.hidden, self.settings.dropout) for _ in range(tasks))
         return self.settings.hidden[-1]
 
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """See :class:`MultitaskNetwork`."""
+        """Return the output of each task's tower, (B, w) each, from the inputs (B, width)."""
         return [body(flat) for body in self.bodies]
 
 
 class MultitaskRanker(Ranker):
-    """Base class of multi-task rankers; the network is constructed with the number of outputs per task."""
+    """Base class of multi-task rankers. Their networks are constructed with the number of outputs of each task."""
 
     multitask_class: ClassVar[type[MMoENetwork | PLENetwork | ESMMNetwork]]
 

@@ -35,7 +35,7 @@ class _Graph(nn.Module):
 
 
 def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame, *, split: bool = False) -> dict[str, np.ndarray]:
-    """Return the input arrays of the graph by name. In a split graph, each exposure is a request with one candidate."""
+    """Return the input arrays of the graph by name. With ``split``, each exposure is a request with one candidate."""
     arrays = ranker.inputs.arrays(exposures)
     batch = ranker.inputs.split_batch(arrays) if split else ranker.inputs.batch(arrays, slice(None))
     return {name: tensor.cpu().numpy() for name, tensor in batch.items()}
@@ -48,12 +48,12 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
     Args:
         ranker: ranker to export; the file contains its embeddings and calibration.
         exposures: a few rows (at least two) with the feature columns that the ranker uses, to trace the graph.
-        path: file to write. Its inputs are those of :func:`onnx_inputs` that the ranker reads. The numbers of rows,
-            distinct users and distinct items may vary. Sequences may have one row per exposure or one per request, see
-            :class:`taiji.models.ranking.ranking_network.Network`.
-        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`). The request's
-            inputs then have one row per request, and all requests have the same number of candidates, in consecutive
-            rows.
+        path: file to write. The inputs of the graph are those arrays of :func:`onnx_inputs` that the ranker reads. The
+            numbers of rows, distinct users and distinct items may vary. Sequences may have one row per exposure or one
+            row per request, see :class:`taiji.models.ranking.ranking_network.Network`.
+        split: True to compute the request side once per request (:mod:`taiji.models.ranking.split_weights`). The
+            request's inputs then have one row per request. All requests must have the same number of candidates, in
+            consecutive rows.
 
     Raises:
         ConfigError: the network has an operation that ONNX does not support.
@@ -89,7 +89,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
             "This ranker has an operation that ONNX does not support.",
             where=type(ranker).__qualname__,
             found=str(error)[:200],
-            fix="export a ranker with a different model or different settings; for `lifelong`, choose another `operator`",
+            fix="export a ranker with another model or other settings; for `lifelong`, choose another `operator`",
         ) from error
     finally:
         ranker.network.to(device)

@@ -1,9 +1,9 @@
 """Choice and reading of the ONNX output that holds the score of a pair.
 
 Classifiers exported by skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output with labels and an output
-with probabilities. The probabilities are a matrix with one column per class or, after ``ZipMap``, a sequence of maps
-from class to probability. Regressors and torch models have one float output of any name. A label is never used as a
-score.
+with probabilities. The probabilities are a matrix with one column per class or, if the graph ends in ``ZipMap``, a
+sequence of maps from class to probability. Regressors and torch models have one float output of any name. A label is
+never used as a score.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(int64,tensor(double)))", "seq(map(string,tensor(float)))")
 TWO_CLASSES = 2
 ROUNDING = 1e-3
-"""Tolerance for float16 rounding, for the sum of two probabilities and for their range [0, 1]."""
+"""Tolerance for float16 rounding in the sum of two probabilities and in their range [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a graph: its name, its type as written by onnxruntime, and its shape (a string or None for a variable
-    dimension)."""
+    """Output of an ONNX graph.
+
+    Attributes:
+        name: name of the output.
+        kind: type, as written by onnxruntime.
+        shape: size of each dimension; a string or None for a variable size.
+    """
 
     name: str
     kind: str
@@ -58,10 +63,10 @@ class Output:
 
 
 def choose_output(outputs: Sequence[Output], where: str) -> Output:
-    """Return the output with the score: the one named ``ctcvr`` or ``score``, otherwise the only possible one.
+    """Return the output with the score: the output named ``ctcvr`` or ``score``, otherwise the only possible output.
 
     Raises:
-        InputError: no output can be the score (only labels, more than two classes), or several outputs can.
+        InputError: no output can be the score (there are only labels, or more than two classes), or several can be.
     """
     named = [output for name in NAMED for output in outputs if output.name == name]
     possible = named[:1] if named else [output for output in outputs if output.may_score]
@@ -78,6 +83,12 @@ def choose_output(outputs: Sequence[Output], where: str) -> Output:
 
 def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
     """Return the scores (N,) from the value of an output; for two classes, the probability of the positive class.
+
+    Args:
+        output: the output with the score.
+        answer: its value, as returned by onnxruntime.
+        pairs: expected number N of scores.
+        where: name of the file, for messages.
 
     Raises:
         InputError: the shape is wrong, there are not exactly two classes, two columns do not sum to 1, or a probability

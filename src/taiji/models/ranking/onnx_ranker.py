@@ -25,7 +25,7 @@ AS_OF = "tensor(int64)"
 class OnnxRanker(ExternalRanker):
     """Ranker in an ONNX file with the inputs ``user_id``, ``item_id`` and optionally ``as_of`` (int64 microseconds).
 
-    Ids may be int64, int32 or string, and inputs have shape (N,) or (N, 1). The output with the score is chosen by
+    Ids may be int64, int32 or string, and each input has shape (N,) or (N, 1). The output with the score is chosen by
     :func:`taiji.models.ranking.onnx_output.choose_output`.
     """
 
@@ -68,7 +68,7 @@ class OnnxRanker(ExternalRanker):
         )
 
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Run the graph."""
+        """Run the graph, and return the scores, (N,) float64."""
         micros = [(instant - EPOCH) // timedelta(microseconds=1) for instant in instants]
         values = dict(zip(self.INPUTS, (users, items, micros)))
         feed = {}

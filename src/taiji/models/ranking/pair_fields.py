@@ -1,6 +1,6 @@
-"""Pair fields: agreement of a candidate with the user's history, from the log (collaborative) and from texts.
+"""Pair fields for the agreement of a candidate with the user's history: one from the log, and one from item texts.
 
-Both kinds read the user's history strictly before the time of a row. Their item vectors are learnt at several cutoff
+Both fields read the user's history strictly before the time of a row. Their item vectors are learnt at several cutoff
 times, from the events strictly before each cutoff. A row uses the latest cutoff that is not after its own time. The
 values of a row do not depend on the other rows of the call, so training and serving give the same bytes.
 """
@@ -40,9 +40,9 @@ class PastField(NumbersField):
     Args:
         name: name of the field, and prefix of the names of its values.
         history: number of the user's most recent interactions with which a candidate is compared.
-        refreshes: number of times that the item vectors are learnt again after the start of the training period; the
-            last time is the end of the period.
-        least_rows: with fewer training rows than this, the field has no values.
+        refreshes: number of times that the item vectors are learnt again after the start of the training period. The
+            last refresh is at the end of the period.
+        least_rows: smallest number of training rows. With fewer rows, the field has no values.
     """
 
     def __init__(self, name: str, history: int, refreshes: int, least_rows: int) -> None:
@@ -140,14 +140,14 @@ class PastField(NumbersField):
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
         """Add the items of a dataset that are unknown (−1 in ``numbers``), and return the indices of all its items.
 
-        The base class adds none. The caller holds the lock.
+        The base class adds no items. The caller holds the lock.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
         """Return the item indices, with −1 for items that are not yet known at the given times (microseconds).
 
-        The base class returns them unchanged.
+        The base class returns the indices unchanged.
         """
         return numbers
 
@@ -177,7 +177,7 @@ class PastField(NumbersField):
 
 
 def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
-    """Return the order (N,) that groups rows by user and time, and the start and size of each such group (request)."""
+    """Return an order (N,) that groups rows by user and time, and the start and size of each group (request), (R,)."""
     if (users == users[0]).all() and (times == times[0]).all():
         return np.arange(len(users)), np.zeros(1, dtype=np.int64), np.array([len(users)])
     order = np.lexsort((times, users))
@@ -204,23 +204,24 @@ def _hashes(dataset: Dataset) -> Array:
 
 
 def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> Array:
-    """Return :func:`taiji.nn.set_match.history_match` for the candidates of requests, (5, R * M) float32.
+    """Return the values of :func:`taiji.nn.set_match.history_match` for candidates of requests, (5, R * M) float32.
 
     Args:
         vectors: vectors of the items.
         items: (R, M) candidates; −1 is padding.
-        histories: (R, L), newest first; −1 is padding.
+        histories: (R, L) items of the histories, newest first; −1 is padding.
     """
     known = (vectors.inverse_lengths[histories] > 0) & (histories >= 0)
     return history_match(vectors.batch_cosines(histories, items), known.T)
 
 
 class CollaborativeMatch(PastField):
-    """Field for the agreement of a candidate with the history, from the log alone.
+    """Field for the agreement of a candidate with the history, from the log alone. It has eight values:
 
-    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD), see
-    :func:`taiji.nn.set_match.history_match`. ``<name>_co_sum, _co_max, _co_recent``: co-occurrence of the candidate
-    with the items of the history, see :func:`cooccurrence_match`.
+    - ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (from an SVD), see
+      :func:`taiji.nn.set_match.history_match`;
+    - ``<name>_co_sum, _co_max, _co_recent``: co-occurrence of the candidate with the items of the history, see
+      :func:`cooccurrence_match`.
 
     Args:
         history, refreshes, least_rows: see :class:`PastField`.
@@ -247,7 +248,7 @@ class CollaborativeMatch(PastField):
         self.factors, self.neighbours = [], []
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Store the item factors and neighbours learnt before this time."""
+        """Store the item factors and neighbours that are learnt from the interactions before ``until``."""
         state, numbers = past_state(dataset, until), self.numbering(dataset)
         self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
         self.neighbours.append(
@@ -270,7 +271,7 @@ class CollaborativeMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return the learnt arrays, by cutoff."""
+        """Return the cutoffs, the hashes of the known items, and the learnt arrays with one entry per cutoff."""
         width = max((found.shape[1] for found, _ in self.neighbours), default=0)
         count, cuts = len(self.known), len(self.cuts)
         neighbours = np.full((cuts, count, width), -1, dtype=np.int32)
@@ -320,7 +321,7 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
         neighbours: (N, K) co-occurring items of each item, padded with −1.
         weights: (N, K) weights of the co-occurrences.
         items: (R, M) candidates; −1 is padding.
-        histories: (R, L), newest first; −1 is padding.
+        histories: (R, L) items of the histories, newest first; −1 is padding.
         count: number N of items.
     """
     requests, width = items.shape
@@ -328,7 +329,7 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
     size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
     cell_of = np.full(
         size * count, -1, dtype=np.int32
-    )  # index in ``keys`` of each (request, item); −1 if it is no candidate
+    )  # index in ``keys`` of each (request, item); −1 if the item is not a candidate of the request
     for start in range(0, requests, size):
         wanted, past = items[start : start + size], histories[start : start + size]
         own = np.arange(len(wanted))[:, None] * count
@@ -353,12 +354,15 @@ class TextMatch(PastField):
     """Field for the agreement of a candidate with the history, from the texts of the items. No language model runs per
     user.
 
-    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines of item factors that a ridge
-    regression predicts from the texts, so that new items have factors, too. ``<name>_vector_0, …``: first principal
-    components of the candidate's own text.
+    The field has these values:
+
+    - ``<name>_mean, …``: cosines of whitened text vectors;
+    - ``<name>_map_mean, …``: cosines of item factors that a ridge regression predicts from the texts, so that new items
+      have factors as well;
+    - ``<name>_vector_0, …``: first principal components of the candidate's own text.
 
     Args:
-        embedder: ``auto`` (MiniLM if its package is installed, else WordLlama), or see
+        embedder: ``auto`` (MiniLM if its package is installed, otherwise WordLlama), or a name for
             :func:`taiji.language.embed.load_embedder`.
         vector: largest number of principal components.
         history, refreshes, least_rows: see :class:`PastField`.
@@ -399,7 +403,7 @@ class TextMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the values; empty if items have no texts."""
+        """Names of the values; empty if the items have no texts."""
         if self.is_left_out or not self.space.width:
             return ()
         matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]
@@ -432,11 +436,11 @@ class TextMatch(PastField):
 
     @property
     def learns(self) -> bool:
-        """True if items have texts."""
+        """True if the items have texts."""
         return self.space.width > 0
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Fit the map from texts to the item factors learnt before this time."""
+        """Fit the map from the texts to the item factors, which are learnt from the interactions before ``until``."""
         numbers = self.numbering(dataset)
         state = past_state(dataset, until)
         own = self.known_at(numbers[: dataset.n_items], until)
@@ -471,7 +475,7 @@ class TextMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return the vectors of the items, and the map to item factors of each cutoff."""
+        """Return the cutoffs, the hashes and text vectors of the items, and the map to item factors of each cutoff."""
         return {
             "cuts": self.cuts,
             "known": self.known,

@@ -1,4 +1,4 @@
-"""Item factors, neighbours and counts, learnt from the log before given times and cached per dataset and time."""
+"""Item factors, neighbours and counts, learnt from the log before a given time and cached per dataset and time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEIGHBOURS = 50
 SHRINKAGE = 5.0
 """Constant added to the product of two items' counts, so that chance co-occurrences of rare items get a low weight."""
 WINDOW, STEP_DECAY = 5, 0.8
-"""Window of co-occurrence in number of interactions, and decay of its weight per interaction between the two items."""
+"""Largest distance between co-occurring interactions in a history, and decay of their weight per step of distance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,10 @@ _MADE: WeakKeyDictionary[Dataset, dict[int, PastState]] = WeakKeyDictionary()
 
 
 def past_state(dataset: Dataset, until: int) -> PastState:
-    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds). It is cached
-    with the dataset."""
+    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds).
+
+    The state is cached for as long as the dataset exists.
+    """
     made = _MADE.setdefault(dataset, {})
     if until not in made:
         made[until] = _learnt(earlier(dataset.history, until), dataset.n_items)
@@ -84,12 +86,14 @@ def _learnt(history: History, count: int) -> PastState:
 def cut_times(history: History, start: int, refreshes: int, until: int) -> Array:
     """Return the cutoff times (microseconds), ascending, at which :class:`PastState` is learnt.
 
-    The first one is the time of the first interaction in the training period; the refreshes follow.
+    The first cutoff is the time of the first interaction in the training period. Further cutoffs, the refreshes,
+    follow. If the period has no interactions, ``until`` is the only cutoff.
 
     Args:
         history: interactions.
-        start: start of the training period.
-        refreshes: number of refreshes, with equally many interactions in between; the last refresh is at ``until``.
+        start: start of the training period (microseconds).
+        refreshes: number of refreshes. Equally many interactions lie between successive cutoffs, and the last refresh
+            is at ``until``.
         until: end of the training period (microseconds).
     """
     times = np.asarray(history.times)

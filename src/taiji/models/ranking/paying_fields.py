@@ -1,4 +1,4 @@
-"""Selection of fields with ``must_pay``: a ranker keeps such a field only if it lowers the loss on later rows."""
+"""Selection of fields marked ``must_pay``: a ranker keeps such a field only if it lowers the loss on held-out rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 Again = Callable[[FieldSet, Arrays, Arrays], "Ranker"]
-"""Function from (fields, training rows, later rows) to a ranker trained on them with the same seed."""
+"""Function that trains another ranker from given fields, training rows and later rows, with the first ranker's seed."""
 FOLDS = 20
 """Number of groups of users over which the standard error of a gain is computed."""
 
@@ -31,8 +31,8 @@ class Worth:
     Attributes:
         field: name of the field.
         gain: reduction of the loss on the later rows.
-        error: standard error of the gain over groups of users; with only one group, the absolute gain, so that the
-            field does not pay off.
+        error: standard error of the gain over groups of users. With only one group, it is the absolute gain, so that
+            the field is not kept.
     """
 
     field: str
@@ -41,7 +41,7 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """True if the gain exceeds its standard error; about half of all uninformative fields have a positive gain."""
+        """True if the gain exceeds its standard error. About half of all uninformative fields have a gain above 0."""
         return self.gain > self.error
 
     def record(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Worth:
 
 
 def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranker:
-    """Test each field with ``must_pay``, the last one first; return a ranker without the fields that do not pay off.
+    """Test each field marked ``must_pay``, from the last to the first, and return a ranker without those that fail.
 
     Args:
         ranker: ranker trained with all fields.
@@ -59,8 +59,8 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
         again: function that trains a ranker with one field fewer.
 
     Returns:
-        the given ranker if no field is removed or the later rows have no labels. The measurements are in
-        :attr:`Ranker.worths`.
+        ranker trained without the fields that failed the test; the given ranker if no field failed or the later rows
+        have no labels. The measurements are in its attribute :attr:`Ranker.worths`.
     """
     if not any(np.isfinite(later.labels[name]).any() for name in ranker.loss.labels):
         return ranker
@@ -86,7 +86,7 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
 
 
 def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
-    """Return the worth of a field, from the losses of a ranker without the field and a ranker with it.
+    """Return the worth of a field from the losses of two rankers, one without the field and one with it.
 
     Args:
         field: name of the field.
@@ -108,7 +108,7 @@ def user_groups(user: Array) -> Array:
 
 
 def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
-    """Return a ranker's mean loss on the later rows of each group of users, and the number of these rows, each (G,)."""
+    """Return the ranker's mean loss and the number of later rows for each group of users, each (G,)."""
     group = user_groups(later.user)
     losses, rows = np.zeros(FOLDS), np.bincount(group, minlength=FOLDS)
     for number in np.flatnonzero(rows):
@@ -117,7 +117,7 @@ def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
 
 
 def without_field(fieldset: FieldSet, name: str, *parts: Arrays) -> tuple[FieldSet, list[Arrays]]:
-    """Return the fields without one numeric field, and each of the given arrays without the columns of this field."""
+    """Return the fields without the numeric field ``name``, and the given arrays without the columns of this field."""
     kept = np.concatenate([np.full(len(field.labels), field.name != name) for field in fieldset.numbers])
     smaller = FieldSet([field for field in fieldset.fields if field.name != name])
     return smaller, [replace(part, numbers=np.ascontiguousarray(part.numbers[:, kept])) for part in parts]

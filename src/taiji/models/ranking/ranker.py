@@ -50,10 +50,10 @@ class Ranker:
         settings, tasks, fieldset, network: settings, learnt tasks, fitted fields, and the network.
         inputs: conversion of rows of the dataset into batches.
         calibration: (scale, shift) by task name, see :data:`taiji.nn.predictions.Calibration`.
-        history: one entry per validation check: ``rows`` (training rows seen so far), ``loss`` (of the
-            validation rows; without any, minus ``rows``: the latest check is the best), and ``rows_per_second``.
-        worths: measured worth of each field with ``must_pay``. A field that does not pay off is removed from
-            ``fieldset``.
+        history: one entry per validation check, with ``rows`` (training rows seen so far), ``rows_per_second``, and
+            ``loss`` (on the validation rows; without such rows, minus ``rows``, so that the latest check is the best).
+        worths: measured worth of each field marked ``must_pay``. A field that does not lower the loss enough is removed
+            from ``fieldset``.
     """
 
     Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
@@ -185,7 +185,7 @@ class Ranker:
 
         Args:
             dataset: as for :meth:`fit`.
-            frames: function that returns an iterator over frames of exposures; the first determines scales and context vocabularies.
+            frames: function that returns the frames of exposures; the first determines scales and context vocabularies.
             rows: number of rows in all frames.
             until: a time (microseconds) after all exposures.
             seed, device, valid: as for :meth:`fit`; without ``valid``, all epochs are run and nothing is calibrated.
@@ -394,11 +394,11 @@ class Ranker:
 
     @staticmethod
     def load(folder: str | Path, dataset: Dataset, device: str | None = None) -> Ranker:
-        """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more items).
+        """Read a saved ranker of any model and bind it to the dataset of its training, or to a later one.
 
         Args:
             folder: folder that :meth:`save` wrote.
-            dataset: dataset whose users and items are scored.
+            dataset: dataset whose users and items are scored; it may have more items than that of the training.
             device: device that overrides the one in the settings.
 
         Raises:
@@ -472,7 +472,7 @@ def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
     """Return the class of a ranking model by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has this name, or it is not a ranker.
+        ConfigError: no class has this name, or the class is not a ranker.
     """
     return as_subclass(find_class(reference, GROUP, where), Ranker, "a ranking model", where)
 

@@ -26,10 +26,10 @@ class Network(nn.Module, ABC, Generic[S]):
       ``item`` (B,): indices into this list;
     - ``numbers`` (B, F): values of all numeric fields;
     - ``categories`` (B, K): embedding rows of the categories of context and pair fields;
-    - per sequence: ``<name>`` (R, L), indices into ``items``, and ``<name>_age`` (R, L) if ages are known; R is B, or
-      the number of requests with B / R candidates each;
-    - per field of item codes: ``<name>`` (B, M) with M codes per item; per vector: ``<name>`` (B, D) and
-      ``<name>_present`` (B,).
+    - for each sequence: ``<name>`` (R, L), indices into ``items``, and ``<name>_age`` (R, L) if ages are known; R is
+      either B, or the number of requests, each with B / R candidates;
+    - for each field of codes: ``<name>`` (B, M), embedding rows of the M codes of a row, 0 for a missing code;
+    - for each field of vectors: ``<name>`` (B, D), and ``<name>_present`` (B,), 1 if the row has a vector, otherwise 0.
 
     Args:
         layout: layout of the inputs.
@@ -46,12 +46,12 @@ class Network(nn.Module, ABC, Generic[S]):
         """Return logits, (B, O)."""
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits (B, O), and a scalar penalty, or None for a model without a penalty.
+        """Return logits (B, O), and a scalar penalty; None instead of the penalty for a model that has none.
 
         The penalty is added to the loss with the weight ``embedding_decay``.
         """
         return self(batch), None
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set constants from training rows, such as the scales of numbers. Called once before training."""
+        """Set constants from training rows, such as the scales of numbers. It is called once, before training."""
         return

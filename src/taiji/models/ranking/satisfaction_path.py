@@ -10,8 +10,8 @@ h_main and h_sat each pass through their own experts with a ReLU router. Softplu
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
-Therefore L_main never changes A, B or the satisfaction experts; L_sat never changes W₀ or the embeddings; and L_align
-never changes A, B or the satisfaction experts. With ``aligned: answers``, survey answers affect W₀ through L_align.
+Therefore L_main and L_align never change A, B or the satisfaction experts, and L_sat never changes W₀ or the
+embeddings. With ``aligned: answers``, survey answers affect W₀ only through L_align.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from taiji.nn.towers import layers
 SERVED = Task(name="served", kind="pairwise")
 """Task of the served score ŷ; the log has no label column for it."""
 SMALLEST = -33.0
-"""Value below which softplus(x) equals exp(x) to the last bit, so that its logarithm is x."""
+"""Value below which log(softplus(x)) equals x to the last bit."""
 Pairs = Literal["answers", "exposures"]
 
 
@@ -53,8 +53,8 @@ class SatisfactionSettings(NeuralRankerSettings):
     survey: str | None = None
     """Label of kind `survey` that satisfaction is learnt from; `null` uses the only such label."""
     behaviours: dict[str, float] = Field(default_factory=dict)
-    """Weight of each label. The served score learns to order a request's candidates by the weighted sum of these
-    labels; if empty, by the first label."""
+    """Weights of labels by name. The served score learns to order a request's candidates by the weighted sum of these
+    labels; if no weights are given, by the first label."""
     rank: PositiveInt = 4
     """Rank of the satisfaction path."""
     experts: PositiveInt = 4
@@ -68,10 +68,11 @@ class SatisfactionSettings(NeuralRankerSettings):
     sharpness: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Factor β of the log-ratios in the alignment loss."""
     aligned: Pairs = "answers"
-    """Pairs of rows in the alignment loss: `answers` (a satisfied and an unsatisfied answer), or `exposures`
-    (candidates of one request, ordered by ŝ)."""
+    """Pairs of rows in the alignment loss: `answers` (a satisfied and an unsatisfied answer), or `exposures` (two
+    candidates of one request, ordered by their satisfaction scores)."""
     answers: PositiveInt = 64
-    """Number of answered rows that each step draws in addition to its batch, so that every step has some."""
+    """Number of rows with a survey answer that each step draws in addition to its batch, so that no step lacks
+    answers."""
 
 
 def log_softplus(values: torch.Tensor) -> torch.Tensor:
@@ -85,9 +86,9 @@ def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: 
     This is a pairwise loss on ŷ, with the log-ratio of satisfaction as its margin.
 
     Args:
-        served: (P, 2) logits of ŷ = softplus(·), the better one first.
-        satisfaction: (P, 2) logits of ŝ.
-        sharpness: β.
+        served: (P, 2) logits of ŷ = softplus(·), with the better row of each pair first.
+        satisfaction: (P, 2) logits of ŝ = softplus(·), in the same order.
+        sharpness: factor β.
     """
     ours, theirs = log_softplus(served), log_softplus(satisfaction.detach())
     return -functional.logsigmoid(sharpness * ((ours[:, 0] - ours[:, 1]) - (theirs[:, 0] - theirs[:, 1])))
@@ -108,7 +109,7 @@ def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
     """Return indices (P, 2) of all pairs of rows of the same request, the row with the higher score first.
 
     Args:
-        scores: (B,).
+        scores: (B,) scores of the rows.
         group: (B,) request of each row.
     """
     above = (group.unsqueeze(1) == group.unsqueeze(0)) & (scores.unsqueeze(1) > scores.unsqueeze(0))
@@ -118,7 +119,7 @@ def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
 class RoutedExperts(nn.Module):
     """Experts weighted by a router R(h) = ReLU(W h + b).
 
-    b is initialised to 1 / number of experts, so that at the start most rows use most experts.
+    The bias b is initialised to 1 / number of experts, so that at the start most rows use most experts.
 
     Args:
         width: width of the input.
@@ -143,7 +144,7 @@ class RoutedExperts(nn.Module):
 
 
 class SatisfactionNetwork(Network[SatisfactionSettings]):
-    """Network with two paths from shared inputs. Its outputs are the log's tasks, the survey, and the served score."""
+    """Network with two paths from shared inputs. Its outputs are the log's tasks, the survey and the served score."""
 
     def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -252,7 +253,7 @@ class SatisfactionLoss(MultitaskLoss):
 class SatisfactionRanker(Ranker):
     """Ranker trained on behaviour and aligned with sparse survey answers; see :class:`SatisfactionNetwork`.
 
-    Serve its prediction ``served``.
+    Its prediction ``served`` is the score by which candidates should be ordered.
     """
 
     Settings = SatisfactionSettings

@@ -2,22 +2,22 @@
 
 The encoder (:mod:`taiji.nn.semantic_encoder`) reads the text of an item in two tokenizations and returns h_CLS and
 h_TAR. A memory bank M holds the encodings of all texts. The texts of the items in the user's history, each in its
-version at the time of the interaction, give h_UIN = mean(Transformer(M_CLS)). Mixtures of experts predict from all
+version at the time of the interaction, give h_UIN = mean(Transformer(M_CLS)). A mixture of experts predicts from all
 inputs and these vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
-Token embeddings are initialised with an embedder's vectors and the principal components of the tokens' co-occurrences
-in the texts (:mod:`taiji.language.token_context`). During training, each step encodes the texts of its candidates and
-writes the encodings into the bank. After training, all encodings are looked up.
+Token embeddings are initialised at random, or with WordLlama's vectors and the principal components of the tokens'
+co-occurrences in the texts (:mod:`taiji.language.token_context`). Each training step encodes the texts of its
+candidates and writes the encodings into the bank. After training, all encodings are looked up.
 
 Deviations from the paper:
 
 - Two kinds of inputs are added, because a tower of this size does not learn them: the product h_CLS ⊙ (h_UIN + W u),
   where u is the user's embedding; and the inner products of the ``match_heads`` parts of h_CLS and h_UIN.
 - h_UIN is a mean over the history and ``history_prior`` zero vectors. At the start of training, the transformer is the
-  identity, so h_UIN is a mean of rows of the bank.
-- The bank has one row per version of an item's text, so that a row never sees a text that was written later.
+  identity, so h_UIN is a mean of centred rows of the bank.
+- The bank has one row per version of an item's text, so that no exposure is scored with a text written after it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     texts: str = ""
     """Source of the item texts: empty for title and categories; a template of columns of the item table, such as
     `"{title}, sold by {store}"`; a column of the item table, such as `knowledge`, which the stage `item_knowledge`
-    writes; or, for texts that change over time, a column of the events that is known at display."""
+    writes; or, for texts that change over time, a column of the events whose value is known at display."""
     start: Start = "auto"
     """Initial token embeddings: `wordllama` (with WordLlama's own tokenizer), `random` (with a learnt tokenizer), or
     `auto` (WordLlama if its package is installed)."""
@@ -128,10 +128,10 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
 
 class AnchorText(NumbersField):
-    """Field with the index of the item's text version at the time of the row; 0 if there was none.
+    """Field with the index of the item's text version at the time of the row; 0 if the item had no text yet.
 
     Args:
-        source: see :func:`taiji.data.text_versions.text_versions`.
+        source: source of the texts, see :func:`taiji.data.text_versions.text_versions`.
         pieces, terms: largest numbers of merges, see :class:`SemanticAnchorsSettings`.
         start: initial token embeddings, see :attr:`SemanticAnchorsSettings.start`.
         context: number of principal components of co-occurrences, see :attr:`SemanticAnchorsSettings.context`.
@@ -158,8 +158,8 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read the text versions of a dataset (the saved ones if it lacks the column), use them for later rows, and
-        return them.
+        """Read the text versions of a dataset, or the saved versions if the dataset lacks their column. Use them for
+        later rows, and return them.
 
         Raises:
             ResourceError: there are more text versions than a float32 can number.
@@ -180,7 +180,7 @@ class AnchorText(NumbersField):
         """Learn both tokenizations from the texts that existed before ``until`` (microseconds).
 
         Raises:
-            ConfigError: there are no such texts.
+            ConfigError: no text existed before ``until``.
         """
         versions = self.bind(dataset)
         versions.check(rows, until, f"ranking.texts: {self.source or 'titles and categories'}")
@@ -246,11 +246,11 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Field with the text versions of the user's last items at the times of the interactions, as indices, newest
-    interaction first; 0 if there is none.
+    """Field with the indices of the text versions of the user's last items, each at the time of its interaction, newest
+    interaction first; 0 without a text or an interaction.
 
     Args:
-        source: see :func:`taiji.data.text_versions.text_versions`.
+        source: source of the texts, see :func:`taiji.data.text_versions.text_versions`.
         length: number of interactions.
     """
 
@@ -274,14 +274,14 @@ class AnchorHistory(NumbersField):
 
 
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
-    """Network of experts over all inputs, the candidate's text and those of the history; one head reads only that text.
+    """Network of experts over all inputs, the candidate's text and the texts of the history, with an auxiliary head.
 
     The outputs are the O outputs of the tasks from all inputs, followed by O outputs from the candidate's text alone,
     for the auxiliary loss. ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to
-    [h_CLS, h_TAR] (N, 2 d), 0 for a blank text. It can be replaced by another module before training.
+    [h_CLS, h_TAR] (N, 2 d), 0 for a blank text. The encoder can be replaced by another module before training.
 
     Args:
-        layout: layout whose last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
+        layout: layout of the inputs; its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
         outputs: total number O of outputs of all tasks.
         settings: settings of the model.
         texts: texts of the items.
@@ -389,8 +389,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return products.unflatten(1, (self.settings.match_heads, -1)).sum(dim=2) * self.match_scale
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers, vectors and inner products from training rows, and fill the bank: histories read
-        texts that have not yet occurred as candidates."""
+        """Set the scales of numbers, vectors and inner products from training rows. Fill the bank, because histories
+        may read texts that have not yet occurred as candidates."""
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
         self.refresh()
         read = arrays.numbers[np.linspace(0, len(arrays.numbers) - 1, min(SAMPLE, len(arrays.numbers))).astype(int)]
@@ -457,8 +457,8 @@ class SemanticAnchorsRanker(Ranker):
         self.network.refresh()
 
     def staleness(self) -> NDArray[np.float64]:
-        """Return the length of the difference between each row of the bank and the encoder's current output, (n,),
-        divided by the mean length of the bank's rows. It is 0 except during training."""
+        """Return the distance of each row of the bank from the encoder's current output, (n,), as a multiple of the
+        mean length of the bank's rows. It is 0 except during training."""
         bank = self.network.bank
         found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
         return found.double().cpu().numpy()  # type: ignore[no-any-return]
@@ -470,7 +470,7 @@ class SemanticAnchorsRanker(Ranker):
         return value_hash([self._config(), tensors])[:16]
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, bank and settings. After loading, only texts that are not in the saved bank are encoded."""
+        """Write weights, bank and settings. After loading, texts that are missing from the saved bank are encoded."""
         self.network.refresh()
         super().save(folder)
 

@@ -18,7 +18,7 @@ TextUse = Literal["none", "projection", "experts", "select_align"]
 
 
 class NeuralRankerSettings(Settings):
-    """Inputs and training of all neural rankers. The settings of each model extend it."""
+    """Settings that all neural rankers share: inputs, layer sizes and training. Each model adds its own settings."""
 
     model: str = "target_attention"
     """Ranking model: an entry point of the group `taiji.rankers`, or `package.module:Class`."""
@@ -26,17 +26,18 @@ class NeuralRankerSettings(Settings):
     """Additional inputs: `{field: category, column: store}`, `{field: number, column: load, side: context}`, or
     `package.module:Class` of your own field, with its arguments."""
     pair_fields: tuple[str | dict[str, Any], ...] | None = None
-    """Agreement of a candidate with the history of its user: `collaborative` from the log, `text_match` from the item
-    texts (not used if there are none, or if no embedder is installed); with arguments:
-    `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with `text_match` as a field
-    that must pay off: a second ranker is trained without it, and the field is kept only if it lowers the loss on later
-    rows by more than one standard error. `[]` uses neither. `item_knowledge` adds the agreement in texts about items
-    that a language model wrote (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`). `intents` adds the
+    """Fields for the agreement of a candidate with the user's history: `collaborative` from the log, and `text_match`
+    from the item texts (not used if the items have no texts or no embedder is installed). An entry with arguments has
+    the form `{field: text_match, embedder: minilm}`. `null` uses both fields from 20,000 training rows on. A second
+    ranker is then trained without `text_match`, and this field is kept only if it lowers the loss on later rows by more
+    than one standard error. `[]` uses no such field. `item_knowledge` adds the agreement in texts about items that a
+    language model wrote (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`). `intents` adds the
     agreement with the user's predicted intents (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` uses all labels of the log."""
     task_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
-    """Weights of the task losses relative to each other; 1 for tasks that are not listed."""
+    """Weights of the task losses relative to each other. A task that is not listed keeps its weight from `labels:`
+    (1 by default)."""
     device: Device = "auto"
     """Device for training and prediction: `cpu`, `cuda`, or `auto` (a GPU if there is one)."""
     dimension: PositiveInt = 8
@@ -50,19 +51,20 @@ class NeuralRankerSettings(Settings):
     bins: PositiveInt = 6
     """Number of pieces in the piecewise-linear encoding of each numeric feature."""
     min_count: PositiveInt = 2
-    """An id that occurs fewer times than this before the end of training shares a hashed row."""
+    """Number of occurrences before the end of training from which an id has its own embedding row; rarer ids share
+    hashed rows."""
     hashed_rows: PositiveInt = 1024
     """Number of hashed rows for rare and unseen ids, per vocabulary."""
     max_rows: PositiveInt = 1_000_000
-    """Largest number of ids with their own row, per vocabulary; the most frequent ids have one, and the others are
-    hashed."""
+    """Largest number of ids with their own embedding row, per vocabulary. If there are more ids, the most frequent ones
+    have their own row, and the others share hashed rows."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of the hidden layers."""
     epochs: PositiveInt = 1
     """Passes over the training rows. One is usually best on a large log: from the second pass on, a ranker memorises
     rows."""
     min_steps: PositiveInt = 500
-    """Smallest number of training steps: on a small log, the number of passes is raised to reach it, but to at most
+    """Smallest number of training steps. On a small log, the number of passes is raised to reach it, but to at most
     ten."""
     batch: PositiveInt = 512
     """Rows per step."""
@@ -75,8 +77,8 @@ class NeuralRankerSettings(Settings):
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the exposures, the latest ones, that is held out from training for early stopping and calibration if no
-    validation frame is given."""
+    """Share of the exposures, taken from the end of the period, that is held out for early stopping and calibration if
+    no validation rows are given."""
     checks: PositiveInt = 6
     """Number of validation checks, evenly spread over the training; the weights of the best one are kept."""
     patience: PositiveInt = 2
@@ -98,8 +100,8 @@ class RankerSettings(NeuralRankerSettings):
     """Settings of the default model, target attention with a wide path."""
 
     embeddings: bool = True
-    """Learn embeddings of user, item, categories, profile and history. Without them, a row is described only by its
-    point-in-time numbers (and text features, if any), which age better if the catalogue changes from month to month."""
+    """Use embeddings of user, item, categories, profile and history. Without them, a row is described only by its
+    numbers, its context and its features (if any), which age better if the catalogue changes from month to month."""
     attention_heads: PositiveInt = 2
     """Number of heads of the target attention."""
     tower: Literal["shared", "mmoe"] = "shared"
@@ -107,13 +109,13 @@ class RankerSettings(NeuralRankerSettings):
     experts: PositiveInt = 3
     """Number of experts of the ``mmoe`` tower."""
     text: TextUse = "projection"
-    """Use of the ``vector`` column: `none`, `projection` (linear), or `experts` (as in KAR). `select_align` is the old
-    name of `model: knowledge` (KSER) with one kind of knowledge and no null chunk."""
+    """Module that reads the feature column ``vector``: `none`, `projection` (linear), or `experts` (as in KAR).
+    `select_align` is the old name of `model: knowledge` (KSER) with one kind of knowledge and no null chunk."""
     text_width: PositiveInt = 16
     """Output width of the text module."""
     chunks: PositiveInt = 1
-    """Number of knowledge chunks in one ``vector`` with `text: select_align`; `model: knowledge` has `kinds`
-    instead."""
+    """Number of knowledge chunks in each ``vector`` with `text: select_align`; `model: knowledge` has the setting
+    `kinds` instead."""
 
     @model_validator(mode="after")
     def _alignment_has_fields(self) -> RankerSettings:
@@ -123,7 +125,7 @@ class RankerSettings(NeuralRankerSettings):
 
 
 class ExternalSettings(Settings):
-    """Calls of an external ranker."""
+    """Settings of the calls of an external ranker."""
 
     batch: PositiveInt = 1024
     """Number of pairs per call."""
@@ -132,9 +134,10 @@ class ExternalSettings(Settings):
     attempts: PositiveInt = 3
     """Total number of attempts (HTTP)."""
     pause: float = Field(default=0.5, ge=0)
-    """Pause in seconds before the second attempt, doubled for each further one (HTTP)."""
+    """Pause in seconds before the second attempt; it doubles for each further attempt (HTTP)."""
     version: str = ""
-    """Version of the endpoint's model, if its responses do not contain one (HTTP). Cached scores depend on it."""
+    """Version of the endpoint's model, if the responses do not contain a version (HTTP). If it changes, cached scores
+    are computed again."""
 
 
 class OwnRankerSettings(Settings):
@@ -144,6 +147,6 @@ class OwnRankerSettings(Settings):
     """Ranker whose predictions are the rewards in alignment; `null` trains the built-in ranker on the earliest period.
     Your ranker must not have seen later labels."""
     evaluation: str | None = None
-    """Ranker that evaluates the models' answers; `null` uses the built-in ranker of the ranker period. It must differ
-    from the reward ranker."""
+    """Ranker that evaluates the answers of language models; `null` uses the built-in ranker, trained on the ranker
+    period. It must differ from the reward ranker."""
     external: ExternalSettings = ExternalSettings()

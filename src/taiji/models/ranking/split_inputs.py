@@ -1,4 +1,4 @@
-"""Splitting of a ranker's network into a request step and a candidate step: sides of the inputs, example, cache."""
+"""Splitting of a ranker's network into a request step and a candidate step, with a cache of the split network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taiji.nn.field_embeddings import Batch
 
 log = logging.getLogger(__name__)
 REQUESTS, TIMES, DISTINCT, SEED = 3, 4, 9, 17
-"""Sizes and seed of the example on which a rewritten network is compared with the original."""
+"""Numbers of requests, candidates per request and distinct items, and random seed, of the example for the splitting."""
 
 
 def sides_of(fields: FieldSet) -> Sides:
@@ -43,7 +43,7 @@ def sides_of(fields: FieldSet) -> Sides:
 
 
 def example_batch(fields: FieldSet, device: str) -> Batch:
-    """Return split inputs with valid random values, for REQUESTS requests with TIMES candidates each."""
+    """Return split inputs with valid random values for REQUESTS requests, each with TIMES candidates."""
     layout, sides = fields.layout, sides_of(fields)
     random = torch.Generator().manual_seed(SEED)
     rows = REQUESTS * TIMES
@@ -88,7 +88,8 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
     """Split the network of a ranker into a request step and a candidate step.
 
     Raises:
-        InputError: the network cannot be traced or, as the subclass ``NotSeparable``, cannot be split.
+        InputError: the network cannot be traced.
+        NotSeparable: the network cannot be split; a subclass of InputError.
     """
     network.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -96,9 +97,9 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
 
 
 def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters and buffers; repeat those of a module that occurs several times.
+    """Yield all parameters and buffers. Those of a module that occurs several times are repeated.
 
-    This takes a tenth of the time of ``parameters()``, which takes longer than a forward pass of a small network.
+    This takes a tenth of the time of ``parameters()``, which would take longer than a forward pass of a small network.
     """
     for weights in (module._parameters, module._buffers):
         yield from (weight for weight in weights.values() if weight is not None)
@@ -120,7 +121,7 @@ class SplitCache:
     _key: Sequence[Any] = field(default=())
 
     def get(self) -> SplitGraph | None:
-        """Return the split network; None, with a warning, if it cannot be split."""
+        """Return the split network. If the network cannot be split, log a warning and return None."""
         key = [(id(w), w.data_ptr(), w._version) for w in _weights(self.network)]
         if key != self._key:
             try:

@@ -2,14 +2,15 @@
 
 A ranking network is traced as a graph, and its nodes are *coloured*: a value that depends only on the request's
 inputs belongs to the request and is the same for all candidates of the request. Other values belong to the candidates.
-A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i. Its request
-part has one row per request and is added to the candidates' rows by broadcasting. In DIN's input [q, k, q − k, q ⊙ k],
-the difference q − k is absorbed into the matrices of q and k. The columns of the weights are sorted by side when the
-network is rewritten, so that no columns have to be gathered at run time.
+A linear layer over a concatenation of a request's value u and a candidate's value i is split by columns:
+W [u, i] + b = (W_u u + b) + W_i i. The request part W_u u + b has one row per request and is added to the candidates'
+rows by broadcasting. In DIN's input [q, k, q − k, q ⊙ k], the difference q − k is absorbed into the matrices of q and
+k. The columns of the weights are sorted by side when the network is rewritten, so that no columns have to be gathered
+at run time.
 
-A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split, and an
-error names it. Any other operation that needs the whole concatenation gets it as one tensor; the result is exact, and
-:attr:`SplitGraph.whole` lists these concatenations. A graph is rewritten until it no longer changes.
+A layer that takes statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split, and an
+error names the layer. Any other operation that needs the whole concatenation gets it as one tensor. The result is then
+still exact, and :attr:`SplitGraph.whole` lists these concatenations. A graph is rewritten until it no longer changes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from taiji.nn.field_embeddings import Batch
 
 log = logging.getLogger(__name__)
 PASSES = 8
-"""Largest number of repeated rewritings; usually one or two are enough."""
+"""Largest number of times that a rewritten graph is rewritten again; usually one or two are enough."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class SplitGraph:
         candidates: graph from these tensors and the candidates' inputs to the outputs.
         hoisted: names of the tensors that ``request`` passes to ``candidates``.
         request_inputs, candidate_inputs: names of the inputs of the two steps.
-        split: linear layers that were split.
-        whole: concatenations that some operation needs as one tensor.
+        split: names of the linear layers that were split.
+        whole: names of the concatenations that some operation needs as one tensor.
     """
 
     joint: fx.GraphModule
@@ -69,10 +70,10 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
     """Split a network into a step that runs once per request and a step that runs for the candidates.
 
     Args:
-        network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows
-            independently.
-        example: inputs in the split form of :class:`Sides`, for at least two requests with several candidates each. The
-            example determines the shapes. The outputs of the rewritten graph and of the network are compared on it.
+        network: network in evaluation mode that maps a batch (tensors by name) to a tensor (B, O). Its rows must not
+            depend on each other.
+        example: inputs in the split form of :class:`Sides`, for at least two requests with several candidates each.
+            They determine the shapes, and the outputs of the rewritten graph and of the network are compared on them.
         sides: the side of each input.
         tolerance: largest difference between outputs on the example, relative to the largest output.
 
@@ -90,7 +91,7 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
         expected = network(*given) if isinstance(network, fx.GraphModule) else network(whole)
     _compare(network, joint, example, expected, tolerance)
     split, made = list(build.split), set(build.modules)
-    for _ in range(PASSES):  # this rewriting may create layers that the next one can split
+    for _ in range(PASSES):  # each rewriting may create layers that the next one can split
         try:
             again = Rewriting(joint, joint.graph, example, build.sides.once_split(build.inputs))
             after = again.joint()
@@ -132,7 +133,7 @@ def _compare(
 
 
 def _operations(joint: fx.GraphModule) -> list[tuple[str, str]]:
-    """Return the operations of a graph, sorted, to compare graphs regardless of the order of operations."""
+    """Return the operations of a graph in sorted order, so that graphs can be compared regardless of their order."""
     return sorted((node.op, str(node.target)) for node in joint.graph.nodes)
 
 
@@ -185,7 +186,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
 
 
 def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
-    """Optimise both steps for inference, see :func:`taiji.models.ranking.graph_fusing.fused`."""
+    """Return the network with both steps optimised for inference, see :mod:`taiji.models.ranking.graph_fusing`."""
     given: dict[str, list[list[torch.Tensor]]] = {REQUEST: [], CANDIDATE: []}
     with torch.no_grad():
         for batch in examples:
@@ -197,7 +198,7 @@ def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
 
 
 def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) -> fx.GraphModule:
-    """Return the optimised graph; the graph itself if the optimised graph fails or gives other values on an example."""
+    """Return the optimised graph; the given graph if the optimised one fails or gives other values on an example."""
     try:
         made = fused(graph, examples[0])
         for example in examples:

@@ -26,12 +26,12 @@ def train_streamed(
     """Train a ranker on Parquet files of exposures in bounded memory.
 
     Besides the dataset and the model, only one chunk is in memory as arrays (about 450 bytes per row with histories of
-    50). Rows are shuffled within a chunk, not across chunks, so files should not be sorted by label.
+    50 items). Rows are shuffled within a chunk, not across chunks, so the files should not be sorted by label.
 
     Args:
         dataset: as for :func:`taiji.models.ranking.train.train_ranker`; it is held in memory.
-        files: one or more Parquet files, read in the given order. Scales and vocabularies of context columns come from
-            the first chunk.
+        files: one or more Parquet files, read in the given order. The first chunk determines the scales and the
+            vocabularies of context columns.
         settings, seed: as for :func:`taiji.models.ranking.train.train_ranker`.
         valid: later exposures for early stopping and calibration; without them, all epochs are run and nothing is
             calibrated.
@@ -49,7 +49,7 @@ def train_streamed(
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
-    """Return the number of rows, a time (microseconds) after all rows, and the columns to read.
+    """Return the number of rows, a time (microseconds) later than that of every row, and the columns to read.
 
     Only the metadata and the time column of the files are read.
     """
@@ -81,7 +81,7 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
                 where=str(path),
                 expected=f"the columns of {paths[0]}: {', '.join(columns)}",
                 found=", ".join(names),
-                fix="if a label or feature is missing from one file, add it there as nulls; otherwise it would be lost for all files",
+                fix="add every label and feature to every file; if a file has no values for one, add nulls",
             )
         rows, end, columns = rows + facts[0], max(end, (facts[1] or 0) + 1), columns or list(names)
     if not rows:

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 class TargetAttentionNetwork(Network[RankerSettings]):
     """Network that feeds embeddings, numbers and attended sequences to a tower and, in parallel, to a linear path.
 
-    The linear path (Cheng et al. 2016, "Wide & Deep Learning") connects each input directly to the outputs. With click
-    and conversion as tasks, CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al.
+    The linear path (Cheng et al. 2016, "Wide & Deep Learning") connects each input directly to the outputs. With the
+    tasks click and conversion, CTCVR is the product of both probabilities, learnt on all exposures (ESMM, Ma et al.
     2018, eq. 1–2).
     """
 
@@ -120,7 +120,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
             user: (B, d) user embedding.
             target: (B, pieces * d) embeddings of the item and of its categories.
             profile: (B, P, d) embeddings of the profile columns.
-            batch: see :class:`Network`.
+            batch: inputs of the network, see :class:`Network`.
         """
         return user, target, profile
 
@@ -173,9 +173,9 @@ class TargetAttentionRanker(Ranker):
 
         Args:
             rows: exposures with the knowledge columns. This ranker must have been trained without these columns.
-            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with
-                the same layer sizes as this ranker.
-            seed: random seed of the module's initialisation and of shuffling.
+            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings`, or settings with ``text:
+                select_align``, with the same layer sizes as this ranker.
+            seed: random seed of the alignment's initialisation and of shuffling.
 
         Raises:
             ConfigError: the settings are not those of the knowledge alignment, or the ranker already has text features.

@@ -1,6 +1,6 @@
-"""Space in which text vectors of a catalogue are compared: centred, partly whitened and quantised.
+"""Space in which the text vectors of a catalogue are compared. They are centred, partly whitened and quantised.
 
-:func:`to_collaborative` maps these vectors to the item factors of the log.
+:func:`to_collaborative` fits a map from these vectors to the item factors of the log.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ WHITENING = 0.5
 1 gives all directions the same variance, which amplifies noise; 0 changes nothing.
 """
 ENOUGH = 5
-"""Smallest number of interactions of the items on which :func:`to_collaborative` is fitted."""
+"""Smallest number of interactions that an item needs to be used in the fit of :func:`to_collaborative`."""
 ITEMS_PER_COMPONENT = 20
 """Number of items required per component. With fewer items, the components would merely identify single items."""
 RIDGE = 10.0
-"""Ridge penalty of :func:`to_collaborative`. It compares with a number of items, because text vectors have length 1."""
+"""Ridge penalty of :func:`to_collaborative`. Its unit is a number of items, because text vectors have length 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class TextSpace:
         centre: (d,) mean of the text vectors.
         axes: (d, k) principal directions, each divided by the standard deviation along it to the power
             :data:`WHITENING`.
-        components: (d, c) the first principal directions, scaled so that the first one has variance 1.
+        components: (d, c) first principal directions, scaled so that the texts have variance 1 along the first one.
     """
 
     centre: Array
@@ -52,7 +52,7 @@ class TextSpace:
 
     @classmethod
     def fit(cls, vectors: Array, components: int) -> Self:
-        """Learn the space from text vectors (n, d), with at most ``components`` components. Ignore zero rows."""
+        """Learn the space from text vectors (n, d), with at most ``components`` components. Zero rows are ignored."""
         known = vectors[np.abs(vectors).max(axis=1, initial=0.0) > 0].astype(np.float64)
         if len(known) < 2:
             return cls.empty()
@@ -77,7 +77,7 @@ class TextSpace:
         return int(self.axes.shape[1])
 
     def place(self, vectors: Array) -> tuple[QuantisedVectors, Array]:
-        """Return the quantised whitened vectors of texts (n, d), and their components (n, c) float32.
+        """Return the whitened and quantised vectors of texts (n, d), and the components of the texts (n, c) float32.
 
         Both are 0 for a blank text. To the last bit, they do not depend on the other texts of the call.
         """
@@ -105,7 +105,7 @@ class TextSpace:
 def to_collaborative(texts: QuantisedVectors, factors: QuantisedVectors, counts: Array) -> Array:
     """Fit a ridge regression from texts to item factors, and return its weights (k, f).
 
-    It is fitted on the items with a text, factors and at least :data:`ENOUGH` interactions.
+    The regression uses the items that have a text, factors and at least :data:`ENOUGH` interactions.
 
     Args:
         texts: (n, k) whitened text vectors of the items.

@@ -29,14 +29,14 @@ class RankingModel(Protocol):
 
     @property
     def version(self) -> str:
-        """Hash of weights and settings."""
+        """Hash of the weights and settings."""
 
     @property
     def goal(self) -> str:
         """Name of the prediction that :meth:`score_pairs` returns."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Return one column per prediction, in the order of the rows."""
+        """Return one column per prediction, with one row per exposure in the given order."""
 
     def score_pairs(self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]) -> NDArray[np.float64]:
         """Return the prediction :attr:`goal` for dense ids of users and items, and times in microseconds, (N,) each."""
@@ -82,8 +82,11 @@ def train_ranker(
 
 
 def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
-    """Read a ranking model of any class, and bind it to a dataset: the same one, or a later one with more users and
-    items.
+    """Read a ranking model of any class, and bind it to a dataset.
+
+    Args:
+        folder: folder that the model's ``save`` wrote.
+        dataset: the dataset of the training, or a later one with more users and items.
 
     Raises:
         ArtifactError: the folder does not name the class of the model.

@@ -37,14 +37,14 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         chunks: source of the rows, which are shuffled within each chunk.
         rows: number of rows per epoch. It determines the number of epochs, the decay of the learning rates, the
             intervals between checks and the progress display.
-        valid: later rows for early stopping and calibration; None trains for all epochs.
+        valid: later rows for early stopping and calibration. With None, all epochs are run and nothing is calibrated.
         seed: random seed of shuffling and dropout.
         part: train only weights whose names begin with this prefix; empty for all.
     """
     settings, network = ranker.settings, ranker.network
     if valid is not None and not any(np.isfinite(valid.labels[name]).any() for name in ranker.loss.labels):
         log.warning(
-            "The validation rows have no known label of any task: training runs to its end, without calibration."
+            "The validation rows have no known label of any task, so all epochs are run and nothing is calibrated."
         )
         valid = None
     step = Step(ranker, part)
@@ -123,8 +123,8 @@ class Step:
     """Training step: forward pass, loss, backward pass and update of the weights.
 
     Args:
-        ranker: ranker to train; weights outside ``part`` are frozen.
-        part: prefix of the weights to train, see :func:`train`.
+        ranker: ranker to train.
+        part: prefix of the names of the weights to train; all other weights are frozen.
     """
 
     def __init__(self, ranker: Ranker, part: str = "") -> None:
@@ -178,7 +178,7 @@ class Step:
 
 
 def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]:
-    """Return a function for timing, which trains on the rows ``index`` in this order, without validation checks."""
+    """Return a function that trains on the rows ``index`` in the given order, without validation checks, for timing."""
     torch.manual_seed(seed)
     step = Step(ranker)
 
@@ -200,7 +200,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     losses, sizes = [], []
     for at in range(
         0, len(order), ranker.settings.batch
-    ):  # sorted by request and in batches, because a matrix of all pairs of rows would be too large
+    ):  # rows are sorted by request and read in batches, because a matrix of all pairs of rows would be too large
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
         losses.append(float(ranker.loss(outputs[index], part, group[index])))

@@ -1,1 +1,1 @@
-"""Re-ranking: from scored candidates to the list that is shown."""
+"""Re-rankers, which turn the scored candidates of a request into the list that is shown."""

@@ -1,9 +1,9 @@
 """Use of videos that are already on the user's device in place of videos that may stall (GRF, arXiv 2410.05863).
 
 A gate predicts the probability p that a video stalls. A ranker predicts the worth v of a video that does not stall.
-The expected worth of a streamed video is v − p · C, where C is the cost of a stall. The worth r of a video on the
-device (in the *pool*) is discounted by its age. A video is replaced if r is larger than its expected worth, that is, if
-p > (v − r) / C.
+The expected worth of a streamed video is v − p · C, where C is the cost of a stall. The videos on the device are called
+the *pool*. Such a video cannot stall, but its worth r is discounted by the time since it was loaded. A streamed video
+is replaced if r is larger than its expected worth, that is, if p > (v − r) / C.
 
 It is never observed whether a replaced video would have stalled. Therefore some videos that should be replaced are kept
 at random. The propensities are logged, and training rows are weighted by the inverse propensity.
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 CACHED, HOURS = "cached", "cached_hours"
-"""Columns of the requests, (B, P) each: items on the user's device, padded with −1; hours since each was loaded."""
+"""Columns of the requests, (B, P) each: items on the user's device, padded with −1, and hours since each was loaded."""
 PREFETCHED, PROPENSITY = "prefetched", "propensity"
-"""Columns of the list, (B, L): 1 for an item from the device; propensity of the item at its position."""
+"""Columns of the list, (B, L) each: 1 for an item from the device, else 0; the item's propensity at its position."""
 
 
 class DeviceGateSettings(Base):
-    """Settings of the stall gate and of its ranker."""
+    """Settings of the stall gate and of the ranker that predicts the worth of videos."""
 
     numbers: tuple[str, ...] = ()
     """Numeric inputs besides the score, such as `bitrate` or `buffered`: columns of the requests or of the items,
@@ -46,11 +46,11 @@ class DeviceGateSettings(Base):
     categories: tuple[str, ...] = ("network",)
     """Categorical inputs, available on the device before a video plays. An unseen value is encoded as all zeros."""
     stall_cost: float = Field(default=1.0, ge=0)
-    """Cost C of a stall, in the unit of the training values. 0 ignores stalls, so that only worths are compared."""
+    """Cost C of a stall, in the unit of the training values. With 0, stalls are ignored; only worths are compared."""
     half_life_hours: float = Field(default=24.0, gt=0)
     """Number of hours in which a video on the device loses half its worth."""
     explore: float = Field(default=0.02, ge=0, lt=1)
-    """Probability of keeping a video that should be replaced, for exploration."""
+    """Probability with which a video that should be replaced is kept, for exploration."""
     trees: PositiveInt = 60
     leaves: int = Field(default=15, ge=2)
     """Number of leaves per tree."""
@@ -66,10 +66,10 @@ class PlayedVideos:
     Attributes:
         requests: B requests, with the columns that the gate reads.
         slate: (B, L) shown items, with their scores.
-        stalled: (B, L) 1 or 0; NaN if the video was not played, or was played from the device.
+        stalled: (B, L) 1 if the video stalled, else 0; NaN if it was not played, or was played from the device.
         values: (B, L) worth of videos that played without a stall; read only where ``stalled`` is 0.
-        propensity: (B, L) probability of the item at its position, as logged by :meth:`DeviceGate.rerank`; None if
-            nothing was replaced.
+        propensity: (B, L) probability with which the item was shown at its position, as logged by
+            :meth:`DeviceGate.rerank`; None if no video was replaced.
     """
 
     requests: Requests
@@ -86,7 +86,8 @@ class DeviceGate(LearntComponent):
 
     Args:
         settings: settings of the gate.
-        items: numeric attributes of all items by name, each (N,), for the names in ``settings.numbers``.
+        items: attributes of all items by name, (N,) numbers each, for names in ``settings.numbers`` and
+            ``settings.categories``. A column of the requests with the same name is used instead.
     """
 
     Settings: ClassVar[type[Base]] = DeviceGateSettings
@@ -148,7 +149,7 @@ class DeviceGate(LearntComponent):
         return found
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return the probability p of a stall and the worth v without a stall, each (…,), from features (…, F)."""
+        """Return the probability p of a stall and the worth v without a stall, (…,) each, from features (…, F)."""
         flat = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
         if not len(flat):
             return np.zeros(features.shape[:-1]), np.zeros(features.shape[:-1])
@@ -156,14 +157,14 @@ class DeviceGate(LearntComponent):
         return stall.reshape(features.shape[:-1]), np.maximum(value, 0.0).reshape(features.shape[:-1])
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return p · C − v, the gain from removing a video from the list."""
+        """Return p · C − v, the gain from removing each video from the list, in the shape of ``stall``."""
         return np.asarray(self.settings.stall_cost * stall - value)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` items of the slate per request, with the columns ``prefetched`` and ``propensity``.
+        """Return at most ``length`` items of the slate per request, with columns ``prefetched`` and ``propensity``.
 
-        Before replacement, the list consists of the items with the best scores. The pool is the remaining candidates
-        that are listed in the column ``cached`` of the requests.
+        Before replacement, the list consists of the items with the highest scores. The pool consists of those other
+        candidates that are in the column ``cached`` of the requests.
         """
         order = np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable")
         ordered = slate.take(order)
@@ -172,7 +173,7 @@ class DeviceGate(LearntComponent):
         stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
         pooled = np.flatnonzero(cached.any(axis=1))  # requests without a pool may have missing inputs
         if len(pooled):
-            part = Slate(slate.items[pooled], _scores(slate)[pooled])  # in the order of the requests' columns
+            part = Slate(slate.items[pooled], _scores(slate)[pooled])  # in the slate's order, like columns of requests
             found_there = self.predict(self.features(requests.take(pooled), part))
             stall[pooled], value[pooled] = (np.take_along_axis(each, order[pooled], axis=1) for each in found_there)
         need = np.where(ordered.mask & ~cached, self.need(stall, value), -np.inf)[:, :width]
@@ -224,12 +225,12 @@ def replacements(need: Array, worth: Array) -> Array:
     For each video, this is the index of its replacement in the pool, (B, L) int64, or −1 to keep the video.
 
     Args:
-        need: (B, L) gain of removing a video, p · C − v; −inf for a video that must be kept.
+        need: (B, L) gain from removing each video, p · C − v; −inf for a video that must be kept.
         worth: (B, P) discounted worth of the videos in the pool; −inf for other candidates.
 
-    The gain of a replacement is need + worth and does not depend on other replacements. Therefore the largest needs
-    are paired with the largest worths as long as the gain is positive. The replacements are then placed in the list in
-    order of decreasing worth.
+    The gain from a replacement is need + worth and does not depend on other replacements. Therefore the largest needs
+    are paired with the largest worths as long as the gain is positive. The chosen replacements are then placed at the
+    positions of the replaced videos, in order of decreasing worth.
     """
     count = min(need.shape[1], worth.shape[1])
     if not count:
@@ -279,7 +280,7 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
         version: expected version of the gate.
 
     Raises:
-        ArtifactError: the folder contains a different gate, or one for a different number of items.
+        ArtifactError: the gate in the folder has a different version or was fitted for a different number of items.
     """
     gate = DeviceGate.load(folder)
     counts = {len(values) for values in gate.items.values()} - {len(vectors)}

@@ -1,5 +1,4 @@
-"""Export of a :class:`DeviceGate` as one small ONNX graph, which keeps the next video or replaces it with a cached
-one."""
+"""Export of a :class:`DeviceGate` as a small ONNX graph, which keeps the next video or replaces it by a cached one."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
     Outputs of the graph:
         * ``stall`` (1,): probability that the video stalls.
         * ``worth`` (1 + P,): worth of the video if it does not stall, then the worth of each video of the pool,
-          discounted by its age.
+          discounted by the hours since it was loaded.
         * ``choice`` (1,): position of the replacement in the pool; −1 if the video is kept.
         * ``propensity`` (1,): probability of this choice.
 

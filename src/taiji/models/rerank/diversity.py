@@ -29,7 +29,7 @@ class MMR:
         self.vectors, self.relevance = _unit(vectors), relevance
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request."""
+        """Return at most ``length`` items of the slate per request, in the order of the list."""
         cosines = _cosines(self.vectors, slate)
         scores = _scores(slate)
         closest = np.full(scores.shape, -np.inf)
@@ -50,10 +50,10 @@ class DPP:
     """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS
     2018).
 
-    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step
-    adds the item that increases the determinant most. An incremental Cholesky factor makes this O(M · length²) per
-    request. Once the vectors of the list span the space, the determinant cannot grow, and further items are added by
-    score.
+    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)``, where S is the Gram matrix of the items' unit
+    vectors. Each step adds the item for which the determinant of the list is largest. An incremental Cholesky factor
+    makes this O(M · length²) per request with M candidates. Once every further item would make the determinant 0,
+    because the vectors of the list span the space, items are added in order of their scores.
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -66,7 +66,7 @@ class DPP:
         self.vectors, self.strength = _unit(vectors), strength
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request."""
+        """Return at most ``length`` items of the slate per request, in the order of the list."""
         return _listed(
             slate, greedy_dpp(_cosines(self.vectors, slate), self.strength * _scores(slate), slate.mask, length)
         )
@@ -75,10 +75,10 @@ class DPP:
 class Caps:
     """Re-ranker that keeps the order of the slate but limits how many items of a list have the same value in a column.
 
-    A list that would be too short is filled with the items over the limit, in the same order.
+    A list that would be too short is filled with the items that were over the limit, in the order of the slate.
 
     Args:
-        values: by column name, an integer value per item (N,); −1 is never capped.
+        values: by column name, an integer value per item (N,). Items with a negative value are not limited.
         most: by column name, the largest number of items with the same value.
     """
 
@@ -93,7 +93,7 @@ class Caps:
         self.values, self.most = dict(values), dict(most)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request."""
+        """Return at most ``length`` items of the slate per request, in the order of the list."""
         order = np.argsort(~slate.mask, axis=1, kind="stable")
         rows = np.arange(len(order))
         items = np.where(slate.mask, slate.items, 0)
@@ -113,12 +113,12 @@ class Caps:
 
 
 def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
-    """Return the positions (B, K) chosen by greedy maximisation of the log-determinant, best first, K = min(length, M).
+    """Return the positions (B, K) chosen by greedy maximisation of the log-determinant, in order, K = min(length, M).
 
     Args:
-        similarity: (B, M, M) positive semidefinite with a diagonal of 1.
+        similarity: (B, M, M) positive semidefinite matrices with a diagonal of 1.
         log_quality: (B, M) log of the quality q of each candidate.
-        allowed: (B, M) bool.
+        allowed: (B, M) bool, True for positions that may be chosen.
         length: number of positions to choose. Once the determinant is 0, the remaining positions follow in order of
             quality. If fewer than K positions are allowed, the remaining entries are 0.
     """
@@ -142,7 +142,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
 
 def _take(gain: Array, free: Array) -> Array:
-    """Return the best free position (B,), the first on ties, and mark it as taken; 0 if none is left."""
+    """Return the best free position of each row (B,), the first among ties, and mark it as taken; 0 if none is free."""
     left = free.any(axis=1, keepdims=True)
     best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
     free[np.arange(len(gain)), best] = False
@@ -150,7 +150,7 @@ def _take(gain: Array, free: Array) -> Array:
 
 
 def _listed(slate: Slate, places: Array) -> Slate:
-    """Return the candidates at positions (B, K), with padding after the last item of each request."""
+    """Return the slate of the candidates at positions (B, K), with padding after the last candidate of each request."""
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)

@@ -1,4 +1,4 @@
-"""Evaluation of all lists of a request in one pass, with attention across the lists (FlashEvaluator, arXiv
+"""Evaluation of all candidate lists of a request in one pass, with attention across the lists (FlashEvaluator, arXiv
 2603.02565)."""
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class JointEvaluatorSettings(Base):
     width: PositiveInt = 32
     heads: PositiveInt = 2
     length: PositiveInt = 20
-    """Number of learnt position vectors, and thus the length of the longest list."""
+    """Number of learnt position vectors, and thus the largest length of a list."""
     across: bool = True
-    """True to let the lists of a request attend to one another; if False, the score of a list does not depend on the
+    """True to let the lists of a request attend to one another. If False, the score of a list does not depend on the
     other lists."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmax that turns the rewards of a request's lists into target probabilities. The rewards are
-    first divided by their standard deviation within requests."""
+    """Temperature of the softmax that turns the rewards of a request's lists into target probabilities. Before that,
+    the rewards are divided by their standard deviation within requests."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
     """Number of requests per step."""
@@ -50,9 +50,9 @@ class JudgedLists:
     Attributes:
         requests: B requests.
         slate: candidates.
-        lists: (B, K, L) positions in the slate.
-        rewards: (B, K) rewards from a simulator or a counterfactual estimate. Logged lists do not suffice: with one
-            list per request, there is no other list to compare it with.
+        lists: (B, K, L) K lists per request, as positions in the slate.
+        rewards: (B, K) rewards of the lists, from a simulator or a counterfactual estimate. Logged rewards do not
+            suffice, because a log has only one list per request, which cannot be compared with another.
     """
 
     requests: Requests
@@ -62,7 +62,7 @@ class JudgedLists:
 
 
 class Attention(nn.Module):
-    """Attention with a residual connection, in which every query may also attend to a learnt null vector.
+    """Attention with a residual connection, in which each query can also attend to a learnt null vector.
 
     Args:
         width: width of all vectors.
@@ -77,8 +77,13 @@ class Attention(nn.Module):
         self.nothing = nn.Parameter(0.1 * torch.randn(width))
 
     def forward(self, queries: torch.Tensor, known: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
-        """Return queries (B, Q, D) updated by attention to vectors (B, N, D), where the mask (B, N) is True; without a
-        mask, to all of them."""
+        """Return queries (B, Q, D) after attention.
+
+        Args:
+            queries: (B, Q, D) queries.
+            known: (B, N, D) vectors that the queries attend to.
+            there: (B, N) mask, True for vectors that may be attended to; None for all.
+        """
         known = torch.cat([self.nothing.expand(len(known), 1, -1), known], dim=1)
         mask = None
         if there is not None:
@@ -141,11 +146,10 @@ class JointNetwork(nn.Module):
 
 
 class JointEvaluator(LearntComponent):
-    """Evaluator of lists. If the lists are permuted, their scores are permuted in the same way; the order of the
-    candidates does not matter; equal lists have equal scores.
+    """Evaluator whose score of a list depends neither on the order of the lists nor on the order of the candidates.
 
-    It reads the item vectors, the scores in the slate, the user's history and the positions in a list. It sees neither
-    the position of a list among the others nor the generator of the list.
+    Equal lists have equal scores. The evaluator reads the item vectors, the scores in the slate, the user's history and
+    the positions of the items in a list. It does not read which generator proposed a list.
 
     Args:
         settings: settings of the evaluator.
@@ -163,12 +167,12 @@ class JointEvaluator(LearntComponent):
         """Fit the evaluator. The same seed gives the same weights.
 
         Raises:
-            InputError: there are fewer than two lists per request, or lists are longer than ``settings.length``.
+            InputError: there are fewer than two lists per request, or a list is longer than ``settings.length``.
         """
         s, count = self.settings, judged.lists.shape[1]
         if count < 2:
             raise InputError(
-                "A single list per request does not show which list is better.",
+                "A single list per request does not show which lists are better.",
                 where="lists",
                 expected="at least 2 per request, with rewards from a simulator or a counterfactual estimate",
                 found=str(count),
@@ -192,10 +196,10 @@ class JointEvaluator(LearntComponent):
         return self
 
     def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
-        """Return the scores (B, K) of lists of positions (B, K, L).
+        """Return the scores (B, K) of lists, which are given as positions in the slate (B, K, L).
 
         Raises:
-            InputError: lists are longer than ``settings.length``.
+            InputError: a list is longer than ``settings.length``.
         """
         with torch.inference_mode():
             return np.asarray(self._forward(requests, slate, lists).numpy())
@@ -230,9 +234,9 @@ class JointEvaluator(LearntComponent):
 
 
 class BestOfLists:
-    """Re-ranker that generates lists and shows the list with the highest evaluator score.
+    """Re-ranker that generates several lists and returns the list with the highest evaluator score.
 
-    If a request has fewer candidates than positions, the candidates are shown in the order of their own scores.
+    If a request has fewer candidates than the list has positions, the candidates are ordered by their own scores.
 
     Args:
         generator: generator that proposes lists.
@@ -244,7 +248,7 @@ class BestOfLists:
         self.generator, self.evaluator, self.lists = generator, evaluator, lists
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` items of the slate per request, in the order of the list."""
+        """Return at most ``length`` items of the slate per request, in the order of the list."""
         assert slate.scores is not None
         width = min(length, slate.items.shape[1])
         places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]
@@ -260,8 +264,9 @@ class BestOfLists:
 def saved_best_of_lists(
     vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
 ) -> BestOfLists:
-    """Return a re-ranker with a saved evaluator, which chooses among permutations of the first positions, perturbed MMR
-    lists and beam-search lists.
+    """Return a re-ranker with a saved evaluator.
+
+    The evaluator chooses among permutations of the first positions, perturbed MMR lists and beam-search lists.
 
     Args:
         vectors: (N, d) vectors of all items, the same as in the evaluator's training.
@@ -292,11 +297,19 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 
 
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
-    """Return the number of multiply-adds that evaluate all lists of one request, with items encoded once for all lists
-    (``joint``) or again for every list.
+    """Return the number of multiply-adds for the evaluation of all lists of one request.
 
-    An attention of n queries over m keys counts as 4 n w² + 2 n m w; keys and values of the history are not counted.
-    The attention across lists is quadratic in their number and, with many lists, outweighs the saving.
+    An attention of n queries over m keys of width w counts as 4 n w² + 2 n m w. Keys and values of the history are not
+    counted. The attention across lists is quadratic in the number of lists; with many lists, it outweighs the saving
+    from encoding the items only once.
+
+    Args:
+        lists: number of lists.
+        candidates: number of candidates.
+        length: length of a list.
+        history: length of the history.
+        width: width w of the vectors.
+        joint: True if items are encoded once for all lists, False if they are encoded again for every list.
     """
 
     def attention(queries: int, keys: int) -> int:

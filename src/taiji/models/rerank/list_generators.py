@@ -23,8 +23,8 @@ class BeamLists:
     """Beam search where the next item has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to the
     items already in the list)).
 
-    The distribution has a closed form, so nothing is learnt. At each step, the ``lists`` most probable prefixes are
-    kept. The search is exact if there are never more prefixes than that.
+    The distribution has a closed form, so nothing is learnt. At each step, the K most probable prefixes are kept, where
+    K is the number of requested lists. The search is exact if there are never more than K prefixes.
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -84,7 +84,7 @@ class SampledLists:
 
     Args:
         vectors: (N, d) vectors of all items.
-        kind: MMR or DPP.
+        kind: ``mmr`` for :class:`MMR`, or ``dpp`` for :class:`DPP`.
         strength: weight of the scores against diversity: ``relevance`` of :class:`MMR`, or ``strength`` of
             :class:`DPP`.
         noise: standard deviation of the normal noise that is added to the scores.
@@ -104,14 +104,14 @@ class SampledLists:
         self.noise, self.seed = noise, seed
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return positions (B, K, L)."""
+        """Return positions in the slate (B, K, L)."""
         _enough(slate, length)
         assert slate.scores is not None
         b, m = slate.items.shape
         noise = np.zeros((b, lists, m))
         for row, (user, time) in enumerate(zip(requests.same_user.tolist(), requests.time.tolist())):
             random = np.random.default_rng([self.seed, user % 2**32, time % 2**63])
-            noise[row, 1:] = random.normal(size=(m, lists - 1)).T  # padding, which comes last, changes no draw
+            noise[row, 1:] = random.normal(size=(m, lists - 1)).T  # padding comes last, so it changes no other draw
         places = np.broadcast_to(np.arange(m), (b, m))
         return np.stack(
             [
@@ -129,7 +129,8 @@ class SampledLists:
 class HeadPermutations:
     """Lists in the order of the scores, except that their first positions (the head) are permuted.
 
-    Permutations with the fewest swapped pairs come first. If fewer than the requested number exist, they are repeated.
+    Permutations with the fewest swapped pairs come first. If more lists are requested than permutations exist, lists
+    are repeated.
 
     Args:
         head: number of positions to permute.
@@ -146,7 +147,7 @@ class HeadPermutations:
         self.head = head
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return positions (B, K, L). The first list is in the order of the scores."""
+        """Return positions in the slate (B, K, L). The first list is in the order of the scores."""
         _enough(slate, length)
         assert slate.scores is not None
         order = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :length]
@@ -171,7 +172,7 @@ class MixedLists:
         self.generators = tuple(generators)
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return positions (B, K, L)."""
+        """Return positions in the slate (B, K, L)."""
         counts = [len(part) for part in np.array_split(np.arange(lists), len(self.generators))]
         parts = [g.propose(requests, slate, count, length) for g, count in zip(self.generators, counts) if count]
         return np.concatenate(parts, axis=1)
@@ -185,7 +186,7 @@ def _enough(slate: Slate, length: int) -> None:
     fewest = int(slate.mask.sum(axis=1).min(initial=length))
     if fewest < length:
         raise InputError(
-            "A request has fewer candidates than a list has positions.",
+            "A request has fewer candidates than the list has positions.",
             where="slate",
             expected=f"at least {length}",
             found=str(fewest),

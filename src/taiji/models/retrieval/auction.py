@@ -1,4 +1,4 @@
-"""Matching of items with users of limited capacity: by an auction, or with items that choose in turn."""
+"""Matching of items with users of limited capacity, by an auction or by letting the items choose in turn."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ Array = NDArray[Any]
 
 
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
-    """Return a mask (I, K) of matched candidates. Their total value is at most ``tolerance`` per match below the
-    maximum.
+    """Return a mask (I, K) of matched candidates. The total value of the matches is at most ``tolerance`` per match
+    below the maximum.
 
     Items bid for users in an ascending auction (Bertsekas & Castañón 1989). The net value of a match is its value minus
-    the user's price. An item bids for the users of highest net value. Its offer to a user is the value of the match,
-    minus the net value of the item's best alternative, plus ε. A user over capacity drops the lowest offer. The price
-    of a full user is its lowest remaining offer; other users cost 0.
+    the user's price. An item bids for the users with the highest net values. Its offer to a user is the value of the
+    match, minus the net value of the item's best alternative, plus ε. A user over capacity drops the lowest offer. The
+    price of a user at capacity is the lowest remaining offer. The price of any other user is 0.
 
     Args:
-        values: (I, K) values of matching an item with each of its candidates; only values above 0 are matched.
-        users: (I, K) candidates, without repetitions in a row, padded with −1.
+        values: (I, K) value of matching each item with each of its candidates; only candidates with a value above 0 are
+            matched.
+        users: (I, K) candidate users of each item, without repetitions within an item, padded with −1.
         room: (U,) remaining capacity of each user, in items.
         per_item: largest number of users per item.
-        tolerance: ε, above 0. With integer values and an ε below 1 / matches, the result is the exact optimum.
+        tolerance: ε, above 0. With integer values and ε below 1 / (number of matches), the result is an exact optimum.
 
     Raises:
         InputError: the arrays do not match, or the tolerance is not above 0.
@@ -66,12 +67,13 @@ def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: 
 
 
 def in_turn(values: Array, users: Array, room: Array, per_item: int, order: Array) -> Array:
-    """Return a mask (I, K) of matched candidates. The items choose one after the other; each takes its best users with
-    remaining capacity.
+    """Return a mask (I, K) of matched candidates. The items choose one after the other. Each item takes its best users
+    among those with remaining capacity.
 
     Args:
         values, users, room, per_item: as for :func:`auction`.
-        order: (I,) items in the order in which they choose; a random order favours none on average.
+        order: (I,) row indices of the items in the order in which they choose; a random order favours no item on
+            average.
     """
     _check(values, users, room)
     left, held = np.array(room), np.zeros(users.shape, dtype=bool)
@@ -95,6 +97,6 @@ def _check(values: Array, users: Array, room: Array) -> None:
         raise InputError(
             "The candidates of a matching are malformed.",
             where="values, users, room",
-            expected="finite values (I, K) of users (I, K) below the length of the capacities, without repetitions in a row",
+            expected="finite values (I, K); users (I, K) below the number of capacities, none twice in a row",
             found=f"shapes {values.shape} and {users.shape}, capacities of length {len(room)}, {int(twice.sum())} repeated users",
         )

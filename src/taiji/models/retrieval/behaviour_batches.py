@@ -1,4 +1,5 @@
-"""Training batches of histories with behaviours (view, cart, buy, …), in which an encoder predicts masked items."""
+"""Training batches of histories with behaviours (view, cart, buy, …), from which an encoder learns to predict masked
+items."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class MaskedBatch(NamedTuple):
     """Histories, newest first, with some items masked.
 
     Attributes:
-        items: (B, L) items, numbered from 1; 0 is padding, N + 1 is the mask.
+        items: (B, L) items, numbered from 1 to N; 0 is padding, N + 1 is the mask.
         behaviours: (B, L) behaviours, numbered from 1; 0 is padding.
         places: (M,) positions of the masked items in the flattened ``items`` (B · L,).
         targets: (M,) the masked items, numbered from 0.
@@ -38,10 +39,10 @@ class MaskedBatch(NamedTuple):
 
 
 def behaviour_column(dataset: Dataset) -> str:
-    """Return the column of events that contains the behaviour.
+    """Return the name of the event column that contains the behaviour.
 
     Raises:
-        InputError: the log has no such column.
+        InputError: the log has no behaviour column.
     """
     column = dataset.event_columns.behaviour
     if column is None:
@@ -59,8 +60,8 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
     """Return the sorted names of the behaviours of all interactions (rows with a click).
 
     Raises:
-        InputError: the log has no behaviours.
-        ConfigError: the target is not among these names.
+        InputError: the log has no behaviour column.
+        ConfigError: the target is not among the names.
     """
     clicks = rows.filter(pl.col("click") == 1)
     names = sorted(clicks[behaviour_column(dataset)].drop_nulls().cast(pl.String).unique().to_list())
@@ -75,13 +76,13 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
 
 
 def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
-    """Return the history with behaviours in place of items. Behaviours are numbered from 1; len(names) + 1 stands for
-    an unknown one.
+    """Return the history with behaviours in place of items. Behaviours are numbered from 1 in the order of ``names``;
+    len(names) + 1 stands for an unknown behaviour.
 
     Args:
         events: events in time order, from which ``history`` was made.
         column: column of the behaviour.
-        names: names of the behaviours, in the order of their indices.
+        names: names of the known behaviours.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}
@@ -94,8 +95,8 @@ class Histories:
     """Training histories without the interactions that are held out for validation.
 
     Args:
-        items, behaviours: (n,) of all users, user by user and oldest first; items from 0, behaviours from 1.
-        starts, ends: (U,) slice of each user.
+        items, behaviours: (n,) item (from 0) and behaviour (from 1) of each interaction, user by user and oldest first.
+        starts, ends: (U,) start and exclusive end of each user's slice.
         length: largest number of interactions per history; the latest are kept.
     """
 
@@ -107,11 +108,11 @@ class Histories:
     def epoch(
         self, batch: int, masked: float, hidden: float, mask: int, random: np.random.Generator
     ) -> Iterator[MaskedBatch]:
-        """Yield batches of ``batch`` histories of similar length, in random order. Each history occurs once.
+        """Yield batches of at most ``batch`` histories of similar length, in random order. Each history occurs once.
 
         Args:
-            masked: share of the items that is masked; if no item of a history is drawn, its newest item is masked.
-            hidden: share of the behaviours that is hidden.
+            masked: share of the items that are masked; if no item of a history is drawn, its newest item is masked.
+            hidden: share of the behaviours that are marked as hidden.
             mask: index that stands for a masked item.
         """
         order = random.permutation(self.users)
@@ -132,7 +133,8 @@ class Histories:
         )
 
     def padded(self, users: Array) -> tuple[Array, Array]:
-        """Return items and behaviours of users, each (B, L), newest first and numbered from 1; 0 is padding."""
+        """Return the items and behaviours of users (B,), each (B, L), newest first and numbered from 1; 0 is
+        padding."""
         lengths = self.lengths[users]
         row, place = rows_and_places(lengths)
         source = self.ends[users][row] - 1 - place
@@ -144,12 +146,12 @@ class Histories:
 def held_out(
     history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Choose users whose last interaction with the target behaviour is held out, among those with at least one
-    interaction before it.
+    """Choose at most ``most`` random users whose last interaction with the target behaviour is held out. Each chosen
+    user has at least one interaction before it.
 
     Returns:
-        The chosen users (V,), and where the trainable part of each user's slice ends (U,): before the held-out
-        interaction for the chosen users, at the end of the slice for the others.
+        The chosen users (V,), and the exclusive end (U,) of the trainable part of each user's slice: the position of
+        the held-out interaction for chosen users, and the end of the slice for all others.
     """
     places = np.flatnonzero(behaviours == target)
     owner = np.searchsorted(history.offsets, places, side="right") - 1

@@ -1,12 +1,13 @@
-"""Prediction of the next item for a given behaviour, by an encoder of histories and a diffusion from general to
-behaviour-specific preferences (FatsMB, KDD 2026).
+"""Prediction of the next item for a given behaviour (FatsMB, KDD 2026). An encoder reads the history, and a diffusion
+turns general preferences into behaviour-specific ones.
 
 Training has three stages. First, the encoder learns to predict masked items in histories with all behaviours. Second,
-with the encoder fixed, the diffusion learns to map the latent vector of a masked item without its behaviour to the
-latent vector of the same item with its behaviour. Third, the head learns to predict items from the diffusion's samples.
+with the encoder fixed, the diffusion learns to generate the latent vector of a masked item with its behaviour, given
+the latent vector of the same item without its behaviour. Third, the head learns to predict items from the diffusion's
+samples.
 
-Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores the
-released versions).
+The implementation follows the authors' code, but corrects its guidance, masking and rotary scaling. The setting
+``as_released`` restores the released versions.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ Array = NDArray[Any]
 
 
 class BehaviourDiffusion(VectorRetriever):
-    """Retriever of items for one behaviour of a log with several behaviours. It returns nothing for a user without a
+    """Retriever of items for one behaviour of a log with several behaviours. No item is retrieved for a user without a
     history.
 
     Attributes:
-        encoder_of: retriever of the same log whose fitted encoder :meth:`fit` reuses; None to train a new encoder.
+        encoder_of: fitted retriever of the same log, whose encoder :meth:`fit` reuses; None to train a new encoder.
     """
 
     Settings = BehaviourDiffusionSettings
@@ -56,11 +57,11 @@ class BehaviourDiffusion(VectorRetriever):
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
-        """Fit to interactions; see :meth:`CatalogueRetriever.fit`.
+        """Fit to interactions. The arguments are those of :meth:`CatalogueRetriever.fit`.
 
         Raises:
             InputError: the log has no behaviour column.
-            ConfigError: no interaction has the target behaviour.
+            ConfigError: no interaction has the target behaviour, or the encoder to reuse does not match.
         """
         self._rows = dataset.events if rows is None else rows
         self.facts = {"behaviours": names_of(dataset, self._rows, self.settings.target)}
@@ -75,7 +76,7 @@ class BehaviourDiffusion(VectorRetriever):
         told = behaviours_of(self._rows, behaviour_column(self.dataset), self.facts["behaviours"], history)
         users, ends = held_out(history, told.items, self._target, settings.valid_users, random)
         items = np.asarray(history.items, np.int64)
-        # One position more than the history, because retrieval places the masked item before the history.
+        # One more position than the history has, because retrieval puts a masked item before the history.
         data = Histories(items, told.items, history.offsets[:-1], ends, settings.history + 1)
         chance = np.bincount(items, minlength=len(self.places)).astype(np.float64)
         chance[chance > 0] **= settings.popularity_power
@@ -116,8 +117,8 @@ class BehaviourDiffusion(VectorRetriever):
         return np.concatenate(list(parts))
 
     def redrawn(self, seed: int) -> Self:
-        """Return a copy that starts the diffusion from newly drawn noise. How much results differ between copies shows
-        how certain the diffusion is."""
+        """Return a copy that starts the diffusion from newly drawn noise. The more the results of such copies agree,
+        the more certain the diffusion is."""
         made = copy(self)
         made.network = deepcopy(self.network)
         noise = torch.randn(self.settings.width, generator=torch.Generator().manual_seed(seed))
@@ -129,7 +130,7 @@ class BehaviourDiffusion(VectorRetriever):
         return int(self.facts["behaviours"].index(self.settings.target)) + 1
 
     def _behaviours(self) -> History:
-        """Return the behaviours of the dataset's history. They are read once per dataset and cached."""
+        """Return the dataset's history with behaviours in place of items. It is read once per dataset and cached."""
         if self._held is None or self._held[0] is not self.dataset:
             column = behaviour_column(self.dataset)
             events = self.dataset.scan().filter(pl.col("click") == 1).select("user", "click", column).collect()

@@ -1,5 +1,4 @@
-"""Network of a behaviour diffusion (items, encoder, denoiser, head), with gradients stopped so that each loss trains
-only its own parts."""
+"""Network of a behaviour diffusion. Gradients are stopped so that each training stage changes only its own parts."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Array = NDArray[Any]
 
 
 class BehaviourNetwork(nn.Module):
-    """Network of items, encoder, diffusion and head.
+    """Item vectors, encoder of histories, denoiser of the diffusion, and head that maps latents to queries.
 
     Args:
         items: number of items N, numbered from 1; 0 is padding, N + 1 is the mask.
@@ -46,20 +45,20 @@ class BehaviourNetwork(nn.Module):
         self.denoiser = BehaviourDenoiser(
             width, behaviours, settings.denoiser_blocks, settings.steps, settings.shared_experts, settings.own_experts
         )
-        # One fixed draw of noise for all requests, so that a request always gets the same result.
+        # All requests share one fixed draw of noise, so that a request always gets the same result.
         self.register_buffer("start", torch.randn(width))
-        # The sampler reads single values; reading them from a GPU would make the host wait, so this copy stays on the
-        # host.
+        # The sampler reads single values of the schedule. Reading them from a GPU would make the host wait, so this
+        # copy stays on the host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
     def encode(self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return latent vectors (M, d) at positions (M,) in the flattened histories (B · L,), newest first."""
+        """Return the latent vectors (M, d) at flat positions (M,) of histories (B, L), which are newest first."""
         x = look_up(self.table, items) * self.table.shape[1] ** 0.5
         return self.encoder(x, behaviours, items > 0).flatten(0, 1)[places]  # type: ignore[no-any-return]
 
     def masking(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return a copy of behaviours (B, L) that is masked at flat positions (M,)."""
+        """Return a copy of the behaviours (B, L) with the mask at flat positions (M,)."""
         return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
 
     def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -76,12 +75,12 @@ class BehaviourNetwork(nn.Module):
         step: torch.Tensor,
         noise: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the smooth L1 errors (M,) of the denoiser's predictions of behaviour-specific latents. Only the
+        """Return the smooth L1 error (M,) of the denoiser's prediction of each behaviour-specific latent. Only the
         denoiser receives gradients.
 
         Args:
-            items, behaviours: (B, L).
-            places: (M,) flat positions.
+            items, behaviours: (B, L) histories with masked items.
+            places: (M,) flat positions of the masked items.
             told: (M,) bool, True where the denoiser sees the behaviour.
             step: (M,) diffusion steps, from 1.
             noise: (M, d) standard normal.
@@ -96,7 +95,7 @@ class BehaviourNetwork(nn.Module):
     def sampled(
         self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor, start: torch.Tensor
     ) -> torch.Tensor:
-        """Return the latents (M, d) at flat positions (M,) that the diffusion samples, starting from noise (M, d). No
+        """Return the latents (M, d) that the diffusion samples for flat positions (M,), starting from noise (M, d). No
         gradient is computed."""
         with torch.no_grad():
             shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
@@ -113,8 +112,8 @@ class BehaviourNetwork(nn.Module):
     def predicted(
         self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return the denoiser's predictions (M, d) of the clean latents given behaviours (M,), with guidance unless its
-        weight is 0."""
+        """Return the denoiser's predictions (M, d) of the clean latents, given behaviours (M,). Guidance is applied if
+        its weight is above 0."""
         if not self.guidance:
             return self.denoiser(noisy, step, agnostic, behaviour)  # type: ignore[no-any-return]
         both = torch.cat([behaviour, torch.zeros_like(behaviour)])
@@ -132,16 +131,16 @@ class BehaviourNetwork(nn.Module):
         return (1 + self.guidance) * conditional + self.guidance * drawn(conditional, torch.zeros_like(behaviour))
 
     def asked(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry multiplies
-        the items' bias."""
+        """Return query vectors (M, d + 1) from latents (M, d). The last entry of a query is 1, which multiplies the
+        items' bias."""
         return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
 
     def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:
-        """Return queries (B, d + 1) from histories (B, L), newest first; zeros for a history without known items.
+        """Return queries (B, d + 1) from histories (B, L), newest first. A history without known items gives zeros.
 
         Args:
             items: (B, L) items of the histories, numbered from 1; 0 for padding.
-            behaviours: (B, L) their behaviours, numbered from 1; 0 for padding.
+            behaviours: (B, L) behaviours of the items, numbered from 1; 0 for padding.
             target: behaviour of the next item.
             sampled: True to use a sample of the diffusion, False to use the encoder's latent.
         """
@@ -162,7 +161,7 @@ class BehaviourNetwork(nn.Module):
         return out
 
     def items(self, fixed: bool = False) -> torch.Tensor:
-        """Return the item vectors with their bias, (N, d + 1). With ``fixed``, gradients reach the bias but not the
-        vectors."""
+        """Return the item vectors with their bias as last entry, (N, d + 1). With ``fixed``, gradients reach the bias
+        but not the vectors."""
         table = self.table.detach() if fixed else self.table
         return torch.cat([table[1:-1], self.bias[:, None]], dim=1)

@@ -21,22 +21,22 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the item vectors
     (`added`), or not at all (`none`)."""
     diffusion: bool = True
-    """True to sample the latent vector by the diffusion; False to use the encoder's latent."""
+    """True to sample the latent vector by the diffusion; False to use the encoder's latent vector."""
     as_released: tuple[Released, ...] = ()
-    """Parts that follow the released code where it deviates from the paper: `guidance` draws a second, unconditional sample
-    that starts from the conditional one, and adds it, instead of subtracting the unconditional prediction at each step; `masking` does not
-    mask the behaviour of the masked item in the encoder's input when sampling; `rotary` scales queries and keys after
-    the rotation."""
+    """Parts that follow the released code where it deviates from the paper. With `guidance`, a second, unconditional
+    sample is drawn, starting from the conditional one, and is added to it, whereas the paper subtracts the
+    unconditional prediction at each step. With `masking`, the encoder reads the behaviour of the masked item when
+    sampling. With `rotary`, queries and keys are scaled after the rotation."""
     width: PositiveInt = 64
-    """Width of items and latent vectors."""
+    """Width of item vectors and latent vectors."""
     layers: PositiveInt = 2
     """Number of blocks of the encoder."""
     heads: PositiveInt = 2
-    """Number of attention heads of the encoder; the width of each must be even."""
+    """Number of attention heads of the encoder; the width of each head must be even."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of the encoder."""
     masked: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the items that are masked in training, at least one per history."""
+    """Share of the items that are masked in training; at least one item per history is masked."""
     hidden_behaviours: float = Field(default=0.1, ge=0, lt=1)
     """Share of the behaviours that are masked while the encoder is trained."""
     denoiser_blocks: PositiveInt = 2
@@ -50,15 +50,15 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     sampler_steps: PositiveInt = 20
     """Number of diffusion steps that the sampler uses."""
     guidance: NonNegativeFloat = 1.0
-    """Weight w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times the
-    prediction without it; 0 disables it."""
+    """Weight w of classifier-free guidance, which uses (1 + w) times the prediction given the behaviour minus w times
+    the prediction without it; 0 disables the guidance."""
     dropped: float = Field(default=0.2, ge=0, lt=1)
-    """Probability with which the behaviour is hidden from the diffusion in training. Guidance needs predictions without
-    the behaviour."""
+    """Probability with which the behaviour is hidden from the diffusion in training. Guidance relies on this, because
+    it also uses predictions without the behaviour."""
     negatives: NonNegativeInt = 1024
-    """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
+    """Number of negatives sampled per step; 0 computes the softmax over the whole catalogue instead."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its probability of being sampled as a negative. The loss is corrected for this
+    """Items are sampled as negatives in proportion to their count to this power. The loss is corrected for the sampling
     probability."""
     batch: PositiveInt = 128
     """Number of histories per step."""
@@ -67,14 +67,14 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     weight_decay: float = Field(default=1e-6, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 100
-    """Largest number of passes over the histories to train the encoder."""
+    """Largest number of passes over the histories when training the encoder."""
     diffusion_epochs: PositiveInt = 100
-    """Number of passes over the histories to train the diffusion."""
+    """Number of passes over the histories when training the diffusion."""
     head_epochs: PositiveInt = 20
-    """Largest number of passes over the histories to train the head on sampled latents."""
+    """Largest number of passes over the histories when training the head on sampled latents."""
     valid_users: PositiveInt = 5000
     """Largest number of randomly chosen validation users. The last interaction of such a user with the target behaviour
-    is predicted at every check; this interaction and all later ones are held out."""
+    is predicted at every check. This interaction and all later ones of the user are held out."""
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5

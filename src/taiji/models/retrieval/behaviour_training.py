@@ -35,10 +35,11 @@ class BehaviourTraining:
         valid: users (V,), and the item (V,) of each user's held-out interaction, which has the target behaviour.
         target: index of the target behaviour.
         chance: (N,) sampling probability of each item as a negative.
-        random: generator for batches, masks and negatives.
+        random: random generator of batches, masks and negatives.
 
     Attributes:
-        checks: per stage, one entry per check: epoch, training loss, and validation NDCG@10 if it is measured.
+        checks: entries by stage, one per check: epoch, training loss, and validation NDCG@10 (None in the diffusion
+            stage).
     """
 
     def __init__(
@@ -131,8 +132,8 @@ class BehaviourTraining:
         return [on_device(part, self.network.start.device) for part in parts]
 
     def _item_loss(self, latent: torch.Tensor, targets: Array, table: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of the items (M,) given latents (M, d): over sampled negatives, or over the whole
-        catalogue if ``negatives`` is 0."""
+        """Return the cross-entropy of the target items (M,), given latents (M, d). The softmax is over sampled
+        negatives, or over the whole catalogue if ``negatives`` is 0."""
         states, (wanted,) = self.network.asked(latent), self._tensors(targets)
         if not self.settings.negatives:
             return nn.functional.cross_entropy(states @ table.T, wanted)
@@ -141,11 +142,11 @@ class BehaviourTraining:
         return sampled_softmax_loss(states, wanted, table, negatives, log_chance)
 
     def quality(self, sampled: bool) -> float:
-        """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue, including items that the user has
-        already seen. The result is NaN if nothing is held out.
+        """Return NDCG@10 of the held-out interactions, each ranked among all items of the catalogue, including those
+        that the user has already seen. The result is NaN if nothing is held out.
 
         Args:
-            sampled: True to rank by a sample of the diffusion, False by the encoder's latent.
+            sampled: True to rank by a sample of the diffusion, False to rank by the encoder's latent.
         """
         users, targets = self.valid
         if not len(users):

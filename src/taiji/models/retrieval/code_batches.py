@@ -1,5 +1,5 @@
-"""Training and validation histories of a decoder over item codes: rows of similar length, in which every position is a
-target."""
+"""Training and validation batches of a decoder over item codes. A batch holds histories of similar length, in which
+every interaction is a target."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from taiji.data.history import History
 
 Array = NDArray[Any]
 POOL = 16
-"""Number of batches whose histories are sorted by length together."""
+"""Number of batches whose histories are sorted by length together, which keeps padding low."""
 
 
 @dataclass(frozen=True)
 class CodeBatch:
-    """Windows of histories.
+    """Batch of windows, each with the last interactions of a user's history.
 
     Attributes:
-        items: (R, n + 1) items of the interactions, oldest first, padded with −1, each given by the index of its codes
-            in the decoder's ``code_log``. Each interaction is predicted from those before it.
-        places: (R, n + 1) indices of the interactions in the history's arrays, padded with −1.
+        items: (R, n + 1) interactions, oldest first, padded with −1. An interaction is given by the index of its item's
+            codes in the decoder's ``code_log``, and is predicted from the interactions before it.
+        places: (R, n + 1) positions of the interactions in the arrays of the history of all users, padded with −1.
         users: (R,) user of each row.
     """
 
@@ -34,11 +34,11 @@ class CodeBatch:
 
 
 class Windows:
-    """Last interactions of each user, as windows for training or validation.
+    """Windows for training or validation: the last interactions of each user.
 
     Args:
         history: history of all users.
-        ends: (U,) exclusive end of the usable part of each user's history.
+        ends: (U,) exclusive end of each user's window in the arrays of ``history``.
         length: largest number of interactions before the last target.
     """
 
@@ -49,7 +49,8 @@ class Windows:
         self.users = np.flatnonzero(self.lengths > 0)
 
     def epoch(self, batch: int, random: np.random.Generator) -> Iterator[CodeBatch]:
-        """Yield batches of ``batch`` users with histories of similar length, in random order. Each user occurs once."""
+        """Yield batches of at most ``batch`` users with windows of similar length, in random order. Each user occurs
+        once."""
         order = random.permutation(self.users)
         pools = [order[at : at + POOL * batch] for at in range(0, len(order), POOL * batch)]
         chunks = [
@@ -62,7 +63,7 @@ class Windows:
             yield self.batch(chunks[place])
 
     def batch(self, users: Array) -> CodeBatch:
-        """Return the windows of some users."""
+        """Return the windows of the given users (R,)."""
         step = np.arange(int(self.lengths[users].max()))
         inside = step < self.lengths[users][:, None]
         places = np.where(inside, self.starts[users][:, None] + step, -1)
@@ -70,6 +71,6 @@ class Windows:
 
 
 def held_out(history: History, most: int, random: np.random.Generator) -> Array:
-    """Return at most ``most`` random users with at least two interactions, ascending."""
+    """Choose at most ``most`` random users with at least two interactions, and return them in ascending order."""
     users = np.flatnonzero(np.diff(history.offsets) >= 2)
     return users if len(users) <= most else np.sort(random.choice(users, most, replace=False))

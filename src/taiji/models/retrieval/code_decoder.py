@@ -1,7 +1,7 @@
-"""Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
+"""Generative retrieval: a transformer decodes the codes of the next item, and only items that may be shown are decoded.
 
-TIGER (2305.05065) is the plain decoder. Settings turn it into OneLive, OneMall, S²GR or DualGR. Deviations from TIGER
-are listed in ``docs/papers.md``, and deviations from the other papers in ``docs/systems``.
+The plain decoder is TIGER (arXiv 2305.05065). Settings turn it into OneLive, OneMall, S²GR or DualGR. Deviations from
+TIGER are listed in ``docs/papers.md``, and deviations from the other papers in ``docs/systems``.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ large levels or beams, fewer requests are decoded at a time."""
 class CodeDecoder(CatalogueRetriever):
     """Generative retriever.
 
-    The score of an item is the log-probability of its codes given the history; with ``collisions: list``, the log of
-    its share in the popularity of all items with the same codes is added. Codes that lead to no permitted item are
-    never decoded.
+    The score of an item is the log-probability of its codes given the history. With ``collisions: list``, the score
+    also includes the logarithm of the item's share in the popularity of all items with the same codes. Codes that lead
+    to no permitted item are never decoded.
 
     Args:
         settings: settings of the decoder.
         codes: (n_items, L) codes of the training dataset's items, as an array or as
-            :class:`taiji.models.codes.item_codes.ItemCodes`. By default, the coder in the settings computes them. Codes
-            that change over time are given as :class:`taiji.models.codes.dynamic.DynamicCodes`; these need
+            :class:`taiji.models.codes.item_codes.ItemCodes`. By default, the coder named in the settings computes them.
+            Codes that change over time are passed as :class:`taiji.models.codes.dynamic.DynamicCodes`, and need
             ``collisions: list``.
         vectors: (n_items, d) vectors that the coder encodes; by default item factors of the training interactions.
 
-    If codes change over time, an interaction is represented, as input and as target, by the codes of its item at the
-    time of the interaction. A request decodes the codes that are valid at its own time. An item without codes at that
-    time is unknown.
+    If codes change over time, an interaction is represented, as input and as target, by the codes that its item had at
+    the time of the interaction. A request decodes the codes that are valid at the time of the request. An item without
+    codes at that time cannot be retrieved.
 
     Attributes:
         code_log: codes of the catalogue over time.
-        trie: trie of the catalogue's codes; if codes change over time, of the latest codes.
+        trie: trie of the catalogue's codes; if codes change over time, trie of the latest codes.
         network: network that decodes the codes.
     """
 
@@ -120,8 +120,8 @@ class CodeDecoder(CatalogueRetriever):
             self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
     def _codes(self, history: History, seed: int) -> tuple[CodeLog, tuple[int, ...], str]:
-        """Return the codes of the catalogue's items, the sizes of the levels, and the version of the coder ("" if
-        unknown)."""
+        """Return the codes of the catalogue's items over time, the sizes of the levels, and the version of the coder
+        ("" if unknown)."""
         given, count = self.given, len(self.places)
         if isinstance(given, DynamicCodes):
             return self._log_of(given), given.coders[-1].sizes, given.version
@@ -140,10 +140,10 @@ class CodeDecoder(CatalogueRetriever):
         return CodeLog.constant(coder.encode(vectors)), coder.sizes, coder.version
 
     def _log_of(self, codes: DynamicCodes) -> CodeLog:
-        """Return the codes that the current coder assigned.
+        """Return the codes that the current coder assigned, with their times.
 
         Raises:
-            InputError: the coder assigned no codes, or the catalogue lacks some of the items.
+            InputError: the coder assigned no codes, or assigned codes to an item that the catalogue lacks.
         """
         log, count = codes.log_of_version, len(self.places)
         if not len(log.items) or log.items.min() < 0 or log.items.max() >= count:
@@ -169,7 +169,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the unfitted coder that the settings name.
 
         Raises:
-            ConfigError: no coder has this name, or the coder has different settings.
+            ConfigError: no coder has this name, or the coder does not accept the given settings.
         """
         kind = coder_class(self.settings.coder, "coder")
         try:
@@ -184,8 +184,8 @@ class CodeDecoder(CatalogueRetriever):
             ) from error
 
     def vectors_of_assignments(self, history: History, seed: int) -> Array:
-        """Return one vector per assignment in :attr:`code_log`, (T, d): the given vector of its item, or by default
-        factors of ``history``.
+        """Return one vector (T, d) per assignment of codes in :attr:`code_log`: the vector that was passed for the
+        item, or by default the item factors of ``history``.
 
         The items of ``history`` are positions in :attr:`code_log`.
         """
@@ -200,10 +200,10 @@ class CodeDecoder(CatalogueRetriever):
         return self.code_log.codes
 
     def assignments(self, items: Array, times: Array) -> Array:
-        """Return the position in :attr:`code_log` of the assignment that is valid for each item of the dataset at the
-        given time; −1 for none.
+        """Return the position in :attr:`code_log` of the codes that are valid for each item of the dataset at the given
+        time; −1 for an item without codes.
 
-        ``times`` has a shape that broadcasts to that of ``items``.
+        The shape of ``times`` must broadcast to the shape of ``items``.
         """
         return self.code_log.last(np.where(items >= 0, self.codes[items], -1), times)
 
@@ -214,9 +214,9 @@ class CodeDecoder(CatalogueRetriever):
         self._live = {"": LiveTrie(self.trie)}
 
     def _trie_at(self, tick: int) -> tuple[CodeTrie, Array]:
-        """Return the trie of the codes after the first ``tick`` ticks (times of change), and a mask (N,) of items with
-        a code. The last trie is cached."""
-        last, trie, coded = self._last_trie  # read and replaced as a whole, since several threads use it
+        """Return the trie of the codes after the first ``tick`` ticks, and a mask (N,) of items with codes. Ticks are
+        the times at which codes change. The last trie is cached."""
+        last, trie, coded = self._last_trie  # read and replaced as a whole, because several threads use it
         if last != tick:
             place = self.code_log.at_tick(tick, len(self.places))
             coded = place >= 0
@@ -231,7 +231,7 @@ class CodeDecoder(CatalogueRetriever):
         self.network = CodeNetwork(self.trie.sizes, self.settings, scenarios).to(self.device)
 
     def weights(self) -> dict[str, Array]:
-        """Return codes, popularity and the network's weights."""
+        """Return the item codes, the popularity of the items and the network's weights."""
         learnt = {name: to_numpy(value) for name, value in self.network.state_dict().items()}
         log = {"code_times": self.code_log.times, "code_items": self.code_log.items} if self.code_log.changes else {}
         return {"codes": self.item_codes, **log, "popularity": self.popularity, **learnt}
@@ -250,19 +250,19 @@ class CodeDecoder(CatalogueRetriever):
         self.network.eval()
 
     def recoded(self, dataset: Dataset, codes: ItemCodes | DynamicCodes | Array) -> Self:
-        """Return the retriever for a later catalogue, with new items and with items whose codes have changed. The
-        network is shared.
+        """Return a copy for a later catalogue, in which items may be new or have new codes. The copy shares the
+        network.
 
         Args:
             dataset: dataset to which the result is bound.
-            codes: (n_items, L) codes of its items, or their codes over time. The fit may have added
-                a last level that distinguishes items with equal codes. If ``codes`` lack this level, it is added here:
-                an item that was in the fit, and whose other codes are unchanged, keeps its last code; every other item
-                gets one that is not in use, or the level's highest code if all are in use. Items with equal codes share
-                a leaf.
+            codes: (n_items, L) codes of the dataset's items, or their codes over time. The fit may have added a last
+                level that distinguishes items with equal codes. If ``codes`` lack this level, it is added here. An item
+                that was in the fit, and whose other codes are unchanged, keeps its last code. Every other item gets a
+                last code that is not in use, or the level's highest code if all are in use. Items whose codes are still
+                equal share a leaf.
 
         Raises:
-            InputError: the codes come from a different coder, or have different levels or sizes.
+            InputError: the codes come from a different coder, or their levels do not match those of the fit.
         """
         learnt = self.facts["codes_version"]
         if not isinstance(codes, np.ndarray) and learnt and codes.version != learnt:
@@ -288,8 +288,9 @@ class CodeDecoder(CatalogueRetriever):
         return made
 
     def _told_apart(self, codes: Array, popularity: Array, item_ids: pl.Series) -> Array:
-        """Return codes of a later catalogue with the levels of the fit. A level that the fit added to distinguish items
-        is added if missing: items whose other codes are unchanged keep their code in it, because it was learnt."""
+        """Return the codes of a later catalogue with the levels of the fit. If the fit added a last level and ``codes``
+        lack it, it is added. Items whose other codes are unchanged keep their code in this level, because the network
+        has learnt it."""
         sizes = tuple(self.facts["sizes"])
         if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
             codes = checked(codes, sizes[:-1])
@@ -304,8 +305,8 @@ class CodeDecoder(CatalogueRetriever):
     # Retrieval.
 
     def scores(self, requests: Requests) -> Array:
-        """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a
-        large catalogue."""
+        """Return the log-probability (B, N) of every item, by a beam search as wide as the catalogue. This is exact,
+        but slow for a large catalogue."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         size = self._at_a_time(len(self.places))
         for tick, rows in _positions(self.code_log.tick(requests.time)):
@@ -317,10 +318,10 @@ class CodeDecoder(CatalogueRetriever):
         return out
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items, by beam search over the codes of each request's permitted items.
+        """Return the ``k`` best items of each request, by beam search over the codes of the items that may be shown.
 
-        A beam that is too narrow for ``k`` is doubled until it is wide enough. Since the width changes only by
-        doubling, lists of different lengths mostly come from the same beam.
+        A beam narrower than ``k`` is doubled until it is wide enough. Because the width changes only by doubling, lists
+        of different lengths mostly come from the same beam width.
         """
         width, beam = min(k, len(self.places)), self.settings.beam
         while beam < width:
@@ -338,8 +339,8 @@ class CodeDecoder(CatalogueRetriever):
         return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
     def _groups(self, requests: Requests) -> Iterator[tuple[str, int, Array]]:
-        """Yield groups of requests that are answered from the same items: pool ("" is the whole catalogue), tick, and
-        positions of the requests (R,)."""
+        """Yield groups of requests that decode the same pool of items with the same codes: name of the pool ("" without
+        pools), tick, and positions (R,) of the requests."""
         pools = np.full(len(requests), "")
         if self.settings.pool:
             pools = scenario_of_requests(requests, self.settings.scenario)
@@ -348,8 +349,8 @@ class CodeDecoder(CatalogueRetriever):
                 yield pool, tick, rows[part]
 
     def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str, tick: int) -> Slate:
-        """Return the ``k`` best items of a pool, in the model's own indices, decoded with the codes after ``tick``
-        ticks."""
+        """Return the ``k`` best items of a pool, in the model's own indices, decoded with the codes that are valid
+        after ``tick`` ticks."""
         row, items, values = self._decode(requests, self._shown(requests, pool, tick), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -360,11 +361,11 @@ class CodeDecoder(CatalogueRetriever):
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
     def _shown(self, requests: Requests, pool: str, tick: int) -> PrunedTrie:
-        """Return a trie of the codes after ``tick`` ticks, restricted for each request to the items of the pool that
-        may be shown.
+        """Return a trie of the codes after ``tick`` ticks that is restricted, for each request, to the items of the
+        pool that may be shown.
 
-        Requests with the same time share a live trie. Only the items that have changed since the previous time are
-        updated in it.
+        If all requests have the same time, unavailable items are removed from a live trie, which is kept between calls.
+        Only items whose state has changed since the previous call are updated in it.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         trie, coded = self._trie_at(tick)
@@ -383,11 +384,11 @@ class CodeDecoder(CatalogueRetriever):
                 rows, hidden = rows[known], self.codes[seen][known]
         live = self._live.get(pool, self._live[""])
         live = live.moved(shown) if live.trie is trie else LiveTrie(trie, shown)
-        self._live = {**self._live, pool: live}  # replaced as a whole, since other threads keep using the old one
+        self._live = {**self._live, pool: live}  # replaced as a whole, because other threads may still use the old one
         return live.without(rows, hidden)
 
     def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
-        """Return request indices in ascending order, items and scores of all items in the beams, each (C,)."""
+        """Return all items in the final beams: request indices in ascending order, items and scores, each (C,)."""
         past, seen, asked = self.past(requests)
         self.network.eval()
         with torch.no_grad():
@@ -399,7 +400,8 @@ class CodeDecoder(CatalogueRetriever):
         return row[place], items, scores[place] + shown.trie.log_shares[items]
 
     def past(self, requests: Requests) -> tuple[Past, torch.Tensor, RequestAttributes]:
-        """Return the histories, their lengths (B,), and the other attributes (B, 1, …) of the requests."""
+        """Return the requests' histories, the lengths (B,) of these histories, and the requests' other attributes (B,
+        1, …)."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = self.assignments(found, found_times)
@@ -425,11 +427,11 @@ class CodeDecoder(CatalogueRetriever):
         return self.past_of(items, features, long), self._tensor(seen), RequestAttributes(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
-        """Return the network's input from recent interactions (R, n), oldest first, and earlier ones ``long`` (R, m),
-        newest first.
+        """Return the network's input from the recent interactions ``items`` (R, n), oldest first, and the earlier
+        interactions ``long`` (R, m), newest first.
 
-        Interactions are positions in :attr:`code_log`, padded with −1. ``times`` are the time features (R, n, 5) of the
-        recent ones.
+        Interactions are given as positions in :attr:`code_log`, padded with −1. ``times`` are the time features (R, n,
+        5) of the recent interactions.
         """
         mask, codes = None, None
         if self.settings.long_history:
@@ -441,5 +443,5 @@ class CodeDecoder(CatalogueRetriever):
 
 
 def _positions(values: Array) -> list[tuple[Any, Array]]:
-    """Return each distinct value of (R,), with its positions."""
+    """Return each distinct value of an array (R,) with the positions at which it occurs."""
     return [(value, np.flatnonzero(values == value)) for value in np.unique(values).tolist()]

@@ -1,5 +1,5 @@
-"""Additional losses of the decoder over item codes: a loss of its intermediate (thinking) steps, which predict clusters
-of codes, and a loss on skipped exposures."""
+"""Additional losses of the decoder over item codes: one on its thinking steps, which predict clusters of codes, and one
+on skipped exposures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEARLY_ONE = 1 - 1e-6
 def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the mean of ``−log(1 − p(code))`` over skipped exposures (DualGR); 0 if there are none.
 
-    Exposures with the same code as the target are ignored, because they would contradict it.
+    An exposure whose first code equals that of the target is ignored, because it would contradict the target.
 
     Args:
         logits: (M, V) logits of the first code.
@@ -29,13 +29,13 @@ def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor)
 def cluster_loss(
     thoughts: torch.Tensor, table: torch.Tensor, cluster: torch.Tensor, target: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Return the cross-entropy of the cluster of the target code, from the cosines between a thinking state and the
-    cluster means (S²GR).
+    """Return the mean cross-entropy of the target code's cluster (S²GR). The logits are the cosines between a thinking
+    state and the mean vector of each cluster.
 
     Args:
         thoughts: (M, d) thinking states.
         table: (V, d) vectors of the codes of a level.
-        cluster: (V,) int64 cluster of each code; all numbers below K occur.
+        cluster: (V,) int64 cluster of each code, numbered from 0 without gaps.
         target: (M,) target codes of the level.
         temperature: divisor of the cosines.
     """

@@ -1,6 +1,7 @@
-"""Network of the generative decoder: a history is encoded once and shared by several decodings (groups).
+"""Network of the generative decoder. A history is encoded once and shared by several decodings, which are called
+groups.
 
-The groups are the training targets of a history, or the beams of a search.
+The groups are the training targets of a history, or the beams of a beam search.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""A bucket consists of the tokens of a history's items that have the same first code. If every bucket has at most 1 /
-SMALL of all past tokens, attention runs over the gathered buckets; otherwise, it runs over the whole history with a
-mask."""
+"""Divisor that defines a small bucket. A bucket consists of the tokens of a history's items that have the same first
+code. If every bucket has at most 1 / SMALL of all past tokens, attention runs over the gathered tokens of the bucket.
+Otherwise, it runs over the whole history with a mask."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Past:
     """Histories, oldest interaction first, with padding at the end.
 
     Attributes:
-        codes: (R, n, L) int64; values at padding are never read.
-        times: (R, n, 5) time features, if the network uses them.
-        long: (R, m, L) codes of earlier interactions, newest first, with mask ``long_mask`` (R, m), if the network uses
-            them.
+        codes: (R, n, L) int64 codes of the interactions' items; values at padding are never read.
+        times: (R, n, 5) time features of the interactions, if the network uses them.
+        long: (R, m, L) codes of earlier interactions, newest first, if the network uses them.
+        long_mask: (R, m) bool, False at the padding of ``long``.
     """
 
     codes: torch.Tensor
@@ -68,8 +69,8 @@ class Memory:
 
     Attributes:
         layers: keys and values (R, h, P, e) of each decoder block, for h heads of width e and P tokens.
-        first: (R, P) first code of each token, −1 for tokens without an item.
-        fixed: number of tokens before the first interaction, which every group sees.
+        first: (R, P) first code of each token's item, −1 for tokens without an item.
+        fixed: number of tokens before the first interaction; every group sees them.
     """
 
     layers: list[Cache]
@@ -125,7 +126,7 @@ class CodeNetwork(nn.Module):
         return look_up(self.table, codes + self.offsets[level]) * self.table.shape[1] ** 0.5
 
     def read(self, past: Past) -> Memory:
-        """Return the keys and values of histories."""
+        """Return the keys and values of the histories' tokens."""
         rows = len(past.codes)
         items = self._tokens(past.codes)
         if self.time is not None:
@@ -154,7 +155,7 @@ class CodeNetwork(nn.Module):
         return Memory(layers, first, fixed)
 
     def _tokens(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the tokens (R, n · tokens per item, d) of interactions (R, n, L)."""
+        """Return the tokens (R, n · tokens per item, d) of interactions given by their codes (R, n, L)."""
         levels = codes.shape[-1]
         parts = torch.stack([self.embed(level, codes[..., level]) for level in range(levels)], dim=2)
         return parts.flatten(1, 2) if self.per_item > 1 else parts.sum(dim=2) * levels**-0.5
@@ -167,7 +168,7 @@ class CodeNetwork(nn.Module):
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: RequestAttributes | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the states that predict each code given the true codes before it, and the states of the thinking
+        """Return the states that predict each code given the true codes before it, and the states of any thinking
         steps.
 
         Args:
@@ -177,7 +178,8 @@ class CodeNetwork(nn.Module):
             asked: attributes of each group.
 
         Returns:
-            States (R, G, L, d), and states of the thinking steps (R, G, L, d), or None without such steps.
+            The predicting states (R, G, L, d) and the states of the thinking steps (R, G, L, d), which are None without
+            thinking steps.
         """
         decoding = Decoding(self, memory, seen, asked)
         levels = range(len(self.sizes))
@@ -197,7 +199,8 @@ class CodeNetwork(nn.Module):
 
 
 class Decoding:
-    """State of a decoding: the groups' own keys and values, in addition to the shared memory.
+    """State of a decoding: the keys and values of each group's own tokens, in addition to the shared memory of the
+    history.
 
     Args:
         network: network that decodes.
@@ -207,7 +210,7 @@ class Decoding:
         asked: attributes of each group.
 
     Attributes:
-        thought: states (R, G, d) of the thinking steps so far.
+        thought: states (R, G, d) of the thinking steps so far, one per level.
     """
 
     def __init__(
@@ -236,22 +239,24 @@ class Decoding:
         return begin
 
     def masks(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the attention mask (R, G, L or 1, P) for the L tokens of groups with codes (R, G, L)."""
+        """Return the attention mask over the history for the L tokens of groups with codes (R, G, L): (R, G, L, P), or
+        (R, G, 1, P) if all tokens have the same mask."""
         if not self.network.settings.bucket:
             return self.mask
         rest = self.bucket(codes[..., 0]).expand(-1, -1, codes.shape[-1] - 1, -1)
         return torch.cat([self.mask.expand(-1, codes.shape[1], -1, -1), rest], dim=2)
 
     def bucket(self, first: torch.Tensor) -> torch.Tensor:
-        """Return the attention mask of groups with first codes (R, G): the interactions with the same first code, or
-        all if there are none."""
+        """Return the attention mask (R, G, 1, P) of groups with first codes (R, G). It covers the interactions whose
+        item has the group's first code, or all interactions if there are none."""
         held = self.memory.first[:, None]
         shared = (held == first[..., None])[:, :, None] & self.mask
         some = shared.any(dim=-1, keepdim=True)
         return torch.where(some, shared | ((held == -1)[:, :, None] & self.mask), self.mask)
 
     def step(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the states (R, G, T, d) after further tokens (R, G, T, d), and cache their keys and values."""
+        """Process T further tokens (R, G, T, d) of each group, return their states (R, G, T, d), and cache their keys
+        and values."""
         network, count = self.network, x.shape[2]
         x, turn = network._dropped(x), self._turn(count, x)
         for at, block in enumerate(network.blocks):
@@ -261,7 +266,7 @@ class Decoding:
         return network.norm(x)  # type: ignore[no-any-return]
 
     def next(self, level: int, codes: torch.Tensor) -> torch.Tensor:
-        """Return the states (R, G, d) that predict the code of a level, after the codes (R, G) of the previous
+        """Return the states (R, G, d) that predict the code of a level, given the codes (R, G) of the previous
         level."""
         network = self.network
         if level == 1 and network.settings.bucket:
@@ -285,7 +290,7 @@ class Decoding:
         return state[:, :, 0]
 
     def select(self, parents: torch.Tensor) -> None:
-        """Replace the groups by those at ``parents`` (R, K)."""
+        """Replace the groups by the groups at the indices ``parents`` (R, K)."""
         rows = torch.arange(len(parents), device=parents.device)[:, None]
         for at, held in enumerate(self.past):
             if held is not None:
@@ -313,8 +318,8 @@ class Decoding:
 
 
 class BeamScorer:
-    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; the keys
-    of its own codes are copied from its parent beam at each level."""
+    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys and values of the
+    history. At each level, every beam copies the keys and values of its codes from its parent beam."""
 
     def __init__(
         self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None
@@ -322,7 +327,7 @@ class BeamScorer:
         self.decoding = Decoding(network, memory, seen[:, None], asked)
 
     def __call__(self, level: int, parents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (B, K, V) of the codes of the level."""
+        """Return log-probabilities (B, K, V) of the level's codes for each of the K beams."""
         network, device = self.decoding.network, self.decoding.place.device
         if level:
             self.decoding.select(parents.to(device))

@@ -1,5 +1,5 @@
-"""Scenarios of a decoder over item codes, such as the pages of an app. Each has a learnt prompt and its own items that
-may be shown."""
+"""Scenarios of a decoder over item codes, such as the pages of an app. Each scenario has a learnt prompt, and may have
+its own set of items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
-    """Return a column as strings, with empty strings for nulls.
+    """Return the column of scenarios in a table as strings, with empty strings for nulls.
 
     Raises:
         InputError: there is no column of this name.
@@ -31,14 +31,14 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
             fix="keep the column in the mapping (keep), or set scenario and pool to existing columns",
         )
     column = frame[name]
-    if column.dtype.is_float() or column.dtype == pl.Boolean:  # these have other texts in polars and in Python
+    if column.dtype.is_float() or column.dtype == pl.Boolean:  # polars and Python write these types differently
         return pl.Series(name, scenario_texts(column.to_list()), dtype=pl.String)
     return column.cast(pl.String).fill_null("")
 
 
 def scenario_texts(values: Sequence[Any]) -> list[str]:
-    """Return the text of each scenario: empty where it is missing, ``true`` or ``false``, and whole numbers without a
-    point."""
+    """Return the text of each scenario. Missing values become empty strings, booleans become ``true`` or ``false``, and
+    whole numbers have no decimal point."""
 
     def text(value: Any) -> str:
         if value is None or value != value:
@@ -56,14 +56,14 @@ def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
 
 
 def numbers_of(values: Array, known: list[str]) -> Array:
-    """Return the index of each scenario (B,), from 1; 0 for an unknown one."""
+    """Return the index of each scenario (B,) in ``known``, from 1; 0 for an unknown scenario."""
     numbers = {text: place + 1 for place, text in enumerate(known)}
     found, inverse = np.unique(np.asarray(values).astype(str), return_inverse=True)
     return np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]
 
 
 def scenario_of_requests(requests: Requests, name: str) -> Array:
-    """Return the scenario of each request (B,) as a string; empty if it is missing, or if no request has the column."""
+    """Return the scenario of each request (B,) as a string. It is empty if the value or the whole column is missing."""
     if name not in requests.columns:
         return np.full(len(requests), "")
     return np.array(scenario_texts(np.asarray(requests.columns[name]).tolist()), dtype=str)

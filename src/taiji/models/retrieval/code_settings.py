@@ -14,20 +14,20 @@ class CodeDecoderSettings(RetrieverSettings):
     """Settings of :class:`taiji.models.retrieval.code_decoder.CodeDecoder`. The defaults give the plain decoder."""
 
     coder: str = "taiji.models.codes.residual_kmeans:ResidualKMeans"
-    """Coder, as `package.module:Name` or as the name of an entry point in `taiji.coders`; not used if codes are
-    given."""
+    """Coder that computes the item codes, as `package.module:Name` or as the name of an entry point in `taiji.coders`.
+    It is not used if the decoder is given codes."""
     coder_settings: dict[str, Any] = Field(default={})
-    """Settings of the coder, such as levels and sizes; the others keep their defaults."""
+    """Settings of the coder, such as levels and sizes. Settings that are not listed keep their defaults."""
     vector_width: PositiveInt = 64
-    """Width of the item factors that are encoded if no vectors are given."""
+    """Width of the item factors that the coder encodes if the decoder is given no vectors."""
     collisions: Literal["level", "list"] = "level"
-    """Items with equal codes: a further `level` distinguishes them, or they share a leaf as a `list` ordered by
-    popularity."""
+    """Treatment of items with equal codes. With `level`, a further level of codes distinguishes them; with `list`, they
+    share a leaf as a list ordered by popularity."""
     architecture: Literal["decoder", "encoder-decoder"] = "decoder"
-    """Architecture: history and codes in one causal sequence, or the history in a separate encoder to which the codes
-    attend."""
+    """Architecture of the network. With `decoder`, history and codes form one causal sequence; with `encoder-decoder`,
+    the codes attend to a separate encoder of the history."""
     tokens: Literal["items", "codes"] = "items"
-    """Tokens of the history: one per item (the sum of its code vectors), or one per code."""
+    """Tokens of the history: one per item (the scaled sum of the vectors of its codes), or one per code."""
     width: PositiveInt = 64
     """Width of code vectors and states."""
     layers: PositiveInt = 2
@@ -37,11 +37,11 @@ class CodeDecoderSettings(RetrieverSettings):
     expansion: PositiveInt = 4
     """Hidden width of the feed-forward layers, as a multiple of `width`."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Dropout of embeddings and of all branches of a block."""
+    """Dropout rate of the embeddings and of all branches of each block."""
     beam: PositiveInt = 50
-    """Number of prefixes kept per request; it is doubled until it contains as many items as requested."""
+    """Number of code prefixes kept per request. It is doubled until it is at least the number of requested items."""
     negatives: NonNegativeInt = 0
-    """Number of codes sampled per step and level instead of the whole level; 0 computes the full softmax."""
+    """Number of negative codes sampled per step and level; 0 computes the softmax over the whole level instead."""
     batch: PositiveInt = 128
     """Number of histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -58,50 +58,52 @@ class CodeDecoderSettings(RetrieverSettings):
     """Training stops after this number of consecutive checks in which neither NDCG@10 nor the validation loss improves.
     The weights with the best NDCG@10 are kept."""
     query_key_norm: bool = False
-    """Normalise queries and keys by their RMS, with a gain, which bounds the logits of the attention."""
+    """Normalise queries and keys by their root mean square, with a learnt gain. This bounds the attention logits."""
     gate: bool = False
-    """Gate the attention output by the query token; the gate is initialised to the identity."""
+    """Multiply the attention output by a gate that depends on the query token. The gate is initialised to the
+    identity."""
     short: NonNegativeInt = 0
     """Number of last interactions that count as recent. For each token, a router chooses between attention to the whole
-    history and to the recent part; 0 for no router."""
+    history and attention to the recent interactions. 0 disables the router."""
     experts: NonNegativeInt = 0
     """Number of experts that replace each feed-forward layer of the decoder; 0 for none."""
     chosen_experts: PositiveInt = 2
-    """Number of experts used per token."""
+    """Number of experts that each token uses."""
     balance: float = Field(default=1e-3, ge=0)
     """Step size of the bias that balances the load of the experts."""
     bucket: bool = False
-    """From the second code on, attend only to interactions whose item has the decoded first code, or to all of them if
-    there are none."""
+    """From the second code on, attend only to interactions whose item has the decoded first code. If there are none,
+    attend to all interactions."""
     multi_token: bool = False
-    """Use all blocks only for the first code; each further code is predicted by one block from the previous state and
-    code."""
+    """Use all blocks for the first code only. Each further code is predicted by a single block from the previous state
+    and code."""
     thinking: Literal["off", "filler", "latent"] = "off"
-    """Additional step before each code is predicted. With `latent`, the state of this step is part of the input of the
-    step that predicts; `filler` takes as many steps without passing the state on, as a control."""
+    """Additional thinking step before each code is predicted. With `latent`, the state of the thinking step is added to
+    the input of the step that predicts. `filler` takes the same steps without passing the state on, as a control."""
     clusters: NonNegativeInt = 0
-    """Number of clusters of each level's codes that the thinking states learn to predict; 0 for none."""
+    """Number of clusters into which the codes of each level are divided. The thinking states learn to predict the
+    cluster of the code; 0 for no clusters."""
     cluster_weight: float = Field(default=0.1, ge=0)
     """Weight of the cluster loss."""
     long_history: NonNegativeInt = 0
-    """Number of interactions before the last `history` ones that are read through a compressor; 0 for none."""
+    """Number of older interactions, before the last `history` ones, that are read through a compressor; 0 for none."""
     queries: PositiveInt = 8
     """Number of tokens that the compressor outputs."""
     time: bool = False
     """Add encodings of the hour, the weekday and the time since the previous interaction to the tokens of the history
     and of the request. The encodings are initially zero."""
     scenario: str = ""
-    """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first
-    token. Empty for none."""
+    """Column of events and requests that names the scenario; empty for no scenarios. Each scenario has a learnt prompt,
+    which is added to the first token of the decoded codes."""
     pool: str = ""
-    """Column of the item table that names the scenario in which an item may be shown; an item with an empty value may
-    be shown in all. Without a name, all items may be shown in all scenarios."""
+    """Column of the item table that names the scenario in which an item may be shown. An item with an empty value may
+    be shown in all scenarios. If this setting is empty, all items may be shown in all scenarios."""
     skip_weight: float = Field(default=0.0, ge=0)
-    """Weight of the loss on exposures that were skipped before the target. This loss lowers the probability of their
-    first codes."""
+    """Weight of a loss that lowers the probability of the first codes of exposures that were skipped before the
+    target."""
     skips: PositiveInt = 4
-    """Largest number of skipped exposures (without a click) used per target: the last ones before the target, among
-    those shown at the time of the user's previous interaction or later."""
+    """Largest number of skipped exposures (without a click) used per target. These are the last ones before the target
+    that were shown at or after the time of the user's previous interaction."""
     device: Device = "auto"
     """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
 VALID = 256
-"""Number of held-out histories whose loss is computed at a time."""
+"""Number of held-out histories per batch when their loss is computed."""
 
 
 class CodeTraining:
     """Training run of a decoder with a new network.
 
     Args:
-        model: decoder with codes and network.
+        model: decoder that already has its codes and an untrained network.
         rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures
             without a click.
         seed: random seed of the order of histories, the sampled negatives and the choice of validation users.
@@ -75,7 +75,8 @@ class CodeTraining:
         self.clusters = self._clusters(seed) if s.clusters else []
 
     def run(self) -> list[dict[str, float]]:
-        """Train, and return epoch, losses and validation NDCG@10 of each check. The network keeps its best weights."""
+        """Train, and return the epoch, losses and validation NDCG@10 of each check. The network keeps the best
+        weights."""
         s, network = self.model.settings, self.network
         checks: list[dict[str, float]] = []
         best = BestWeights(network, s.patience)
@@ -97,8 +98,8 @@ class CodeTraining:
         return checks
 
     def step(self, batch: CodeBatch) -> torch.Tensor:
-        """Take one step, and return the loss of the next codes, which stays on the device so that the host does not
-        wait."""
+        """Take one training step, and return the cross-entropy of the next codes. The value stays on the device, so
+        that the host does not wait for it."""
         loss, reported = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -111,7 +112,8 @@ class CodeTraining:
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Return the cross-entropy of the codes of the held-out interactions; NaN if there are none."""
+        """Return the cross-entropy per held-out interaction, summed over the levels of its codes; NaN if there are
+        none."""
         if not len(self.valid):
             return float("nan")
         self.network.eval()
@@ -121,12 +123,12 @@ class CodeTraining:
         return total / len(self.valid)
 
     def loss(self, batch: CodeBatch, newest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss to minimise, and the part of it that is the cross-entropy of the next codes, summed over
-        levels.
+        """Return the loss to minimise, and the part of this loss that is the cross-entropy of the next codes, summed
+        over levels.
 
         Args:
-            batch: windows.
-            newest: count only the last target of each window.
+            batch: windows of histories.
+            newest: True to use only the last target of each window, False to use all.
         """
         model, network, s = self.model, self.network, self.model.settings
         targeted = batch.items >= 0
@@ -153,7 +155,8 @@ class CodeTraining:
         return total, reported
 
     def quality(self) -> float:
-        """Return NDCG@10 of :meth:`CodeDecoder.retrieve` on the held-out interactions; NaN if there are none."""
+        """Return NDCG@10 of the lists that the decoder retrieves for the held-out interactions; NaN if there are
+        none."""
         if not len(self.valid):
             return math.nan
         last = self.history.offsets[self.valid + 1] - 1
@@ -195,8 +198,8 @@ class CodeTraining:
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return the first codes (R, n + 1, S) of the last skipped exposures before each target; −1 for none.
 
-        An exposure counts only if it was shown at the time of the user's previous interaction (in the same list), or
-        later. Interactions at the same time, such as those of a basket, have the same skipped exposures.
+        An exposure counts only if it was shown at the time of the user's previous interaction (in the same list) or
+        later. Interactions at the same time, such as the items of a basket, have the same skipped exposures.
         """
         model, history = self.model, self.history
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
@@ -209,7 +212,7 @@ class CodeTraining:
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
-        """Return, for each level, the cluster of each code (V,), by k-means on the mean item vector of each code.
+        """Return the cluster of each code (V,) for every level, by k-means on the mean vector of each code's items.
         Clusters are numbered without gaps."""
         model, out = self.model, []
         vectors = model.vectors_of_assignments(self.history, seed)

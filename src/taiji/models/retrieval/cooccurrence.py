@@ -1,4 +1,4 @@
-"""Retriever by co-occurrence: items that are close to each other in the same history."""
+"""Retriever by co-occurrence: items are related if they are close to each other in the same history."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class CooccurrenceSettings(NeighbourSettings):
     """Settings of :class:`Cooccurrence`."""
 
     window: PositiveInt = 10
-    """Largest distance, in interactions, at which two items of a history co-occur."""
+    """Largest distance, in interactions, at which two items of a history count as co-occurring."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor of the weight of a co-occurrence per step of distance: items s interactions apart count with this value to
-    the power s − 1."""
+    """Decay of weights with distance. A co-occurrence at distance s counts with this value to the power s − 1."""
     direction: Literal["both", "forward"] = "both"
-    """`forward` lets an item vote only for items that followed it in a history; `both` also for items that preceded
-    it."""
+    """`forward` lets an item vote only for items that followed it in a history. `both` lets it also vote for items that
+    preceded it."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of the product of both items' counts, by which the weight of a pair is divided: 0 for plain weights, 0.5
-    for the cosine."""
+    """The weight of a pair is divided by the product of both items' counts to this power: 0 leaves the weight
+    unchanged, 0.5 normalises it as in the cosine."""
 
 
 class Cooccurrence(NeighbourRetriever):
-    """Retriever that counts pairs of items in a user's history, weighted by closeness and divided by a power of their
-    popularity."""
+    """Retriever that counts pairs of items in the users' histories. Pairs are weighted by closeness, and their sums are
+    divided by a power of the items' popularity."""
 
     Settings = CooccurrenceSettings
     settings: CooccurrenceSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the pairs with their decayed counts, divided by the power of both items' counts."""
+        """Return the pairs of items with their weights: decayed counts, divided by a power of the product of both
+        items' counts."""
         count = len(self.places)
         pairs = symmetric_pairs if self.settings.direction == "both" else decayed_pairs
         first, second, weight = pairs(history, self.settings.window, self.settings.step_decay, count)
@@ -47,12 +47,12 @@ class Cooccurrence(NeighbourRetriever):
 
 
 def decayed_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return ordered pairs of different items that co-occur in a history, the earlier item first.
+    """Return the ordered pairs of different items that co-occur in a history, with the earlier item first.
 
     Args:
         history: interactions.
-        window: largest distance s of a pair, in interactions.
-        decay: base of the weight of a pair at distance s, ``decay ** (s − 1)``.
+        window: largest distance of a pair, in interactions.
+        decay: base of the weight ``decay ** (s − 1)`` of a pair at distance s.
         count: number of items.
 
     Returns:
@@ -70,7 +70,8 @@ def decayed_pairs(history: History, window: int, decay: float, count: int) -> tu
 
 
 def symmetric_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return the pairs of :func:`decayed_pairs` in both directions, with the sum of the weights of both."""
+    """Return the pairs of :func:`decayed_pairs` in both directions. Both directions of a pair get the sum of their
+    weights."""
     first, second, weight = decayed_pairs(history, window, decay, count)
     return _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
 

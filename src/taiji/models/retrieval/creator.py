@@ -1,8 +1,9 @@
-"""Retrieval of users for new items, with two towers and a limited capacity of each user (DualRec, arXiv 2502.20497).
+"""Retrieval of users for new items, with two towers and a limited capacity per user (DualRec, arXiv 2502.20497).
 
-A new item is matched with the users whose vectors are closest to the item's vector, among the users who are likely to
-be active on the next day and have remaining capacity. No user is matched with more items than the capacity. An auction
-makes the matches independent of the order of the items. Afterwards, a matched item has a higher score for its user.
+A new item is matched with the users for whom it is worth most, among the users who are likely to be active on the next
+day and have remaining capacity. The worth of a match is the item's score for the user minus the user's mean score over
+all items. No user is matched with more items than the capacity. An auction makes the matches independent of the order
+of the items. After that, a matched item has a higher score for its user.
 """
 
 from __future__ import annotations
@@ -32,34 +33,34 @@ class CreatorSettings(TwoTowersSettings):
     """Settings of :class:`CreatorSide`."""
 
     new_days: float = Field(default=2.0, gt=0)
-    """Number of days for which an item is new, from its `available_from` or, without one, from its first interaction;
-    an item with neither is new."""
+    """Number of days for which an item is new. They are counted from the item's `available_from` or, if this is
+    missing, from its first interaction. An item with neither is new."""
     per_item: PositiveInt = 50
     """Largest number of users matched with an item."""
     capacity: PositiveInt = 10
     """Largest number of items matched with a user."""
     candidates: PositiveInt = 200
-    """Largest number of candidate users per item: the nearest ones."""
+    """Largest number of candidate users per item; the users with the highest worth are kept."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """A user can be matched only with at least this probability of being active on the next day."""
+    """Smallest probability of being active on the next day with which a user can be matched."""
     order: Literal["auction", "random"] = "auction"
-    """Rule that decides which item gets a user's remaining capacity: the item that gains most from the match
-    (`auction`), or the first item in a random order (`random`)."""
+    """Rule that decides which item gets a user's remaining capacity. `auction` prefers the item that gains most from
+    the match; `random` prefers the first item in a random order."""
     tolerance: float = Field(default=0.01, gt=0)
-    """Step ε of the auction. The total cosine of the matches is at most ε per match below the optimum."""
+    """Step ε of the auction. The total worth of the matches is at most ε per match below the optimum."""
     boost: float = Field(default=0.5, ge=0)
-    """λ: the score of a matched item for its user rises by λ · worth of the match; 0 leaves the scores unchanged."""
+    """Factor λ: a match adds λ times its worth to the item's score for the user; 0 leaves the scores unchanged."""
     without_id: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the training targets that are represented without their id, only by their categories, as new items
-    are."""
+    """Share of the training targets whose id embedding is left out, so that only their categories represent them, as
+    with new items."""
 
 
 class CreatorSide(TwoTowers):
-    """Two towers that match new items with users at the end of the log.
+    """Retriever with two towers, which matches new items with users at the end of the log.
 
     Attributes:
         matches: pairs of an item (in the model's own indices) and a user (of the bound dataset).
-        known: (N,) True for items with interactions; the others are represented by their categories.
+        known: (N,) bool, True for items with interactions; all other items are represented by their categories only.
     """
 
     Settings = CreatorSettings
@@ -88,13 +89,13 @@ class CreatorSide(TwoTowers):
         self.facts["matched_at"] = now
 
     def for_items(self, items: Array, requests: Requests) -> Array:
-        """Return the towers' scores (I, B) of items (I,), in the model's own indices, for each user, without the boost
-        of matches."""
+        """Return the towers' scores (I, B) of items (I,), in the model's own indices, for the user of each request. The
+        boost of matches is not included."""
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return the worth (I, B) of each match: the item's score for the user minus the user's mean score over all
-        items; 0 for items in the history."""
+        """Return the worth (I, B) of matching each item with the user of each request: the item's score for the user
+        minus the user's mean score over all items. The worth is 0 for items in the user's history."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)
@@ -117,13 +118,14 @@ class CreatorSide(TwoTowers):
         return -1
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with the matches of those who are matched."""
+        """Return a copy for other users. It keeps the matches of those users who have been matched already."""
         made = super().bound_to(users)
         made._match(self._user_ids(), self.matches.item, self.matches.worth)
         return made
 
     def weights(self) -> dict[str, Array]:
-        """Return the weights of the towers and the matches. The ids of the matched users are saved as facts."""
+        """Return the weights of the towers and the matches. The ids of the matched users are saved in
+        ``config.json``."""
         return {
             **super().weights(), "known": self.known, "match_item": self.matches.item, "match_worth": self.matches.worth
         }  # fmt: skip
@@ -144,8 +146,9 @@ class CreatorSide(TwoTowers):
 
     def _match(self, users: list[Any], items: Array, worth: Array) -> None:
         """Set the matches of users given by their ids. Users who are not in the dataset are ignored."""
+        # Ids are compared as text, because they are text in a service.
         numbers = {str(name): number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
-        user = np.array([numbers.get(str(name), -1) for name in users], dtype=np.int64)  # a service has text ids
+        user = np.array([numbers.get(str(name), -1) for name in users], dtype=np.int64)
         self.matches = Matches(self.dataset.n_users, self.settings.capacity)
         self.matches.put(user[user >= 0], items[user >= 0], worth[user >= 0])
 
@@ -159,10 +162,10 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return a bool array (U, D), True where the user had an interaction on one of the last D days before ``now``,
-    latest day last.
+    """Return a bool array (U, D), True if the user had an interaction on the day. The columns are the last D days
+    before ``now``, latest day last.
 
-    A day is a period of 24 hours, counted back from ``now``. D is at most the longest window plus the number of target
+    Days are periods of 24 hours, counted back from ``now``. D is at most the longest window plus the number of target
     days of the activity model.
     """
     times = np.asarray(history.times)

@@ -26,13 +26,14 @@ class EASESettings(RetrieverSettings):
     regularisation: float = Field(default=200.0, gt=0)
     """Regularisation λ; the best value grows with the number of interactions."""
     items: PositiveInt = 20_000
-    """Number of most popular items that are modelled. Time grows with the cube of this number (20,000: several
-    minutes), memory with its square (20,000: 3.2 GB per matrix, several of which exist at a time during training)."""
+    """Largest number of items that are modelled; the most popular ones are chosen. Training time grows with the cube of
+    this number (several minutes for 20,000). Memory grows with its square (3.2 GB per matrix for 20,000, with several
+    matrices at a time during training)."""
 
 
 class EASE(CatalogueRetriever):
-    """Retriever that scores items by ``x B``, where x is the binary vector of a user's items and B the ridge regression
-    of each item on all others."""
+    """Retriever that scores items by ``x B``. x is the binary vector of a user's items, and B holds the coefficients of
+    a ridge regression of each item on all others."""
 
     Settings = EASESettings
     settings: EASESettings
@@ -45,7 +46,7 @@ class EASE(CatalogueRetriever):
         self.restore({"items": chosen, "weights": ease_weights(gram, self.settings.regularisation)}, device)
 
     def weights(self) -> dict[str, Array]:
-        """Return the modelled items (M,) and their weights (M, M)."""
+        """Return the modelled items (M,) and the matrix B (M, M) of their weights."""
         return {"items": self.items, "weights": self.matrix}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
@@ -53,8 +54,8 @@ class EASE(CatalogueRetriever):
         self.items, self.matrix = weights["items"], weights["weights"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return ``x B`` for the modelled items, −inf for the others, and for all items if the history has no modelled
-        one."""
+        """Return ``x B`` for the modelled items and −inf for the others. If the history has no modelled item, all items
+        get −inf."""
         items, _ = self.recent(requests)
         row, place = np.nonzero(items >= 0)
         known = np.zeros((len(requests), len(self.places)))
@@ -67,7 +68,7 @@ class EASE(CatalogueRetriever):
 
 
 def gram_of(matrix: torch.Tensor, chosen: Array, block: int = 2048) -> Array:
-    """Return ``XᵀX`` (M, M) of the chosen columns of a sparse (U, N) matrix."""
+    """Return the Gram matrix ``XᵀX`` (M, M), where X (U, M) holds the chosen columns of a sparse (U, N) matrix."""
     by_item = matrix.to_sparse_coo().t().coalesce().to_sparse_csr()
     out = np.empty((len(chosen), len(chosen)))
     for start in range(0, len(chosen), block):
@@ -79,7 +80,8 @@ def gram_of(matrix: torch.Tensor, chosen: Array, block: int = 2048) -> Array:
 
 
 def ease_weights(gram: Array, regularisation: float) -> Array:
-    """Return B (M, M) for ``XᵀX``: B_ij = −P_ij / P_jj off the diagonal, 0 on it, with P = (XᵀX + λ I)⁻¹."""
+    """Return the weights B (M, M) of EASE from the Gram matrix ``XᵀX``: B_ij = −P_ij / P_jj off the diagonal and 0 on
+    the diagonal, with P = (XᵀX + λ I)⁻¹."""
     inverse = np.linalg.inv(gram + regularisation * np.eye(len(gram)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)

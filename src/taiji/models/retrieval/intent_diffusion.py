@@ -1,9 +1,9 @@
 """Two towers in which the user side first samples the user's next item (T2Diff, arXiv 2502.20687).
 
-Given the history, a diffusion generates the drift, which is the difference between the embeddings of the next positive
-item and the last item. The sampled next item joins the last interactions in a transformer, whose output weights the
-whole history (mixed attention). The item side does not depend on the user, so its index remains valid. No gradient
-flows from the diffusion into the embeddings, or from the user tower into the diffusion.
+Given the history, a diffusion generates the drift, which is the embedding of the next item minus the embedding of the
+last item, divided by √2. A transformer reads the sampled next item together with the last interactions. Its output
+weights the whole history (mixed attention). The item side does not depend on the user, so its index remains valid. No
+gradient flows from the diffusion into the embeddings, or from the user tower into the diffusion.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class IntentDiffusionSettings(TwoTowersSettings):
     """Settings of :class:`IntentDiffusion`."""
 
     intent: Literal["sampled", "noised_target", "none"] = "sampled"
-    """Next item that the user tower reads in training: drawn by the sampler, as at retrieval (`sampled`); the true next
-    item, noised and denoised as in the released code, which leaks the target to the tower (`noised_target`); or the
-    last item in its place, without diffusion (`none`)."""
+    """Next item that the user tower reads in training. `sampled` draws it with the sampler, as at retrieval.
+    `noised_target` adds noise to the true next item and denoises it, as in the released code; this leaks the target to
+    the tower. `none` uses the last item instead, without diffusion, and also at retrieval."""
     session: PositiveInt = 10
-    """Number of most recent interactions in the transformer."""
+    """Number of most recent interactions that the transformer reads."""
     heads: PositiveInt = 2
     """Number of attention heads of the transformer."""
     denoiser_blocks: PositiveInt = 2
@@ -55,7 +55,7 @@ class IntentDiffusionSettings(TwoTowersSettings):
 
 
 class IntentNetwork(ItemTower):
-    """Network of item tower, diffusion of the drift, and user tower."""
+    """Network that consists of the item tower, the diffusion of the drift, and the user tower."""
 
     start: torch.Tensor
     kept: torch.Tensor
@@ -70,22 +70,22 @@ class IntentNetwork(ItemTower):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(4 * width, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, 1))
         self.user_tower = tower(2 * width, settings)
-        # One fixed draw of noise for all requests, so that a request always gets the same result.
+        # All requests share one fixed draw of noise, so that a request always gets the same result.
         self.register_buffer("start", torch.randn(width))
         self.register_buffer("kept", exponential_schedule(settings.steps), persistent=False)
 
     def sequence(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings (…, d) that the user side reads, for items (…,) numbered from 1: scaled to mean square
-        1, and 0 at padding."""
+        """Return the embeddings (…, d) that the user side reads for items (…,), numbered from 1. The embeddings are
+        scaled to mean square 1, and are 0 at padding."""
         x = nn.functional.normalize(self.inputs(items, categories), dim=-1) * self.items.shape[1] ** 0.5
         return x * (items > 0).unsqueeze(-1)
 
     def condition(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Return the embedding of the last item and a recency-weighted mean of the history, concatenated to (B, 2 d),
-        without a gradient.
+        """Return the condition (B, 2 d) of the diffusion, without a gradient: the embedding of the last item, followed
+        by a recency-weighted mean of the history.
 
         Args:
-            x: (B, L, d), newest first.
+            x: (B, L, d) embeddings of the history, newest first.
             known: (B, L) bool, False at padding.
         """
         x = x.detach()
@@ -94,7 +94,7 @@ class IntentNetwork(ItemTower):
         return torch.cat([newest(x, known), mean], dim=1)
 
     def sampled(self, condition: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """Return embeddings (B, d) of next items, which the sampler draws starting from noise (B, d). No gradient is
+        """Return embeddings (B, d) of next items. The sampler draws them, starting from noise (B, d). No gradient is
         computed."""
         with torch.no_grad():
             drift = sample(lambda noisy, step: self.denoiser(noisy, step, condition), self.kept, start, self.sampler)
@@ -106,7 +106,7 @@ class IntentNetwork(ItemTower):
         """Add noise to the true drift, and predict the drift from the noisy value.
 
         Args:
-            condition: (B, 2 d), from :meth:`condition`.
+            condition: (B, 2 d) conditions from :meth:`condition`.
             target: (B, d) embeddings of the next items.
             step: (B,) diffusion steps, from 1.
             noise: (B, d) standard normal.
@@ -120,8 +120,13 @@ class IntentNetwork(ItemTower):
         return (predicted - drift).norm(dim=1), moved(condition, predicted.detach())
 
     def user(self, x: torch.Tensor, known: torch.Tensor, intent: torch.Tensor) -> torch.Tensor:
-        """Return unit user vectors (B, d) from histories (B, L, d), newest first, their masks (B, L), and sampled next
-        items (B, d)."""
+        """Return unit user vectors (B, d).
+
+        Args:
+            x: (B, L, d) embeddings of the history, newest first.
+            known: (B, L) bool, False at padding.
+            intent: (B, d) embeddings of the sampled next items.
+        """
         last = known[:, : self.session]
         there = torch.cat([torch.ones_like(known[:, :1]), last], dim=1)
         session = torch.cat([intent.unsqueeze(1), x[:, : self.session]], dim=1) + self.position[: there.shape[1]]
@@ -136,20 +141,20 @@ class IntentNetwork(ItemTower):
 
 
 def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the newest entry (B, d) of x (B, L, d), newest first, at which the mask ``known`` (B, L) is True; zeros if
-    there is none."""
+    """Return the newest entry (B, d) of ``x`` (B, L, d), newest first, at which the mask ``known`` (B, L) is True. If
+    there is none, return zeros."""
     first = known.to(torch.int64).argmax(dim=1)
     return x[torch.arange(len(x), device=x.device), first] * known.any(dim=1, keepdim=True)
 
 
 def moved(condition: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
-    """Return the last item (B, d), taken from the first half of the condition (B, 2 d), plus a drift (B, d) in units of
-    √2."""
+    """Return the embedding (B, d) of the last item, which is the first half of the condition (B, 2 d), plus √2 times
+    the drift (B, d)."""
     return condition[:, : drift.shape[1]] + 2**0.5 * drift
 
 
 class IntentDiffusion(TwoTowers):
-    """Two towers with a diffusion of the next item on the user side. It returns nothing for a user without a
+    """Two towers with a diffusion of the next item on the user side. No item is retrieved for a user without a
     history."""
 
     Settings = IntentDiffusionSettings
@@ -180,12 +185,12 @@ class IntentDiffusion(TwoTowers):
         if settings.intent == "sampled":
             intent = network.sampled(condition, torch.randn_like(target))
         user = network.user(x, known, intent) * there
-        # The two terms share no parameters, so with Adam a weight between them would have no effect.
+        # The two terms share no parameters, so with Adam a relative weight would have no effect.
         of_drift = (errors * there.squeeze(1)).sum() / there.sum().clamp_min(1)
         return self._softmax(user, items, log_chance) + of_drift
 
     def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings (B, L, d) and a mask of known items (B, L) for histories (B, L), −1 for padding and unknown
-        items."""
+        """Return embeddings (B, L, d) and a mask of known items (B, L) for histories (B, L), in which −1 stands for
+        padding and unknown items."""
         items = on_device(newest_first + 1, self.device)
         return self.network.sequence(items, self._padded[items]), items > 0

@@ -13,19 +13,19 @@ from taiji.models.retrieval.item_knn import interactions
 
 Array = NDArray[Any]
 OVERSAMPLING = 10
-"""Number of extra directions in the subspace iteration."""
+"""Number of directions of the subspace iteration beyond the requested number of factors."""
 ITERATIONS = 3
 
 
 def item_factors(history: History, count: int, width: int, seed: int = 0) -> Array:
-    """Return the item factors ``V S`` (count, width) float64, from the decomposition ``U S Vᵀ`` of the normalised
-    binary user-item matrix.
+    """Return item factors (count, width) float64: ``V S`` from the singular value decomposition ``U S Vᵀ`` of the
+    normalised binary user-item matrix.
 
-    Items without interactions have zeros.
+    The factors of an item without interactions are zero.
 
-    Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither
-    busy users nor popular items dominate the directions. The decomposition uses randomised subspace iteration (Halko et
-    al., SIAM Review 2011).
+    Each entry of the matrix is divided by √(n_u n_i), where n_u and n_i count the distinct items of the user and the
+    distinct users of the item. Thus, neither busy users nor popular items dominate the factors. The decomposition uses
+    randomised subspace iteration (Halko et al., SIAM Review 2011).
 
     Args:
         history: interactions.

@@ -1,4 +1,4 @@
-"""Item-kNN: items are similar if they have the same users."""
+"""Item-kNN: items are similar if many users interacted with both."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class ItemKNNSettings(NeighbourSettings):
     """Settings of :class:`ItemKNN`."""
 
     shrinkage: float = Field(default=10.0, ge=0)
-    """Constant added to the denominator, so that a few common users count little."""
+    """Constant added to the denominator, so that pairs of items with few common users get low weights."""
 
 
 class ItemKNN(NeighbourRetriever):
-    """Retriever by the shrunk cosine of the sets of users: |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) (Sarwar et al.,
-    WWW 2001)."""
+    """Retriever that weights a pair of items by the shrunk cosine |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) of their
+    sets of users (Sarwar et al., WWW 2001)."""
 
     Settings = ItemKNNSettings
     settings: ItemKNNSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the pairs with the largest shrunk cosines per item, computed in blocks of items."""
+        """Return the pairs with the largest shrunk cosines of each item, computed in blocks of items."""
         count = len(self.places)
         matrix = interactions(history, count)
         users = torch.sparse.sum(matrix.to_sparse_coo(), 0).to_dense().double().numpy()

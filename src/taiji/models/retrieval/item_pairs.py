@@ -1,5 +1,5 @@
-"""Pairs of related items, for the alignment of embeddings, and a popularity-controlled evaluation of vectors on these
-pairs."""
+"""Pairs of related items for the alignment of embeddings, and an evaluation of item vectors on such pairs that controls
+for popularity."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
     """Return the pairs of each item with its ``k`` nearest items by cosine: item, other item and cosine, each (P,).
 
     Args:
-        vectors: (N, d) item vectors, such as the ones of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of
-            zeros have no pairs.
+        vectors: (N, d) item vectors, such as those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; an item
+            with a vector of zeros has no pairs.
         k: number of neighbours per item.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -37,7 +37,8 @@ def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
 
 
 def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-    """Return the distinct unordered pairs of all sources, first < second, each (P,)."""
+    """Return the distinct unordered pairs in all sources as two arrays (P,), with the smaller item of each pair
+    first."""
     first = np.concatenate([source[0] for source in sources])
     second = np.concatenate([source[1] for source in sources])
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -49,13 +50,13 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
     """Return, for each pair, an item (P,) about as popular as ``second`` that is neither ``first`` nor ``second``.
 
     All items are sorted by popularity, with ties in random order. Of the two items before ``second`` and the two after
-    it, the closest in popularity is returned. A model that has learnt more than popularity prefers ``second`` to this
-    item.
+    it, the one closest in popularity is returned. A model that has learnt more than popularity should prefer ``second``
+    to this item.
 
     Args:
         first, second: (P,) dense item ids.
-        popularity: (N,) number of interactions of each item, N at least 3.
-        seed: random seed that breaks ties.
+        popularity: (N,) number of interactions of each item, for at least 3 items.
+        seed: random seed of the order of ties.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(popularity)), popularity))
     rank = np.empty(len(order), np.int64)
@@ -73,8 +74,8 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
 
 
 def preferred(vectors: Array, first: Array, second: Array, other: Array) -> float:
-    """Return the share of pairs with cos(``first``, ``second``) > cos(``first``, ``other``); a tie counts one half. NaN
-    without pairs."""
+    """Return the share of pairs with cos(``first``, ``second``) > cos(``first``, ``other``). A tie counts one half.
+    Without pairs, the result is NaN."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     ours, theirs = ((unit[first] * unit[items]).sum(axis=1) for items in (second, other))
     return float(((ours > theirs) + 0.5 * (ours == theirs)).mean()) if len(first) else float("nan")

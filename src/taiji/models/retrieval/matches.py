@@ -1,4 +1,4 @@
-"""Matches of new items with users of limited capacity. A match raises the score of the item for the user."""
+"""Matches of new items with users of limited capacity. A match raises the item's score for the user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Array = NDArray[Any]
 
 
 class Matches:
-    """Current pairs of items and users, each with the value of the match (its worth).
+    """Current pairs of a matched item and user, each with the value of the match (its worth).
 
     Args:
         users: number of users.
         capacity: largest number of items per user.
 
     Attributes:
-        user, item, worth: each (P,), ascending by user, then item.
+        user, item, worth: arrays (P,) with one entry per pair, sorted by user and then by item.
     """
 
     def __init__(self, users: int, capacity: int) -> None:
@@ -46,18 +46,19 @@ class Matches:
         tolerance: float = 0.01,
         seed: int = 0,
     ) -> int:
-        """Match items with users of remaining capacity, and return the number of added pairs. Existing pairs stay.
+        """Match items with users who have remaining capacity, and return the number of added pairs. Existing pairs are
+        kept.
 
         Args:
             items: (I,) distinct items.
-            values: (I, U) value of each pair; only values above 0 are matched.
+            values: (I, U) value of each pair; only pairs with a value above 0 are matched.
             available: (U,) bool, True for users who may be matched.
             per_item: largest number of users per item.
             candidates: largest number of candidate users per item; the users with the highest values are kept.
-            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; or ``random``, where items choose
-                one after the other in random order.
-            tolerance: tolerance of the auction.
-            seed: random seed of the order.
+            order: ``auction`` to maximise the total value by :func:`taiji.models.retrieval.auction.auction`; ``random``
+                to let items choose one after the other in random order.
+            tolerance: largest loss of value per match that the auction accepts, above 0.
+            seed: random seed of the random order.
 
         Raises:
             InputError: items are repeated, or the values have a different shape.
@@ -91,7 +92,7 @@ class Matches:
         return len(row)
 
     def put(self, user: Array, item: Array, worth: Array) -> None:
-        """Set the current pairs (P,).
+        """Replace the current pairs by the given ones (P,).
 
         Raises:
             InputError: a user has more items than the capacity.
@@ -107,14 +108,16 @@ class Matches:
             )
 
     def release(self, users: Array, items: Array) -> None:
-        """Remove pairs (n,) that were delivered or whose item has been removed. Unknown pairs are ignored."""
+        """Remove pairs (n,), for example after delivery or when their item leaves the catalogue. Unknown pairs are
+        ignored."""
         users, items = np.asarray(users), np.asarray(items)
-        known = (users >= 0) & (users < self.users)  # the key of another user could be that of a known pair
+        known = (users >= 0) & (users < self.users)  # a user id out of range could give the key of an existing pair
         gone = np.isin(self._keys(self.user, self.item), self._keys(users[known], items[known]))
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
-        """Return all matches of ``users`` (B,): position in ``users``, item and worth of each match, each (n,).
+        """Return all n matches of ``users`` (B,): their positions in ``users``, their items, and their worth, each
+        (n,).
 
         A negative user id has no matches.
         """

@@ -1,4 +1,4 @@
-"""Mean loss of a pass over the interactions, for retrievers that train networks."""
+"""Mean training loss of one pass over the interactions, for retrievers that train networks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from taiji.core.errors import InputError
 
 
 def mean_loss(losses: Sequence[torch.Tensor]) -> float:
-    """Return the mean of the losses of a pass's steps, each a scalar.
+    """Return the mean of the scalar losses of all steps in a pass.
 
     Raises:
-        InputError: there was no step, so the network would stay untrained.
+        InputError: there were no steps, so the network would stay untrained.
     """
     if not losses:
         raise InputError(
             "The network has nothing to learn from.",
             where="interactions",
-            expected="some that can be predicted from others, apart from the last ones of held-out users",
+            expected="interactions after a user's first one, in addition to those held out for validation",
             found="none",
             fix="set valid_users to fewer users, or choose a model without a network, such as popularity",
         )

@@ -23,7 +23,7 @@ class NeighbourSettings(RetrieverSettings):
     neighbours: PositiveInt = 100
     """Number of neighbours kept per item."""
     place_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor by which the vote of an interaction is multiplied for each newer interaction in the history."""
+    """Factor by which an interaction's vote is multiplied once for every newer interaction in the history."""
 
 
 class NeighbourRetriever(CatalogueRetriever):
@@ -33,7 +33,8 @@ class NeighbourRetriever(CatalogueRetriever):
 
     @abstractmethod
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return pairs ``(item, neighbour, weight)``, each (P,), without repetitions and with weights above 0."""
+        """Return the arrays ``item``, ``neighbour`` and ``weight``, each (P,), of distinct pairs with weights above
+        0."""
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Keep the nearest neighbours of each item."""
@@ -41,7 +42,7 @@ class NeighbourRetriever(CatalogueRetriever):
         self.restore(dict(zip(("neighbours", "similarities"), found)), device)
 
     def weights(self) -> dict[str, Array]:
-        """Return neighbours (N, K), padded with −1, and their weights (N, K)."""
+        """Return the neighbours (N, K) of each item, padded with −1, and their weights (N, K)."""
         return {"neighbours": self._neighbours, "similarities": self._weights}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
@@ -49,14 +50,14 @@ class NeighbourRetriever(CatalogueRetriever):
         self._neighbours, self._weights = weights["neighbours"], weights["similarities"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return the sum of the recent items' votes; −inf for items without votes."""
+        """Return the sum of the recent items' votes for each item (B, N); −inf for items without votes."""
         flat, votes = self._votes(requests)
         count = len(self.places)
         total = np.bincount(flat, votes, minlength=len(requests) * count).reshape(len(requests), count)
         return np.where(total > 0, np.round(total, 12), -np.inf)
 
     def room(self, k: int) -> int:
-        """Return the number of items."""
+        """Return the number of items, so that :meth:`best` serves every request."""
         return len(self.places)
 
     def best(self, requests: Requests, k: int) -> Slate:
@@ -75,8 +76,8 @@ class NeighbourRetriever(CatalogueRetriever):
         return Slate(items, scores)
 
     def _votes(self, requests: Requests) -> tuple[Array, Array]:
-        """Return the cell (V,) that receives each vote, numbered as request · number of items + item, and the vote's
-        weight (V,)."""
+        """Return the target (V,) of each vote, as request index · number of items + item, and the vote's weight
+        (V,)."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -88,15 +89,15 @@ class NeighbourRetriever(CatalogueRetriever):
 
 
 def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:
-    """Return the ``k`` pairs of largest weight for each item; ties go to the smaller id of the neighbour.
+    """Return the ``k`` pairs with the largest weights for each item. Ties go to the neighbour with the smaller id.
 
     Args:
-        items, neighbours, weights: (P,) pairs.
+        items, neighbours, weights: (P,) item, neighbour and weight of each pair.
         count: number of items N.
         k: number of pairs kept per item.
 
     Returns:
-        (N, K) int64 neighbours padded with −1 and (N, K) float64 weights padded with 0, K ≤ k.
+        (N, K) int64 neighbours, padded with −1, and (N, K) float64 weights, padded with 0, with K ≤ k.
     """
     if len(items) > k * count:
         kept = _among_the_heaviest(items, weights, count, k)
@@ -113,8 +114,8 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
 
 
 def _among_the_heaviest(items: Array, weights: Array, count: int, k: int) -> Array:
-    """Return a mask (P,) of pairs whose weight is at least the k-th largest of their item, so that few pairs remain to
-    be sorted."""
+    """Return a mask (P,) of the pairs whose weight is at least the k-th largest weight of their item. This leaves few
+    pairs to sort."""
     order = np.argsort(items, kind="stable") if (np.diff(items) < 0).any() else np.arange(len(items))
     by_item, bounds = weights[order], np.searchsorted(items[order], np.arange(count + 1))
     least = np.full(count, -np.inf)

@@ -1,4 +1,5 @@
-"""Popularity: the most frequent items overall or in a user's segment, over all time or recently."""
+"""Popularity: the most frequent items, counted for all users or per user segment, with equal or with decaying
+weights."""
 
 from __future__ import annotations
 
@@ -20,28 +21,28 @@ from taiji.models.retrieval.settings import RetrieverSettings
 Array = NDArray[Any]
 DAY = 86_400_000_000
 REMEMBERED = 4_000_000
-"""Largest number of decayed counts cached for past days; at least two days are kept."""
+"""Largest number of scores cached for days and segments; at least two days are kept."""
 PRIOR = 10.0
-"""Number of pseudo-interactions added to each segment for smoothing, distributed over items as the interactions of all
-users are."""
+"""Number of pseudo-interactions that smooth the counts of each segment. They are distributed over the items in
+proportion to the counts of all users."""
 
 
 class PopularitySettings(RetrieverSettings):
     """Settings of :class:`Popularity`."""
 
     half_life_days: float | None = Field(default=None, gt=0)
-    """Age at which an interaction counts one half, measured from the start (UTC) of the request's day; `null` counts
-    all equally."""
+    """Age in days at which an interaction counts one half. Ages are measured from the start (UTC) of the request's day.
+    With `null`, all interactions count equally."""
     segment: str | None = None
-    """Column of the user table. The users with the same value form a segment, which has its own counts, smoothed by the
-    counts of all users."""
+    """Column of the user table that defines segments. Users with the same value form a segment with its own counts,
+    which are smoothed by the counts of all users."""
 
 
 class Popularity(CatalogueRetriever):
     """Retriever that scores items by their number of interactions.
 
-    Without a half-life, the counts come from the training rows. With one, they come from the dataset's log up to the
-    start of the request's day.
+    Without a half-life, the counts come from the training rows. With a half-life, they come from the dataset's log up
+    to the start of the request's day.
     """
 
     Settings = PopularitySettings
@@ -55,7 +56,7 @@ class Popularity(CatalogueRetriever):
         self.counts = self._counted(users, self.codes[history.items], np.ones(len(users)))
 
     def weights(self) -> dict[str, Array]:
-        """Return the counts (S, N)."""
+        """Return the counts (S, N) of each segment and item."""
         return {"counts": self.counts}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
@@ -71,7 +72,7 @@ class Popularity(CatalogueRetriever):
         return out
 
     def room(self, k: int) -> int:
-        """Return the number of items."""
+        """Return the number of items, so that :meth:`best` serves every request."""
         return len(self.places)
 
     def best(self, requests: Requests, k: int) -> Slate:
@@ -83,7 +84,7 @@ class Popularity(CatalogueRetriever):
         return Slate(items, scores)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with segments from their profiles. The counts still come from the
+        """Return a copy for other users, whose segments are read from their user table. The counts still come from the
         log."""
         made = super().bound_to(users)
         made.segments = made._numbered()
@@ -95,15 +96,15 @@ class Popularity(CatalogueRetriever):
         self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
 
     def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
-        """Group the requests that get the same list, and return each group's mask, day (0 without a half-life) and
-        segment (0 without segments)."""
+        """Group the requests with the same scores, and return for each group a mask (B,) of its requests, the day (0
+        without a half-life) and the segment (0 without segments)."""
         days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
         segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
         kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
         return [(inverse.ravel() == at, int(day), int(segment)) for at, (day, segment) in enumerate(kinds.T)]
 
     def _ranked(self, day: int, segment: int) -> tuple[Array, Array]:
-        """Return the scores (N,) of a segment on a day, and the items (N,) sorted by them, best first."""
+        """Return the scores (N,) of a segment on a day, and the items (N,) sorted by score, best first."""
         if (day, segment) not in self._orders:
             half_life = self.settings.half_life_days
             counts = self.counts if half_life is None else self._decayed(day * DAY, half_life)
@@ -125,15 +126,15 @@ class Popularity(CatalogueRetriever):
         return self._counted(users[past], self.codes[history.items[past]], np.exp2(-ages))
 
     def _counted(self, users: Array, items: Array, amounts: Array) -> Array:
-        """Return the sums of amounts per segment and item, (S, N). The last of the S segments is for values that did
-        not occur in training."""
+        """Return the sums (S, N) of the amounts per segment and item. The last of the S segments holds the users whose
+        value did not occur in training."""
         kinds, count = len(self.facts["segments"]) + 1, len(self.places)
         return np.bincount(self._log_segments[users] * count + items, amounts, minlength=kinds * count).reshape(
             kinds, count
         )
 
     def _values(self) -> list[str]:
-        """Return each user's value in the segment column, as a string."""
+        """Return each user's value in the segment column as a string, empty if missing."""
         column, users = self.settings.segment, self.dataset.users
         if column is None:
             return [""] * len(users)

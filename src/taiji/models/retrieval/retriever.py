@@ -1,5 +1,5 @@
-"""Base class of retrievers that score every item. It handles availability, seen items and saving; a model adds its
-scores."""
+"""Base class of retrievers that score every item. It handles availability, seen items and saving. Each model adds its
+own scores."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ REPEATS = 0.05
 
 
 class CatalogueRetriever(ABC):
-    """Retriever bound to a dataset; see :class:`taiji.core.component.Retriever`.
+    """Base class of retrievers that choose candidates from the catalogue of a dataset.
 
     A model numbers the N items of the catalogue on which it was fitted. When it is bound to a later dataset, these
-    indices are translated to that dataset. A model implements :meth:`learn`, :meth:`scores`, :meth:`weights` and
-    :meth:`restore`.
+    indices are translated to the item ids of that dataset. A model implements :meth:`learn`, :meth:`scores`,
+    :meth:`weights` and :meth:`restore`.
 
     Attributes:
         settings: settings as given.
         dataset: source of the users and items.
-        log: dataset to which the retriever was first bound. Its events describe the items; see :meth:`bound_to`.
-        availability: availability of the dataset's items; set it to restrict which items are retrieved.
+        log: dataset passed to :meth:`fit` or :meth:`load`. Unlike ``dataset``, it does not change in :meth:`bound_to`.
+            Its events describe the items.
+        availability: times at which each item may be retrieved; set it to restrict the retrieved items.
         keeps_seen: True if seen items remain candidates.
         facts: learnt values that are not arrays, JSON-serialisable.
     """
@@ -62,8 +63,8 @@ class CatalogueRetriever(ABC):
 
     @abstractmethod
     def scores(self, requests: Requests) -> Array:
-        """Return scores (B, N) float64, reading nothing at or after the time of a request; −inf for items that must not
-        be retrieved."""
+        """Return scores (B, N) float64, with −inf for items that must not be retrieved. No event at or after the time
+        of a request may be read."""
 
     @abstractmethod
     def weights(self) -> dict[str, Array]:
@@ -76,9 +77,10 @@ class CatalogueRetriever(ABC):
     # Methods that a model may override.
 
     def room(self, k: int) -> int:
-        """Return the largest number of hidden items up to which :meth:`best` answers a request for ``k`` items.
+        """Return the largest number of hidden items with which a request for ``k`` items is passed to :meth:`best`.
 
-        If more are hidden, every item is scored; with −1, every item is always scored.
+        Hidden items are those that must not be retrieved for the request. If more items are hidden, every item is
+        scored, and :meth:`best` is not called. With −1, every item is always scored.
         """
         return -1
 
@@ -91,7 +93,7 @@ class CatalogueRetriever(ABC):
         return top_items(self.scores(requests), k)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever bound to other users of the same catalogue. Learnt arrays are shared."""
+        """Return a copy bound to other users of the same catalogue. The copy shares the learnt arrays."""
         made = copy(self)
         made.dataset = users
         return made
@@ -104,8 +106,8 @@ class CatalogueRetriever(ABC):
         """Fit to interactions.
 
         Args:
-            dataset: dataset that defines users and items; its history is read at retrieval, strictly before each
-                request.
+            dataset: dataset that defines users and items. Retrieval reads the part of its history that lies strictly
+                before each request.
             rows: events (``user, item, time, click``), of which only the clicks are used; by default all events of the
                 dataset.
             seed: random seed; on a CPU, the same seed gives the same weights.
@@ -129,8 +131,8 @@ class CatalogueRetriever(ABC):
         return self
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items that are available at the time of the request, without seen items if these are
-        dropped."""
+        """Return the ``k`` best items of each request that are available at its time. Seen items are left out unless
+        ``keeps_seen``."""
         size = max(1, BLOCK // max(len(self.places), 1))
         parts = [self._retrieve(requests.take(slice(at, at + size)), k) for at in range(0, len(requests), size)]
         if not parts:
@@ -164,8 +166,8 @@ class CatalogueRetriever(ABC):
         return top_items(scores, k)
 
     def _hidden(self, requests: Requests) -> tuple[Array, Array]:
-        """Return request indices and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items
-        are dropped."""
+        """Return the pairs of request index and item, each (H,), that must not be retrieved: the item was removed from
+        the catalogue, is unavailable, or was seen (if seen items are dropped)."""
         rows, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self.availability.bounded:
             rows, items = np.nonzero(self._gone | ~self.availability.at(requests.time)[:, self.places])
@@ -191,7 +193,7 @@ class CatalogueRetriever(ABC):
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
 
         Returns:
-            items (B, L) in the model's own indices, −1 for padding and unknown items, and times (B, L).
+            items (B, L) in the model's own indices, with −1 for padding and unknown items, and their times (B, L).
         """
         items, times = self.dataset.history.before_batch(requests.user, requests.time, self.settings.history)
         return np.where(items >= 0, self.codes[items], -1), times
@@ -216,7 +218,7 @@ class CatalogueRetriever(ABC):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset, device: str | None = None) -> Self:
-        """Read a saved retriever, and bind it to a dataset: the same one, or a later one with more users and items.
+        """Read a saved retriever, and bind it to the original dataset or to a later one with more users and items.
 
         Called on the class of a model, it loads only retrievers of that class; called on this base class, it loads any
         retriever.
@@ -279,12 +281,13 @@ class CatalogueRetriever(ABC):
 
 
 def share_of_repeats(history: History) -> float:
-    """Return the share of interactions whose user had interacted with the same item strictly before."""
+    """Return the share of interactions whose user had interacted with the same item at a strictly earlier time."""
     return 1.0 - len(history.first_touches().items) / max(len(history.items), 1)
 
 
 def seen_items(history: History, requests: Requests) -> tuple[Array, Array]:
-    """Return request indices (S,) and items (S,) of all interactions strictly before their request."""
+    """Return all interactions of the requests' users strictly before the time of the request: request index (S,) and
+    dense item id (S,)."""
     rows, place = rows_and_places(history.count_before(requests.user, requests.time))
     return rows, np.asarray(history.items[history.offsets[requests.user][rows] + place], dtype=np.int64)
 
@@ -293,7 +296,7 @@ def retriever_class(reference: str, where: str = "retrieval.model") -> type[Cata
     """Return the class of a retriever by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has this name, or it is not a retriever.
+        ConfigError: there is no class of this name, or the class is not a retriever.
     """
     # The abstract base is used only to check subclasses and is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), CatalogueRetriever, "a retriever", where)  # type: ignore[type-abstract]

@@ -1,8 +1,8 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
-Deviation: a sampled softmax replaces the paper's binary loss with one negative. This closes the gap to later models
-(Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that
-the cost depends on their actual lengths.
+Deviation: a sampled softmax replaces the paper's binary loss with one negative. With this loss, SASRec is as accurate
+as later models (Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Several histories are packed into
+one row, so that the cost depends on the actual lengths of the histories.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class SASRecSettings(RetrieverSettings):
     heads: PositiveInt = 2
     """Number of attention heads."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Dropout of embeddings and both branches of a block."""
+    """Dropout rate of the embeddings and of both branches of each block."""
     negatives: NonNegativeInt = 1024
-    """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
+    """Number of negatives sampled per step; 0 computes the softmax over the whole catalogue instead."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its probability of being sampled as a negative. The loss is corrected for this
+    """Items are sampled as negatives in proportion to their count to this power. The loss is corrected for the sampling
     probability."""
     batch: PositiveInt = 128
     """Number of histories per step."""
@@ -72,7 +72,7 @@ class SASRecSettings(RetrieverSettings):
 
 
 class SASRecNetwork(nn.Module):
-    """Network of item vectors and a transformer. Item 0 of the table is the padding."""
+    """Network of item vectors and a transformer. Row 0 of the table of item vectors is padding."""
 
     def __init__(self, items: int, settings: SASRecSettings) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class SASRecNetwork(nn.Module):
         )
 
     def forward(self, items: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        """Return states (R, L, d). Items (R, L) are numbered from 1; see :class:`SequenceTransformer` for the other
-        arguments."""
+        """Return states (R, L, d) for items (R, L), numbered from 1, with their positions (R, L) and the segments (R,
+        L) that separate packed histories."""
         scale = self.table.shape[1] ** 0.5
         return self.encoder(look_up(self.table, items) * scale, place, segment)  # type: ignore[no-any-return]
 
@@ -92,7 +92,7 @@ class SASRec(VectorRetriever):
     """Sequential retriever, whose query is the state after the user's last interaction.
 
     Attributes:
-        facts: ``checks`` has one entry per check: epoch, training loss, validation NDCG@10.
+        facts: ``checks`` has one entry per check: epoch, training loss and validation NDCG@10.
     """
 
     Settings = SASRecSettings
@@ -135,7 +135,7 @@ class SASRec(VectorRetriever):
         self.vectors = to_numpy(self.network.table[1:])
 
     def queries(self, requests: Requests) -> Array:
-        """Return the states after the requests' histories; zeros for an empty history, for which nothing is
+        """Return the states (B, d) after the requests' histories. An empty history gives zeros, for which nothing is
         retrieved."""
         items, _ = self.recent(requests)
         return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
@@ -145,7 +145,7 @@ class SASRec(VectorRetriever):
         self.network = SASRecNetwork(len(self.places), self.settings).to(self.device)
 
     def _encode(self, newest_first: Array) -> Array:
-        """Return the last states (B, d) of histories (B, L), newest first, −1 for padding and unknown items."""
+        """Return the last states (B, d) of histories (B, L), newest first, with −1 for padding and unknown items."""
         known = newest_first >= 0
         rows = np.flatnonzero(known.any(axis=1))
         out = np.zeros((len(known), self.settings.width), dtype=np.float32)
@@ -154,7 +154,8 @@ class SASRec(VectorRetriever):
         lengths = known[rows].sum(axis=1)
         packing = pack(lengths, int(lengths.max()))
         places, (row, place) = packing.places(lengths), rows_and_places(lengths)
-        # The input is newest first, but a packed history is oldest first: entry j of n goes to position n − 1 − j.
+        # The input is newest first, but a packed history is oldest first: entry j of a history of length n goes to
+        # position n − 1 − j.
         reverse = lengths[row] - 1 - 2 * place
         batch = _batch(newest_first[known], place, places + reverse, lengths, packing)
         self.network.eval()
@@ -215,8 +216,8 @@ class SASRec(VectorRetriever):
         return loss.detach()
 
     def _quality(self, valid: _Valid) -> float:
-        """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue. Seen items are left out unless
-        ``keeps_seen``. The result is NaN if nothing is held out."""
+        """Return NDCG@10 of the held-out interactions, each ranked among all items of the catalogue. Seen items are
+        left out unless ``keeps_seen``. The result is NaN if nothing is held out."""
         if not len(valid.targets):
             return math.nan
         table, total = self.network.table[1:].detach(), 0.0
@@ -246,8 +247,8 @@ def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> I
 
 
 PackedBatch = tuple[Array, Array, Array, Array, Array]
-"""Items, positions and segments, each (R, L); flat positions (M,) of the states that predict; their targets (M,), items
-from 0."""
+"""Batch of packed histories: items, positions and segments, each (R, L); flat positions (M,) of the states that
+predict; and the target items (M,) of these states, numbered from 0."""
 
 
 class Sequences:
@@ -255,7 +256,7 @@ class Sequences:
 
     Args:
         items: (n,) items of all users, user by user and oldest first.
-        starts, ends: (U,) slice of each user.
+        starts, ends: (U,) start and exclusive end of each user's slice of ``items``.
         length: largest number of items that the model reads.
     """
 
@@ -266,7 +267,7 @@ class Sequences:
         self.users = np.flatnonzero(self.lengths > 0)
 
     def epoch(self, batch: int, random: np.random.Generator) -> Iterator[PackedBatch]:
-        """Yield every history once, in random order, ``batch`` at a time."""
+        """Yield all histories in random order, ``batch`` at a time, each history once."""
         order = random.permutation(self.users)
         for at in range(0, len(order), batch):
             yield self.batch(order[at : at + batch])
@@ -284,8 +285,8 @@ class Sequences:
 
 
 def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Packing) -> tuple[Array, Array, Array]:
-    """Return items (from 1), positions and segments, each (R, L), with the given entries placed at the positions
-    ``flat`` of the flattened arrays."""
+    """Return items (numbered from 1), positions and segments, each (R, L). Entry j of the given arrays is written to
+    position ``flat[j]`` of the flattened results."""
     out = tuple(np.zeros(packing.rows * packing.length, dtype=np.int64) for _ in range(3))
     out[0][flat], out[1][flat] = items + 1, place
     out[2][flat] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
@@ -293,7 +294,7 @@ def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Pac
 
 
 class _Valid:
-    """Held-out last interactions with the histories before them."""
+    """Held-out last interactions, and the histories before them."""
 
     def __init__(self, history: History, users: Array, length: int) -> None:
         self.history, self.users = history, users
@@ -304,7 +305,7 @@ class _Valid:
         self.items = np.where(inside, history.items[np.maximum(wanted, 0)], -1)
 
     def seen(self, block: slice) -> tuple[Array, Array]:
-        """Return row in the block (S,) and item (S,) of all interactions before the held-out one."""
+        """Return all interactions of the block's users before the held-out one: row in the block (S,) and item (S,)."""
         starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
         rows, place = rows_and_places(ends - starts)
         return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

@@ -13,10 +13,11 @@ GROUP = "taiji.retrievers"
 
 
 class RetrieverSettings(Settings):
-    """Settings of all retrievers. The settings of each model extend them."""
+    """Settings common to all retrievers. Each model extends this class with its own settings."""
 
     history: PositiveInt = 50
     """Number of most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
-    """Treatment of candidates with which the user has already interacted: `keep` or `drop` them, or decide by the
-    training log (`auto` keeps them if at least one interaction in twenty is a repeat, as in grocery shopping)."""
+    """Treatment of candidates with which the user has already interacted: `keep` them, `drop` them, or decide from the
+    training log (`auto`). `auto` keeps them if at least one interaction in twenty is a repeat, as in grocery
+    shopping."""

@@ -21,13 +21,13 @@ class SwingSettings(NeighbourSettings):
     smoothing: float = Field(default=1.0, gt=0)
     """α, added to the number of items that two users have in common."""
     users: PositiveInt = 200
-    """Largest number of users per item, taken at equal steps from the item's users in the order of their numbers; the
-    time grows with the square of this number."""
+    """Largest number of users read per item. If an item has more users, they are sorted by id and taken at equal steps.
+    The computing time grows with the square of this number."""
 
 
 class Swing(NeighbourRetriever):
-    """Retriever by Σ w_u w_v / (α + |I_u ∩ I_v|) over pairs of users u, v who both interacted with i and j, with w_u =
-    |I_u|^(−½).
+    """Retriever that weights a pair of items i, j by the sum of w_u w_v / (α + |I_u ∩ I_v|) over all pairs of users u,
+    v who both interacted with i and j. I_u is the set of u's items, and w_u = |I_u|^(−½).
 
     Unlike in co-occurrence, two users with many items in common contribute little to the similarity of any two of these
     items.
@@ -37,7 +37,7 @@ class Swing(NeighbourRetriever):
     settings: SwingSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the pairs with the largest weights of each item; see :func:`swing`."""
+        """Return the pairs with the largest Swing weights of each item."""
         s, count = self.settings, len(self.places)
         return swing(history, count, smoothing=s.smoothing, users=s.users, neighbours=s.neighbours)
 
@@ -45,13 +45,13 @@ class Swing(NeighbourRetriever):
 def swing(
     history: History, count: int, *, smoothing: float = 1.0, users: int = 200, neighbours: int = 100
 ) -> tuple[Array, Array, Array]:
-    """Return the pairs of items with the largest Swing weights.
+    """Return the pairs with the largest Swing weights of each item.
 
     Args:
         history: interactions of the training log.
         count: number of items in the catalogue.
         smoothing: α, added to the number of common items of two users.
-        users: largest number of users sampled per item.
+        users: largest number of users read per item.
         neighbours: number of strongest pairs kept per item.
 
     Returns:

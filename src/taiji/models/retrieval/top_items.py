@@ -32,7 +32,7 @@ def top_items(scores: Array, k: int) -> Slate:
     level = scores == bound
     room = k - above.sum(axis=1, keepdims=True)
     chosen = above | (level & (np.cumsum(level, axis=1) <= room))
-    items = np.nonzero(chosen)[1].reshape(rows, k)  # k per row, in the order of item ids
+    items = np.nonzero(chosen)[1].reshape(rows, k)  # k per row, in ascending order
     found = np.take_along_axis(scores, items, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     items, found = np.take_along_axis(items, order, axis=1), np.take_along_axis(found, order, axis=1)
@@ -41,9 +41,10 @@ def top_items(scores: Array, k: int) -> Slate:
 
 
 def best_of(slate: Slate, scores: Array, k: int) -> Slate:
-    """Return the ``k`` items of the slate with the highest ``scores`` (B, M), best first. The result has these scores.
+    """Return the ``k`` items of the slate with the highest ``scores`` (B, M), best first. These replace the slate's own
+    scores.
 
-    Ties go to the earlier position in the slate; items with −inf are left out.
+    Ties go to the earlier position in the slate. Items with a score of −inf are left out.
     """
     best = top_items(scores, k)
     return replace(slate.take(np.where(best.mask, best.items, 0)).where(best.mask), scores=best.scores)

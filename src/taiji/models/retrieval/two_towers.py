@@ -1,4 +1,5 @@
-"""Two towers: the history of a user on one side; id and categories of an item on the other (Yi et al., RecSys 2019)."""
+"""Two towers: one network encodes a user's history, another the id and the categories of an item (Yi et al., RecSys
+2019)."""
 
 from __future__ import annotations
 
@@ -32,25 +33,25 @@ class TwoTowersSettings(RetrieverSettings):
     hidden: PositiveInt = 128
     """Width between the two layers of a tower."""
     temperature: float = Field(default=0.1, gt=0)
-    """Temperature by which cosines are divided before the softmax."""
+    """Temperature of the softmax, by which cosines are divided."""
     category_levels: PositiveInt = 3
     """Number of category levels of an item that are embedded, coarsest first."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout between the layers of a tower."""
     batch: PositiveInt = 512
-    """Number of interactions per step; the item of each one is a negative for the others."""
+    """Number of interactions per step. The item of each interaction is a negative for all others."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Learning rate of AdamW."""
     epochs: PositiveInt = 10
     """Number of passes over the interactions."""
     max_rows: PositiveInt = 2_000_000
-    """Largest number of interactions used for training; the latest are kept."""
+    """Largest number of interactions used for training; the latest ones are used."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class ItemTower(nn.Module):
-    """Embeddings of items and their categories, and the item tower. Item 0 and category 0 are the padding."""
+    """Embeddings of items and categories, and the item tower on top of them. Item 0 and category 0 are padding."""
 
     def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class ItemTower(nn.Module):
         return nn.functional.normalize(x + self.item_tower(x), dim=-1)
 
     def inputs(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the id and category embeddings of items."""
+        """Return the sums (…, d) of the id and category embeddings of items (…)."""
         total = look_up(self.items, items)
         for level, table in enumerate(self.categories):
             total = total + look_up(table, categories[..., level])
@@ -80,14 +81,14 @@ class TwoTowersNetwork(ItemTower):
         self.user_tower = tower(settings.width, settings)
 
     def user(self, items: torch.Tensor, categories: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, d) of histories (B, L), newest first, with categories (B, L, levels) and weights (B,
-        L)."""
+        """Return unit vectors (B, d) of histories (B, L), newest first, given the items' categories (B, L, levels) and
+        weights (B, L)."""
         x = (self.inputs(items, categories) * weight.unsqueeze(-1)).sum(dim=1)
         return nn.functional.normalize(x + self.user_tower(x), dim=-1)
 
 
 def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
-    """Return two layers from the given width to the width of the output vectors."""
+    """Return a two-layer network from the given input width to ``settings.width``."""
     return nn.Sequential(
         nn.Linear(width, settings.hidden),
         nn.GELU(),
@@ -97,8 +98,8 @@ def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
 
 
 class TwoTowers(VectorRetriever):
-    """Two towers, trained with in-batch negatives. The log-Q correction is needed because popular items occur more
-    often as negatives."""
+    """Two towers, trained with in-batch negatives. A log-Q correction accounts for the fact that popular items occur
+    more often as negatives."""
 
     Settings = TwoTowersSettings
     settings: TwoTowersSettings
@@ -141,7 +142,7 @@ class TwoTowers(VectorRetriever):
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return the vectors (B, d) of the user tower, also for empty histories."""
+        """Return the vectors (B, d) of the user tower. An empty history gets a vector too."""
         items, _ = self.recent(requests)
         with torch.no_grad():
             parts = [to_numpy(self._user(items[block])) for block in in_blocks(len(items))]
@@ -160,7 +161,7 @@ class TwoTowers(VectorRetriever):
         return TwoTowersNetwork(len(self.places), categories, self.settings)
 
     def _categories(self) -> Array:
-        """Return category codes (N, levels) from 1; a missing value is 0."""
+        """Return category codes (N, levels), numbered from 1; a missing category is 0."""
         levels = self.dataset.levels[: self.settings.category_levels]
         columns = [self.dataset.items[level].rank("dense").fill_null(0).to_numpy().astype(np.int64) for level in levels]
         return np.stack(columns, axis=1) if columns else np.zeros((len(self.places), 0), np.int64)
@@ -184,7 +185,7 @@ class TwoTowers(VectorRetriever):
         return loss.detach()
 
     def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
-        """Return the loss for histories (B, L), newest first, with targets (B,), which are numbered from 1."""
+        """Return the loss for histories (B, L), newest first, and target items (B,), numbered from 1."""
         return self._softmax(self._user(past), items, log_chance)
 
     def _softmax(self, user: torch.Tensor, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
@@ -205,7 +206,7 @@ class TwoTowers(VectorRetriever):
         return self.network.item(items, self._padded[items])
 
     def _numbers(self) -> torch.Tensor:
-        """Return the embedding index of each item (N,), from 1; 0 for none."""
+        """Return the embedding index of each item (N,), from 1; 0 for an item without an id embedding."""
         return torch.arange(1, len(self.places) + 1, device=self.device)
 
     def _finish(self) -> None:
@@ -215,8 +216,7 @@ class TwoTowers(VectorRetriever):
 
 
 def training_rows(history: History, most: int) -> Array:
-    """Return the ascending positions of the ``most`` latest interactions, among all interactions except each user's
-    first."""
+    """Return the positions, ascending, of the ``most`` latest interactions that are not the first of their user."""
     first = np.zeros(len(history.items), dtype=bool)
     first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
     rows = np.flatnonzero(~first)
@@ -225,7 +225,7 @@ def training_rows(history: History, most: int) -> Array:
 
 
 def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
-    """Return the history before each position of ``rows`` (B,), and the item at the position (B,).
+    """Return the history before each position in ``rows`` (B,), and the item (B,) at this position.
 
     A history (B, length) has the user's last items with a strictly earlier time, newest first and padded with −1.
     """

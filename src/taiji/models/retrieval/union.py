@@ -1,4 +1,4 @@
-"""Union of several retrievers, by reciprocal-rank fusion or by a quota for each."""
+"""Union of several retrievers, by reciprocal-rank fusion or by a quota per retriever."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 SMOOTHING = 60.0
-"""Constant added to a rank before it is inverted, as in the paper."""
+"""Constant that reciprocal-rank fusion adds to a rank before inverting it (Cormack, Clarke & Büttcher, SIGIR 2009)."""
 
 
 class RankFusion:
-    """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher,
-    SIGIR 2009).
+    """Retriever that scores an item by the sum of weight / (60 + rank) over the retrievers that found it, with ranks
+    from 1 (Cormack, Clarke & Büttcher, SIGIR 2009).
 
     Args:
-        retrievers: retrievers to merge. The ``source`` in a slate is the index of the retriever that contributes most
-            to the score of an item.
+        retrievers: retrievers to merge. The ``source`` of an item in a slate is the index of the retriever that
+            contributes most to its score.
         weights: one weight per retriever; 1 by default.
-        depth: number of candidates requested from each retriever, independent of ``k``.
+        depth: number of candidates requested from each retriever, regardless of ``k``.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], weights: ArrayLike | None = None, depth: int = 200) -> None:
@@ -41,17 +41,17 @@ class RankFusion:
             )
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best candidates of all retrievers."""
+        """Return the ``k`` candidates with the highest fused scores."""
         slates = [retriever.retrieve(requests, self.depth) for retriever in self.retrievers]
         return fuse_ranks([slate.items for slate in slates], self.weights, k)
 
 
 class Quotas:
-    """Retriever that takes a quota of candidates from each retriever in turn. An item that several retrievers return
-    counts only for the first.
+    """Retriever that takes a quota of candidates from each of several retrievers in turn. An item that several of them
+    return counts only towards the quota of the first.
 
     Args:
-        retrievers: retrievers with their quotas. Places that a retriever cannot fill stay empty.
+        retrievers: retrievers with their quotas. If a retriever finds too few items, the union is shorter.
     """
 
     def __init__(self, retrievers: Sequence[tuple[Retriever, int]]) -> None:
@@ -61,19 +61,19 @@ class Quotas:
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
         """Return up to ``k`` candidates, retriever by retriever. The score of a candidate is minus its position in the
-        union."""
+        union, from 0."""
         taken = 0
         slates = []
         for retriever, quota in self.retrievers:
             slates.append(
                 retriever.retrieve(requests, quota + taken).items
-            )  # enough even if all earlier items are repeated
+            )  # enough even if it returns all items of the earlier retrievers again
             taken += quota
         return fill_quotas(slates, [quota for _, quota in self.retrievers], k)
 
 
 def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
-    """Return the ``k`` items with the largest sums of ``weight / (60 + rank)``.
+    """Return the ``k`` items of each request with the largest sums of ``weight / (60 + rank)``, with ranks from 1.
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1.
@@ -100,8 +100,8 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
 
 
 def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
-    """Return the first ``quota`` items of each retriever that no earlier retriever has contributed, cut to ``k`` items
-    in total.
+    """Return for each retriever its first ``quota`` items that no earlier retriever has contributed, and at most ``k``
+    items in total.
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1.

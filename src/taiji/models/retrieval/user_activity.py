@@ -11,18 +11,18 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 WINDOWS = (1, 3, 7, 14, 30)
-"""Windows, in days, over which active days are counted; the longest comes last."""
+"""Lengths in days of the windows in which active days are counted, in ascending order."""
 TAUGHT = 7
-"""Largest number of latest days that are targets of the regression."""
+"""Number of latest days that are targets of the regression; fewer if the log is shorter."""
 PENALTY = 1.0
 
 
 def activity_features(active: Array) -> Array:
-    """Return the features (U, F): the share of active days in each window, and the inverse of the number of days since
-    the last active day (0 if none).
+    """Return the features (U, F): the share of active days in each of the :data:`WINDOWS`, and the inverse of the
+    number of days since the last active day (1 for the latest day, 0 if there is none).
 
     Args:
-        active: (U, D) bool, True where the user was active on one of the last D days, latest day last.
+        active: (U, D) bool, True if the user was active on the day. The columns are the last D days, latest day last.
     """
     days = active.shape[1]
     shares = [active[:, max(0, days - window) :].sum(axis=1) / window for window in WINDOWS]
@@ -56,7 +56,7 @@ def fit_activity(active: Array) -> Array:
     y = np.concatenate([active[:, day] for day in taught]).astype(np.float64)
     found = np.zeros(x.shape[1])
     penalty = PENALTY * np.eye(len(found))
-    penalty[-1, -1] = 1e-6  # nearly no penalty on the intercept; it only matters if all users, or none, were active
+    penalty[-1, -1] = 1e-6  # the intercept is barely penalised, which matters only if all users or none were active
     for _ in range(50):
         chance = 1 / (1 + np.exp(-x @ found))
         gradient = x.T @ (y - chance) - penalty @ found
@@ -68,7 +68,7 @@ def fit_activity(active: Array) -> Array:
 
 
 def activity_chances(active: Array, coefficients: Array) -> Array:
-    """Return the probability (U,) that each user is active on the day after the days ``active`` (U, D)."""
+    """Return the probability (U,) that each user is active on the day after the last column of ``active`` (U, D)."""
     return np.asarray(1 / (1 + np.exp(-_with_one(activity_features(active)) @ coefficients)))
 
 

@@ -1,5 +1,5 @@
-"""Search for nearest vectors by inner product: exhaustive for few vectors, by inverted lists for many. Vectors can be
-added and removed."""
+"""Search for nearest vectors by inner product. The search is exhaustive for few vectors, and uses inverted lists for
+many. Vectors can be added and removed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ FAISS: Any = faiss
 EXACT_BELOW = 20_000
 """Largest number of vectors for which the search is exhaustive."""
 TRAINING = 64
-"""Number of vectors per list from which the centres of the lists are computed."""
+"""Largest number of training vectors per list from which the centres of the lists are computed."""
 
 
 class VectorIndex:
-    """Index over vectors with ids that the caller chooses.
+    """Index of vectors with ids that the caller chooses.
 
     Above ``exact_below`` vectors, the n vectors are divided into √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat
     in faiss), and a query searches only the share ``probes`` of lists with the nearest centres. Scores stay exact, but
-    some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
+    some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold since they
+    were last built.
 
     Args:
         width: width of the vectors.
         exact_below: largest number of vectors for which the search is exhaustive.
-        probes: share of the lists that is searched; a larger share finds more and takes longer.
+        probes: share of the lists that are searched; a larger share finds more neighbours and takes longer.
         seed: random seed of the centres of the lists.
     """
 
@@ -74,7 +75,8 @@ class VectorIndex:
         """Add vectors (n, width) under ids (n,).
 
         Raises:
-            InputError: the shapes are wrong, values are not finite, or an id is given twice or is in the index already.
+            InputError: the shapes are wrong, a value is not finite, an id is repeated, or an id is already in the
+                index.
         """
         ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.width) or not np.isfinite(vectors).all():
@@ -93,7 +95,7 @@ class VectorIndex:
                 "An id is in the index already.",
                 where="ids",
                 expected="new ids",
-                found=f"{len(known)} known ones, such as {known[0]}",
+                found=f"{len(known)} ids that are in the index, such as {known[0]}",
                 fix="remove an id before you add it with another vector",
             )
         if len(ids):
@@ -103,7 +105,7 @@ class VectorIndex:
             self._learn_lists()
 
     def remove(self, ids: Array) -> int:
-        """Remove vectors by id, and return how many were removed."""
+        """Remove vectors by id, and return the number of vectors removed. Unknown ids are ignored."""
         wanted = np.ascontiguousarray(ids, np.int64)
         if not len(wanted):
             return 0
@@ -114,9 +116,9 @@ class VectorIndex:
         """Return the ``k`` nearest vectors of each query.
 
         Args:
-            queries: (B, width).
+            queries: (B, width) query vectors.
             k: number of neighbours per query.
-            allowed: ids (n,) among which to search; by default all.
+            allowed: ids (n,) to which the search is restricted; by default, all ids are searched.
 
         Returns:
             ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf. Neighbours with
@@ -136,8 +138,7 @@ class VectorIndex:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def recall(self, queries: Array, k: int) -> float:
-        """Return the share of the exact ``k`` nearest vectors that :meth:`search` finds, on average over the
-        queries (B, width)."""
+        """Return the share of the true ``k`` nearest vectors of the queries (B, width) that :meth:`search` finds."""
         if self.exact:
             return 1.0
         found, _ = self.search(queries, k)
@@ -163,4 +164,4 @@ class VectorIndex:
             quantiser,
             index,
             len(ids),
-        )  # the index only holds a reference to the quantiser
+        )  # keeps the quantiser alive, because the index holds only a reference to it

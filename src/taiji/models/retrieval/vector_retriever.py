@@ -16,10 +16,10 @@ from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
 Array = NDArray[Any]
 SHARE = 80
-"""In a catalogue of more than ``EXACT_BELOW`` items, the index is used if at most 1 / SHARE of the items is requested
-and at most 1 / SHARE is hidden; otherwise every item is scored."""
+"""In a catalogue of more than ``EXACT_BELOW`` items, the index is used if at most 1 / SHARE of the items are requested
+and at most 1 / SHARE are hidden. Otherwise, every item is scored."""
 REQUESTS = 1024
-"""Number of requests that pass through a network at a time."""
+"""Number of requests that a network processes at a time."""
 
 
 class VectorRetriever(CatalogueRetriever):
@@ -34,28 +34,30 @@ class VectorRetriever(CatalogueRetriever):
 
     @abstractmethod
     def queries(self, requests: Requests) -> Array:
-        """Return queries (B, d) float32, reading nothing at or after the time of a request."""
+        """Return query vectors (B, d) float32. No event at or after the time of a request may be read."""
 
     def scores(self, requests: Requests) -> Array:
-        """Return the inner products (B, N) of queries and items. A request whose query is zero (an unknown user) gets
-        no items."""
+        """Return the inner products (B, N) of queries and items. A request with a query of zeros (an unknown user) gets
+        −inf for every item."""
         query = self.queries(requests)
         scores = (torch.from_numpy(query) @ torch.from_numpy(self.vectors).T).double().numpy()
         scores[~query.any(axis=1)] = -np.inf
         return scores  # type: ignore[no-any-return]
 
     def room(self, k: int) -> int:
-        """Return the number of hidden items that the index can skip; −1 for a small catalogue or a large ``k``."""
+        """Return the largest number of hidden items with which the index is used; −1 for a small catalogue or a large
+        ``k``."""
         most = len(self.vectors) // SHARE
         return most if len(self.vectors) > EXACT_BELOW and k <= most else -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the nearest items by the index. It may miss some of them; see :class:`VectorIndex`."""
+        """Return the ``k`` nearest items of each request that the index finds. The index may miss some of the true
+        nearest items."""
         query = self.queries(requests)
         items, _ = self.index.search(query, k)
         known: Array = np.any(query, axis=1, keepdims=True)
         there = (items != NO_ITEM) & known
-        # Products are computed again in float64, because the index sums blockwise, in an order that depends on the
+        # Inner products are computed again in float64, because the order in which the index sums them depends on the
         # number of queries in a call.
         scores = np.einsum("bd,bkd->bk", query, self.vectors[items], dtype=np.float64)
         scores = np.where(there, scores, -np.inf)
@@ -64,7 +66,7 @@ class VectorRetriever(CatalogueRetriever):
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users. The index is built before the copy, so that all copies share it."""
+        """Return a copy for other users. For a large catalogue, the index is built now, so that all copies share it."""
         made = super().bound_to(users)
         if len(self.vectors) > EXACT_BELOW:
             self._indexed = made._indexed = (self.vectors, self.index)
@@ -72,7 +74,7 @@ class VectorRetriever(CatalogueRetriever):
 
     @property
     def index(self) -> VectorIndex:
-        """Index over the vectors, built on first use."""
+        """Index of the vectors, built on first use."""
         held = self._indexed
         if held is None or held[0] is not self.vectors:
             made = VectorIndex(self.vectors.shape[1])

@@ -53,7 +53,7 @@ class Fusion(Stage):
         earlier = exposures(dataset, Split((first, first, first, last, end)), "ranker")
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if config.recommend.features is not None:
-            # The candidate ranker reads these features, so the ranker for which the fusion is fitted must read them, too.
+            # The candidate ranker reads these features, so the ranker used to fit the fusion must read them, too.
             features = feature_columns(config, dataset, test)
             earlier, shown = join_features(earlier, *features), join_features(shown, *features)
         trained = train_ranker(dataset, earlier, config.ranking, config.seed)

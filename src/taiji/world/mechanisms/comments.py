@@ -1,6 +1,6 @@
 """Comments in a panel below an item, each about the item's topic or any other topic.
 
-Readers stay longer if they like the comments' topics, and click comments.
+Readers who like the comments' topics open the panel more often and stay longer. Some of them click a comment.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class CopySettings(Base):
     taste: float = Field(default=0.8, ge=0)
     """Standard deviation, over users, of a style's effect on the logit of a click."""
     common: float = Field(default=0.4, ge=0)
-    """Standard deviation, over styles, of the part of this effect that is the same for all users."""
+    """Standard deviation, over styles, of the part of a style's effect that is the same for all users."""
 
 
 class Copy(Mechanism[CopySettings]):
@@ -71,7 +71,7 @@ class Copy(Mechanism[CopySettings]):
         exposure.add("click", self.utility[exposure.user[:, None], exposure.display["style"]])
 
     def expect(self, exposure: Exposure) -> None:
-        """Add the style's utility to the expectations."""
+        """Set the expectation of the style's utility."""
         exposure.expected["style_utility"] = self.utility[exposure.user[:, None], exposure.display["style"]]
 
     def draw(self, exposure: Exposure) -> None:

@@ -27,9 +27,9 @@ class CreatorsSettings(Base):
     bias: float = -1.5
     """Logit of the probability that a creator without exposure uploads an item on a day."""
     reach: float = Field(default=1.5, ge=0)
-    """Coefficient of log(1 + recent exposure / mean recent exposure of all creators) in this logit."""
+    """Coefficient of log(1 + recent exposure / mean recent exposure of all creators) in the logit of an upload."""
     fading: float = Field(default=0.7, ge=0, lt=1)
-    """Weight of earlier days in the recent exposure."""
+    """Weight of the earlier days in the recent exposure; the last day gets the rest."""
 
 
 class Creators(Mechanism[CreatorsSettings]):

@@ -69,7 +69,7 @@ class Load(Mechanism[LoadSettings]):
 
     def left(self, users: Array, available: Array) -> tuple[Array, Array]:
         """Return the cached lists without items that are no longer ``available`` (items,), padded with :data:`NO_ITEM`,
-        and the place of each item in the original cached list, (B, slate) each."""
+        and the position of each item in the original cached list; both are (B, slate)."""
         kept = self.lists[users]
         kept = np.where((kept != NO_ITEM) & available[np.maximum(kept, 0)], kept, NO_ITEM)
         order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")

@@ -29,9 +29,9 @@ class RetentionSettings(Base):
     centre: float = Field(default=0.15, ge=0, le=1)
     """Share of viewed positions with the outcome at which a list is neutral."""
     scale: float = Field(default=0.15, gt=0)
-    """Difference from the neutral share that counts as 1; a list counts as at most 2 and at least −2."""
+    """Difference from the neutral share that gives a list the value 1; values are limited to the range from −2 to 2."""
     fading: float = Field(default=0.6, ge=0, lt=1)
-    """Weight of the previous mood in the mood after a list."""
+    """Weight of the previous mood in the mood after a list; the value of the list gets the rest."""
     stay: float = Field(default=0.7, ge=0)
     """Decrease of the logit of leaving at a mood of 1."""
     back: float = Field(default=0.5, ge=0)

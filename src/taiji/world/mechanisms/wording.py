@@ -42,7 +42,7 @@ class WordingSettings(Base):
     let_down: float = Field(default=1.0, ge=0)
     """Amount that a standard deviation of an opening's promise subtracts from the logit of finding the promise kept."""
     kept: float = 0.5
-    """Logit of finding the promise kept for an average opening."""
+    """Logit of finding the promise of an average opening kept."""
 
 
 class Wording(Mechanism[WordingSettings]):
