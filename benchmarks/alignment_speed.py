@@ -58,7 +58,7 @@ class Side:
         from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 
         self.prompt, self.group = prompt, group
-        options |= {"weighting": "fixed", "rollout_draw": "uniform"} if ours else {}
+        options |= {"weighting": "fixed"} if ours else {}
         arguments = (ParetoGRPOConfig if ours else GRPOConfig)(
             output_dir=folder, per_device_train_batch_size=group, num_generations=group, max_completion_length=new, generation_kwargs={"min_new_tokens": new},
             use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, beta=0.0, report_to="none", save_strategy="no", disable_tqdm=True, seed=0, max_steps=1000,
@@ -75,8 +75,9 @@ class Side:
 
     @classmethod
     def copied(cls, lm: Any, ours: bool, prompt: str, group: int, new: int, folder: str) -> Side:
-        """Return a side on copies of a language model."""
-        return cls(copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer), ours, prompt, group, new, folder)
+        """Return a side on copies of a language model. Ours draws tokens as the pipeline's alignment does."""
+        options = {"rollout_draw": "uniform"} if ours else {}
+        return cls(copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer), ours, prompt, group, new, folder, **options)
 
     def ask(self, prompt: str, group: int) -> None:
         """Switch to a different prompt and number of rollouts."""

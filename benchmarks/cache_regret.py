@@ -3,10 +3,10 @@
 The users of the world send requests to a server that can compute a third of the requested lists on average. It has the
 queue, the admission, the kept lists and the policies of the service. A user whose request is rejected sees nothing. The
 truth is the expected reward of the list that was shown, and of the list that would have been computed, under equal
-conditions. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list was
-made, and from tastes that drift. The critics of the policy ``critics`` are fitted to the clicks in another log of the
-world; critics of shuffled clicks are the negative control. In the twin, tastes make no difference, so only shorter
-lists can lose reward.
+conditions. In this world, showing a list twice costs nothing by itself: the regret comes from items that are taken out
+of a kept list because they have been clicked since, and from tastes that drift. The critics of the policy ``critics``
+are fitted to the clicks in another log of the world; critics of shuffled clicks are the negative control. In the twin,
+tastes make no difference, so only shorter lists can lose reward.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Served:
         origin: 0 computed, 1 kept, 2 rejected.
         age: age of a kept list in seconds, NaN for other lists.
         had: False if a request was rejected because its user had no recent enough list.
-        features, user, time, clicks: of requests whose user had a kept list, for the critics.
+        features, user, time, clicks, level: of the requests that were not rejected and whose user had a kept list, for
+            the critics. The level is 1 if the kept list was shown.
     """
 
     fresh: list[float] = field(default_factory=list)
@@ -99,7 +100,8 @@ class Served:
 
 
 def scenario(users: int, days: int) -> Scenario:
-    """Return the scenario ``peak-load`` with the service instead of the scenario's own load."""
+    """Return the scenario ``peak-load`` with slates and without its mechanism ``load``, because the load is that of the
+    simulated server."""
     found = load_scenario("peak-load", users=users, items=600, days=days, candidates=60, joining=0.1, slot_hours=0.1)
     mechanisms = {name: settings for name, settings in found.mechanisms.items() if name != "load"}
     return Scenario.model_validate({**found.model_dump(), "task": "slate", "mechanisms": mechanisms})

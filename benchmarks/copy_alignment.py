@@ -1,12 +1,13 @@
 """Is it better, at equal cost, to align the writer of copy with the reward model, or to choose the best of n texts?
 
-World `push` with wordings. A tiny language model is fine-tuned on uniformly drawn texts; reward models of clicks and of
-clicks that found the promise kept are trained on sends, as in `benchmarks.copywriting`. GRPO then aligns the writer
-with the reward of clicks, with that of kept promises, and with both under equal weights and under POPO. Cost is the
-number of completions that are sampled and scored: best of n costs n completions per item, and alignment costs its
-rollouts once plus one completion per item. Values are true expected clicks (and kept promises) per 100 sends on items
-that neither the reward model nor GRPO has seen. A text that the grammar cannot make counts as the item's worst text.
-Means are over worlds, with Student's interval.
+The world is `push` with the mechanism `wording`, which phrases copy of the same style in many ways. A tiny language
+model is fine-tuned on uniformly drawn texts. One reward model of clicks, and one of clicks after which the copy had
+kept its promise, are trained on sends, as in `benchmarks.copywriting`. GRPO then aligns the writer with the reward of
+clicks, with that of kept promises, and with both under equal weights and under POPO. Cost is the number of completions
+that are sampled and scored: best of n costs n completions per item, and alignment costs its rollouts once plus one
+completion per item. Values are true expected clicks (and kept promises) per 100 sends on items that neither the reward
+model nor GRPO has seen. A text that the grammar cannot make counts as the item's worst text. Means are over worlds,
+with Student's interval.
 
 Predictions, stated before the first run: alignment brings more clicks per item than one completion of the writer before
 alignment, and best of 64 brings more than alignment. So there is a number of items above which alignment is cheaper,

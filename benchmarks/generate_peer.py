@@ -15,7 +15,8 @@ from taiji.models.retrieval.code_network import CodeNetwork
 class LevelNeoX(GPTNeoXForCausalLM):
     """GPT-NeoX whose next token is one of the next level's codes, as in a softmax per level.
 
-    Tokens are the codes of all levels one after another, then the start of a history and the beginning of an item.
+    Token ids are numbered in this order: the codes of the first level, those of the next levels, the start of a
+    history, the beginning of an item.
     """
 
     levels: torch.Tensor

@@ -2,10 +2,11 @@
 
 Two synthetic runs, a small one and one of 100,000 users (2 million events), are served by ``taiji view`` and driven in
 a headless Chromium. The time of an interaction is that from the reader's action to the frame after the change of the
-page, including the script's own pauses while typing. Both runs are measured in turn, and the checks are their ratios,
-because absolute times depend on the machine. In addition to the elapsed time, the CPU time of server and browser
-together is shown, which other work on the machine does not increase. Rows show the targets: 1 s to first paint, 300 ms
-per interaction. The environment variable TAIJI_BENCH_RUN names a real run whose first paint is added.
+page, including the delay for which the page waits for further typing. Both runs are measured in turn, and the checks
+are their ratios, because absolute times depend on the machine. In addition to the elapsed time, the CPU times of the
+server and of the browser are shown, which other work on the machine does not increase. Rows show the targets: 1 s to
+first paint, 300 ms per interaction. The environment variable TAIJI_BENCH_RUN names a real run whose first paint is
+added.
 """
 
 from __future__ import annotations

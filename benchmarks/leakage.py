@@ -4,13 +4,15 @@
 
 The title of the true item is inserted into a fifth of otherwise clean rationales: word for word, with a spelling
 mistake, with a word left out, or in the middle of other words. The clean rationales come from the rule-based writer,
-which never writes the title. If it sees the answer, its rationale ends with the right habit, as those of RUPR's
-teachers should; if it does not (full run only), often with a wrong one. Plain ORFT (perplexity below the median) is
+which writes only titles of the history. If the writer sees the answer, its rationale concludes with the category of the
+true item, as the rationales of RUPR's teachers should. If it does not (full run only), the category is often wrong.
+Plain ORFT (perplexity below the median) is
 expected to prefer the planted rationales. The guarded rule must reject at least 95 % of the planted rationales, and may
 reject at most 10 percentage points more of the clean rationales than plain ORFT does. With ``--answer set`` the true
 answer is a set of the user's next items, and the planted title is that of one of these items, drawn among those that
 the student's prompt does not show; the limits are the same. The audit then measures the controls, the decoys and the
-blind gap of rationales that the default model writes as teacher, with the answer in view.
+blind gap of rationales that are written with the answer in view, by the default model as teacher (full run only) and by
+the rule-based writer.
 """
 
 from __future__ import annotations
@@ -242,8 +244,8 @@ def plant_and_judge(
 
 
 def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bool) -> None:
-    """Audit rationales of the default model and of the writer. The results are only reported, because no minimum
-    ability is required of a model."""
+    """Audit rationales of the default model (full run only) and of the rule-based writer. The results are only
+    reported, because no minimum ability is required of a model."""
     lm, dataset, prompts = subject.lm, subject.dataset, subject.prompts
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)

@@ -4,7 +4,7 @@ Two 8x8 digits (scikit-learn's bundled images) are read as 8 patches; a two-laye
 "a+b=cc", rewarded when the sum is right. The same warm-started model is trained by plain GRPO, by PEPO, and by a
 control whose weights are PEPO's shuffled over the tokens of each completion. Equal rollouts, paired seeds; the figure
 is the area under the reward curve. PEPO is claimed to help only if it beats the shuffled control, and the result is
-reported whichever way it comes out. Checks: the weights' identities, and that every arm learns.
+reported whichever way it comes out. Checks: the mean weight of each completion is 1, and every arm learns.
 
     python -m benchmarks.token_weights [--quick] [--json benchmarks/results/token_weights.json]
 """

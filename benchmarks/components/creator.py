@@ -6,8 +6,8 @@ items of the last two days are matched with users who are likely to come. An ite
 longer new, is removed from the user's matches. Arms differ in the users with whom items are matched, and in the weight
 of a match in the score. Metric: uploads per creator on the test days, which follow the days used to choose a
 configuration. The deciding baseline (``none``) has no matches; clicks per user are reported as the cost. The exact part
-compares the auction with items that choose users in turn, in the order of their ids or in random order, if users are
-scarce.
+compares the auction, where users are scarce, with turn-taking: items choose users one after another, in the order of
+their ids or in random order.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Loop:
         return self.world.available(self.world.slot) & (born > max(self.day - NEW_DAYS, 0.0)) & (born <= self.day)
 
     def midnight(self) -> None:
-        """Release items that are no longer new, and match the others again within the remaining capacity."""
+        """Release items that are no longer new. In arms with matches, match the new items that were seldom shown,
+        within the remaining capacity."""
         new = self.new = self.new_items()
         gone = ~new[self.matches.item]
         self.matches.release(self.matches.user[gone], self.matches.item[gone])

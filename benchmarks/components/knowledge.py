@@ -2,9 +2,10 @@
 difference.
 
 A row's vector has four chunks. Each is its user's long-term taste with noise, like the content of a good rationale,
-or, with probability one half, the taste of another user. Metric: AUC of the click. All arms have about the same
-number of weights: the vector unchanged, experts (KAR), and no knowledge. Also reported: how well a chunk's weight
-separates true chunks from planted ones (AUC), and how much weights vary.
+or, with probability one half, the taste of another user. Metric: AUC of the click. The baselines are a linear layer
+over the same vector, experts (KAR), no knowledge, and KSER without its null chunk. All arms have about the same number
+of weights. Also reported: how well a chunk's weight separates true chunks from planted ones (AUC), and how much weights
+vary.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Fusion of predictions towards a known value that is non-linear in them and differs between users, and the twin in
-which the value is the mean of the predictions' ranks.
+"""Fusion of predictions in a world where an item's true value is a non-linear function of them that differs between
+users, and in the twin where the value is the mean of the predictions' ranks.
 
 There are three predictions, and each click is drawn from the value. Metric: Spearman's correlation with the value
 within slates. The deciding baseline is averaged ranks, because they beat this kind of fusion elsewhere; a linear
 regression, and one whose weights depend on the user (IntEL's idea), are also reported. Every arm has two
 configurations, chosen by the correlation of scores with labels on validation slates.
 
-In a first run, the twin's value was the mean of the predictions, which ranks among ten candidates represent only
+In a first run, the twin's value was the mean of the predictions. Ranks among ten candidates represent this mean only
 coarsely. There the ensemble led averaged ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015
 to 0.034).
 """
@@ -111,7 +111,7 @@ def regression(personal: bool) -> Any:
 
 
 def violations(result: Result, quick: bool) -> None:
-    """Count scores that fall where one prediction rises, over a million pairs."""
+    """Count the scores that fall when one prediction is raised, among about a million pairs (fewer in a quick run)."""
     random = np.random.default_rng(0)
     fuser = MonotoneEnsemble(
         MonotoneEnsembleSettings(weights=dict.fromkeys(TASKS, 1.0), columns=("kind",), epochs=3, grid=9, width=8)

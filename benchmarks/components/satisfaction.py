@@ -1,10 +1,11 @@
 """EASQ in a world where bait attracts clicks but disappoints users, and in the twin where bait has no effect.
 
-The world asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often, so
-that a small log has as many answers as one a hundred times its size would have. Metric: NDCG@5 of the served score
-within test lists, whose gain is the world's probability that the view of an item satisfies. All arms have the same
-number of weights and the same answers. They ignore the answers, use them as a further task of the shared path, or let
-them order the served score directly, in addition to the labels of behaviour. The click AUC is also reported.
+The world asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often and
+is answered more often, so that a small log has as many answers as one 200 times its size would have. Metric: NDCG@5 of
+the served score within test lists; the gain of an item is the world's probability that viewing it satisfies the user.
+All arms have the same number of weights and the same answers. The other arms ignore the answers, use them as a further
+task of the shared path, or let them order the served score directly, in addition to the labels of behaviour. The click
+AUC is also reported.
 """
 
 from __future__ import annotations

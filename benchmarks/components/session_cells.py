@@ -5,14 +5,15 @@ The return of a session is the number of seconds watched. Bait keeps users watch
 so ranking items by the seconds watched now does not maximise the seconds watched in total; in the twin it does. Logs of
 a random policy contain the watched seconds. The inner functions of the cells are fitted to the order of these seconds,
 and the outer functions are learnt in episodes. Metric: seconds watched per user in worlds that no arm has seen. The
-deciding baseline is the cells without an outer stage, because an outer stage is useless in the twin. Three further arms
+deciding baseline is the cells without an outer stage: in the twin an outer stage is useless, so the gain over this
+baseline must vanish there. Three further arms
 have as many episodes with the same predictions, and are only reported. They learn weights of the predictions'
 logarithms: by the same policy, by the cross-entropy method (in each episode users are divided among ten candidates), or
 by TD3, whose critic learns from single requests.
 
-A first run, with 200 users and half the spread of slopes, had a gain of +19 seconds (−84 to +122), of 789, over the
-inner stage alone. The present sizes were then chosen in two other worlds, and the run was repeated in new ones. The
-exact part checks that no score falls as a prediction rises, whatever the policy.
+In a first run, with 200 users and half the spread of slopes, the gain over the inner stage alone was 19 seconds (−84 to
++122) of some 789 per user. The present sizes were then chosen in two other worlds, and the run was repeated in new
+ones. The exact part checks that no score falls as a prediction rises, whatever the policy.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def cells(outer: bool) -> Any:
 
 
 def linear_policy(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run weights of the logarithms, set from the state by a policy that is learnt like that of the cells."""
+    """Run a weighted sum of the predictions' logarithms, whose weights a policy sets from the state. The policy is
+    learnt like that of the cells."""
     world, episodes = given
     sessions, random = Sessions(world, seed), np.random.default_rng([seed, 1])
     policy = SessionPolicy(len(sessions.tasks), len(STATE), SPREAD)
@@ -201,8 +203,8 @@ def cross_entropy(given: tuple[World, int], configuration: Mapping[str, Any], se
 
 
 def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 (stable-baselines3) over weights of the logarithms between 0 and 1, with a transition for every
-    request."""
+    """Run TD3 (stable-baselines3) over weights between 0 and 1 of the predictions' logarithms, with a transition for
+    every request."""
     with needs("peers"):
         import gymnasium
         from stable_baselines3 import TD3
@@ -245,8 +247,8 @@ def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -
 
 
 def violations(result: Result, quick: bool) -> None:
-    """Count scores that fall where one prediction rises, over a million pairs, each request with a policy of its
-    own."""
+    """Count the scores that fall when one prediction is raised, among about a million pairs (fewer in a quick run).
+    Each request has a policy of its own."""
     random = np.random.default_rng(0)
     sessions = Sessions(data(WORLD, 0, True)[0], 0)
     rows, count = logged(sessions), len(sessions.tasks)

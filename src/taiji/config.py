@@ -258,7 +258,7 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
         taken = {*dir(Config), *Config.model_fields, *sections, "preset"}
         if not NAME.fullmatch(str(name)) or name in taken:
             raise ConfigError(
-                "A stage cannot have this name, which its folder and its section in the configuration would also have.",
+                "A stage cannot have this name, because its folder and its section in the configuration would have it too.",
                 where=f"stages: {reference}",
                 expected="lower-case letters, digits and underscores, beginning with a letter; not a section's name",
                 found=str(name),
@@ -412,8 +412,8 @@ def _read_preset(name: str, where: str) -> dict[str, Any]:
 def _preset_for(preset: str, where: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the values of a preset.
 
-    If ``asked``, the other sources of the configuration, names another log, ``data`` and ``ladder.logs`` are left out,
-    because they belong to the preset's own log.
+    ``asked`` holds the other sources of the configuration. If one of them names another log, ``data`` and
+    ``ladder.logs`` are left out, because they belong to the preset's own log.
     """
     values = _read_preset(preset, where)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]

@@ -53,3 +53,10 @@ def test_times_may_be_written_out_as_a_csv_file_has_them():
         with pytest.raises(InputError, match="not contain times") as error:
             Availability.of(shop(available_from=["2024-01-02", wrong, None]))
         assert wrong in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["1612101212345", "1612101212"], ids=["milliseconds", "seconds"])
+def test_a_number_that_reads_like_a_date_is_no_time(number):
+    """``fromisoformat`` takes 1612101212345 for the year 1612."""
+    with pytest.raises(InputError, match="not contain times"):
+        Availability.of(shop(available_from=[number, "2024-01-02", None]))

@@ -151,7 +151,7 @@ def test_every_mark_that_is_shown_is_explained(page):
     assert "“Sparse” is the third of users" in tables
     answers = page[page.index('id="answers"') : page.index('id="rankers"')]
     assert "▲ better, ▼ worse: the paired difference against base" in answers
-    assert "it is a reference, not a bound" in answers, "baselines can lie above the true item in CTCVR"
+    assert "It is a reference, not a bound" in answers, "baselines can lie above the true item in CTCVR"
 
 
 def test_the_main_negative_results_are_among_the_findings(page):

@@ -160,7 +160,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(TaijiError, match="address"):
         load("127.0.0.1:80", ["u"])
     for url in ("http://example.com", "http://example.com:80", "http://127.0.0.1", "http://127.0.0.1:http"):
-        with pytest.raises(TaijiError, match=r"(?s)on this machine, as http://127\.0\.0\.1:PORT"):
+        with pytest.raises(TaijiError, match=r"(?s)on this machine, such as http://127\.0\.0\.1:PORT"):
             load(url, ["u"])
     with pytest.raises(TaijiError, match="no users or items"):
         load("http://127.0.0.1:1", [])

@@ -41,10 +41,7 @@ class SameStart(CatalogueRetriever):
         self.counts = np.bincount(taken[taken >= 0], minlength=len(self.places)).astype(np.float64)
 
     def scores(self, requests: Requests) -> NDArray[Any]:
-        """Return scores (B, N); -inf for items that must not be retrieved.
-
-        ``recent`` returns only interactions strictly before each request.
-        """
+        """Return scores (B, N), from interactions strictly before each request; -inf for items not to retrieve."""
         items, _ = self.recent(requests)
         rows, places = np.nonzero(items >= 0)
         liked = np.zeros((len(requests), int(self.start.max()) + 1))

@@ -10,7 +10,7 @@ from taiji.cascade.log_slices import LogFacts
 
 Row = Mapping[str, Any]
 MANY = 0.1
-"""Smallest share at which a property of the log is reported as a limit."""
+"""Smallest share of requests without history, or of unknown targets, that is reported as a limit."""
 FEW_PER_ITEM = 20.0
 """Interactions per item below which sparse data are reported as a limit."""
 

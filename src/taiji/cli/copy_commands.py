@@ -48,8 +48,8 @@ def copy(
     """Write short marketing texts (copy) about items, check them against evidence, and choose the best with a reward
     model.
 
-    Written texts are kept. An interrupted call therefore continues where it stopped, and changed checks or reward
-    models do not require new texts.
+    Written texts are kept. An interrupted call therefore continues where it stopped. Changed checks or reward models
+    require no new texts, unless the prompt states the changed limit.
     """
     from taiji.config import load_config
     from taiji.core import progress

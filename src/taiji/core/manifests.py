@@ -77,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _demand_rights(path, error.__cause__)
         found = error.found or found
     raise ArtifactError(
-        "A manifest has changed since the stage wrote it.",
+        "A manifest is missing, damaged or changed.",
         where=str(path),
         expected="a manifest with a matching checksum",
         found=found,

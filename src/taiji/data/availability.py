@@ -111,6 +111,8 @@ def _parse_iso(texts: pl.Series, column: str, table: str) -> pl.Series:
                 times.append(None)
             elif MICROSECONDS.fullmatch(said):
                 times.append(int(said))
+            elif said.isdecimal() and len(said) != len("YYYYMMDD"):  # fromisoformat reads some numbers as dates
+                raise ValueError
             else:
                 time = datetime.fromisoformat(said)
                 times.append((time.replace(tzinfo=time.tzinfo or UTC) - EPOCH) // MICROSECOND)

@@ -57,7 +57,7 @@ def build_table(
         rows: one row per answer, with ``user`` (dense id), ``as_of`` (microseconds), and optionally ``available_at``
             (default: ``as_of`` plus ``settings.delay_s``).
         vectors: (N, d) embedding of each answer. A row of zeros stands for a missing answer, which gives null features.
-        quantizer: quantiser fitted on the answers of training users.
+        quantizer: quantiser fitted on answers before the test period.
         settings: number of neighbour items, and whether to keep vectors.
         model_version: version of the LLM that wrote the answers.
         pool: users, times and vectors of the rows among which look-alikes are searched; by default the given rows.

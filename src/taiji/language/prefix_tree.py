@@ -21,7 +21,7 @@ from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
 """Smallest number of tokens of a shared segment. Computing fewer tokens several times is cheaper than a separate
-segment, unless the sequences are identical."""
+segment. Identical sequences that no other sequence continues are stored once, however short they are."""
 CLOSE_LENGTH = 0.75
 """Smallest length of a segment in a batch, as a fraction of the longest one. A shorter segment starts a new batch."""
 
@@ -97,8 +97,8 @@ class Packing:
         return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
 
     def mask_within(self, window: int | None) -> torch.Tensor:
-        """Return :attr:`mask` (T, T), restricted to the latest ``window`` tokens of each sequence, unless it is
-        None."""
+        """Return :attr:`mask` (T, T), restricted, for each query, to the latest ``window`` tokens of its sequence up to
+        and including itself; None returns the mask unchanged."""
         if window is None:
             return self.mask
         return self.mask & (self.positions[:, None] - self.positions[None, :] < window)
@@ -119,8 +119,10 @@ class PackedTree(Packing):
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], min_shared: int = MIN_SHARED) -> None:
-        """Pack `sequences` of at least one token each. A prefix is shared if it is at least `min_shared` tokens
-        longer than the shared prefix before it; identical sequences are always stored once.
+        """Pack `sequences` of at least one token each.
+
+        A common prefix is stored once if it extends the next shorter shared prefix by at least `min_shared` tokens.
+        Identical sequences that no other sequence continues are stored once, however short they are.
 
         Raises:
             TaijiError: there is no sequence, or one is empty.

@@ -29,5 +29,5 @@ def load_split(context: Context) -> Split:
 
 
 def load_examples(context: Context, role: str) -> pl.DataFrame:
-    """Load the prompts of one role: `rationale`, `calibration`, `alignment` or `test`."""
+    """Load the examples of one role: `rationale`, `calibration`, `alignment` or `test`."""
     return pl.read_parquet(context.input("examples") / "examples.parquet").filter(pl.col("role") == role)

@@ -69,9 +69,9 @@ def audit_run(
     Returns:
         A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure),
         ``lexical`` (shares), ``leaking`` (shares of the rationales by the source of their help), ``preference`` (share
-        that the plain rule keeps, of the rationales that name their item and of the others), ``controls`` (mean
-        log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence),
-        ``decoys``, ``blind_gap``, ``worst`` (examples to read).
+        of rationales that the paper's rule keeps, separately for those that name their item and the others),
+        ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and
+        as a sentence), ``decoys``, ``blind_gap``, ``worst`` (examples to read).
 
     Raises:
         TaijiError: there are no rationales.
@@ -132,7 +132,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the share that the paper's rule keeps, of the rationales that name their item and of the others.
+    """Return the share of rationales that the paper's rule keeps, separately for those that name their item and others.
 
     The paper's rule keeps rationales with a perplexity below the quantile. The share of an empty group is None.
     """
@@ -392,6 +392,7 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
 
 
 def _interval(values: np.ndarray, resamples: int, level: float, seed: int) -> dict[str, Any]:
-    """Return the mean over examples and its interval; ``reason`` explains a missing interval (ends None)."""
+    """Return the mean over examples and its interval. Without an interval, its ends are None and ``reason`` says
+    why."""
     mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
     return dict(estimate(mean, resamples=resamples, level=level, seed=seed))

@@ -76,7 +76,7 @@ def true_items(examples: pl.DataFrame, settings: PromptSettings) -> list[list[in
         raise InputError(
             "The examples have no sets of next items.",
             where="column targets",
-            expected="a list of items for each example, because reasoning.prompts.answer is set",
+            expected="a list of items for each example, because reasoning.prompts.answer is `set`",
             found="only a target",
             fix="choose the examples again (stage examples) with reasoning.prompts.answer: set",
         )

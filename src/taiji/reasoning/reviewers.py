@@ -136,7 +136,7 @@ class RuleReviewer:
             ),
             "sufficiency": (
                 1 if len(said) < 6 else 3 if len(said) < 12 else 5 if len(said) <= 150 else 2,
-                "say more, in at most 150 words",
+                "say more" if len(said) < 12 else "say it in at most 150 words",
             ),
             "terminology": (5 if categories & set(said) else 3 if content else 1, "use the categories' names"),
             "usefulness": (1 if grounded == 0 else 3 if grounded < 0.2 else 5, "refer to what the list shows"),

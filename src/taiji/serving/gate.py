@@ -262,6 +262,12 @@ class Gate:
                 )
             if scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
                 raise Rejected(403, "cross_site", "Without API keys, requests from pages of other sites are rejected.")
+            if key is None:
+                raise Rejected(
+                    401,
+                    "unauthorized",
+                    "Without API keys, the Host header of a request must name this machine (localhost).",
+                )
         if key is None:
             raise Rejected(401, "unauthorized", "A valid API key is required: Authorization: Bearer <key>.")
         if not key.may(needed):

@@ -45,7 +45,7 @@ class Cells:
     """Parser of the columns of one file.
 
     An invalid cell raises an error (``unusable: error``) or becomes null and is counted in ``reading`` (``drop``). A
-    column without any valid cell always raises an error.
+    column that has values, but no valid one, always raises an error.
 
     Attributes:
         table: ``items``, ``users`` or ``events``.

@@ -108,9 +108,9 @@ class Building:
         self.shape: dict[fx.Node, tuple[int, ...]] = {}
         """Shape of each node of the new graph on the example batch."""
         self.tiled: dict[fx.Node, int] = {}
-        """Axis of a request node along which it has one row per request.
+        """Axis of a request node along which the original network has one row per candidate.
 
-        In the original network, the value has one row per candidate along this axis.
+        The node has one row per request if this is axis 0, and size 1 along any other axis.
         """
         self.spreads: dict[fx.Node, fx.Node] = {}
 

@@ -108,7 +108,8 @@ class Histories:
     def epoch(
         self, batch: int, masked: float, hidden: float, mask: int, random: np.random.Generator
     ) -> Iterator[MaskedBatch]:
-        """Yield batches of at most ``batch`` histories of similar length, in random order. Each history occurs once.
+        """Yield batches of at most ``batch`` histories of similar length, in random order. Each history of at least two
+        interactions occurs once.
 
         Args:
             masked: share of the items that are masked; if no item of a history is drawn, its newest item is masked.

@@ -28,7 +28,7 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
             where=what,
             expected=f"a column {name}",
             found=", ".join(frame.columns),
-            fix="keep the column in the mapping (keep), or set scenario and pool to existing columns",
+            fix="list the column under `keep` in the mapping, or set `scenario` and `pool` to existing columns",
         )
     column = frame[name]
     if column.dtype.is_float() or column.dtype == pl.Boolean:  # polars and Python write these types differently
