@@ -356,3 +356,10 @@ def test_agreement_counts_the_drafts_that_several_have_reviewed():
             log.add(record, "review", round=0, scores={"truth": score})
     assert agreement_of(log, 4) == pytest.approx((0.5 - 0.68) / 0.32)
     assert np.isnan(agreement_of(log, 0))
+
+
+@pytest.mark.parametrize(("words", "advice"), [(5, "say more"), (200, "say it in at most 150 words")], ids=["short", "long"])  # fmt: skip
+def test_the_rule_reviewer_asks_for_more_only_where_there_is_too_little(words, advice):
+    (review,) = RuleReviewer().review([draft(rationale="food " * words)])
+    assert review is not None and advice in review.feedback
+    assert ("say more" in review.feedback) == (words < 12)

@@ -269,7 +269,7 @@ def existing(path: Path) -> None:
             where=str(path),
             expected="a file",
             found="a folder" if path.is_dir() else "nothing",
-            fix="check the path",
+            fix="check the path; files of a mapping are in the folder data.source, or else beside the mapping",
         )
 
 
