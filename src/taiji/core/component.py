@@ -153,7 +153,7 @@ Predictions = Mapping[str, Array]
 
 
 class State(Protocol):
-    """What a scorer computes from the requests alone, once for all candidates."""
+    """Values that a scorer computes from the requests alone, once for all candidates."""
 
     def __len__(self) -> int:
         """Return the number of requests."""

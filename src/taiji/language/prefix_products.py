@@ -1,12 +1,12 @@
 """Backward pass of attention as plain matrix products, for processors that multiply bfloat16 matrices fast.
 
 On processors with AMX or AVX-512 bf16, PyTorch's flash kernel for CPUs runs its backward pass at a fraction of the rate
-of matrix products. Here, blocks of scores are computed explicitly, as P = exp(s Q Kᵀ − L) and dP = dO Vᵀ − D, with five products
-per block and two passes over its scores. L is the log-sum-exp of a query's scores, and D the inner product of its
-output and the gradient of this output. L and D are subtracted inside the products, before the results are rounded: L
-becomes two additional columns of Q, D two additional columns of dO, and the corresponding columns of K and V are ones.
-So only the exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number of
-keys, because rounding errors are smallest near 0. dO and D are divided by the corresponding power of two, which is
+of matrix products. Here, blocks of scores are computed explicitly, as P = exp(s Q Kᵀ − L) and dP = dO Vᵀ − D, with five
+products per block and two passes over its scores. L is the log-sum-exp of a query's scores, and D the inner product of
+its output and the gradient of this output. L and D are subtracted inside the products, before the results are rounded:
+L becomes two additional columns of Q, D two additional columns of dO, and the corresponding columns of K and V are
+ones. So only the exponent is rounded, and not the score. All exponents are shifted by half the logarithm of the number
+of keys, because rounding errors are smallest near 0. dO and D are divided by the corresponding power of two, which is
 exact.
 """
 
