@@ -1,1 +1,1 @@
-"""One module per claim: ``python -m benchmarks.NAME [--quick] [--json FILE]``."""
+"""Benchmarks, one module per question; run one with ``python -m benchmarks.NAME [--quick] [--json FILE]``."""

@@ -1,9 +1,28 @@
-"""Cost of adaptive weights in a whole GRPO step, including rollouts: SmolLM2-135M with LoRA.
+"""Time that adaptive reward weights add to a step of GRPO.
 
-All trainers are stepped in turn (A B C …) in one process on the same prompts. An overhead is the median of paired
-ratios of the CPU time to that of the fixed-weight step with the same number of rewards, minus 1. CPU time is used so
-that other jobs on the machine do not count. Every trainer makes rollouts of a fixed length, so that equal work is
-compared. The rank agreement of indicators from a few layers only (a cheaper approximation) is reported as well.
+A *step* is one whole optimiser step of SmolLM2-135M with LoRA, including rollouts: two prompts of 850 tokens, and for
+each prompt 8 rollouts of 96 tokens. The arms differ only in the number of rewards, K, and in the rule that weights the
+rewards:
+
+- ``fixed``: constant weights;
+- ``popo-light``: weights from the statistics of the rewards;
+- ``popo``: POPO's weights, from one gradient per reward (cross-batch estimator, the default);
+- ``directional``: POPO with the directional estimator, whose cost does not depend on K.
+
+The first three are compared for K = 2, and ``fixed`` and ``directional`` for K = 8. Trainers with equal K are stepped
+in turn (A B C …) in one process, on the same prompts. Every rollout has the same length, so that all arms do equal
+work.
+
+Columns: ``processor seconds a step`` (CPU time) and ``seconds a step`` (elapsed time) are medians over five steps.
+``overhead`` is the median of the five paired ratios of an arm's CPU time to that of ``fixed`` with equal K, minus 1.
+CPU time is used because other jobs on the machine hardly change it. The checks compare the overheads with targets.
+
+The last two rows ask whether cheaper indicators would do. An indicator is the inner product of a reward's gradient with
+the sum of all rewards' gradients; POPO sets the weights by these indicators. The rows report the rank correlation
+between indicators from all LoRA parameters and indicators from the last layers only, with eight random rewards: the
+mean over five random batches, and the smallest value (``worst``).
+
+A full run takes some eleven minutes on two cores of an Intel Xeon (estimated from the times in the results).
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -23,9 +42,8 @@ from benchmarks.harness import Result, median_ratio, run
 from benchmarks.measuring import exact_prompts
 
 LENGTH, GROUP, NEW = 850, 8, 96
-"""Tokens of a prompt, its number of rollouts, and their tokens: the case of `benchmarks.alignment_speed`, with two
-prompts per step, one per half.
-"""
+"""Tokens per prompt, rollouts per prompt, and tokens per rollout, as in `benchmarks.alignment_speed`. A step has two
+prompts here, one for each half of the batch, because the cross-batch estimator needs two halves."""
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {"weighting": "fixed"},
     "popo-light": {"weighting": "popo-light"},
@@ -33,8 +51,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "directional": {"weighting": "popo", "gram_estimator": "directional"},
 }
 GROUPS = ((2, ("fixed", "popo-light", "popo")), (8, ("fixed", "directional")))
-"""Numbers of rewards, and the arms that are stepped in turn; only a few trainers fit in memory at a time."""
+"""Numbers of rewards, K, each with the arms that are stepped in turn. Only a few trainers fit in memory at a time."""
 BARS = {"popo, K = 2": 0.15, "popo-light, K = 2": 0.02, "directional, K = 8": 0.30}
+"""Target of each arm: the largest overhead with which its check holds."""
 
 
 def reward(number: int) -> Any:
@@ -48,7 +67,17 @@ def reward(number: int) -> Any:
 
 
 class Stepper:
-    """A trainer whose optimiser steps are timed one by one, from the start of a step to the start of the next."""
+    """Trainer that runs in a thread of its own, and whose optimiser steps are released and timed one by one.
+
+    Args:
+        lm: language model; the trainer gets a copy.
+        folder: output folder of the trainer.
+        count: number of rewards.
+        length: tokens per prompt.
+        tokens: tokens per rollout.
+        steps: largest number of steps.
+        options: further configuration of the trainer.
+    """
 
     def __init__(self, lm: Any, folder: str, count: int, length: int, tokens: int, steps: int, **options: Any) -> None:
         import copy
@@ -64,8 +93,7 @@ class Stepper:
         self.elapsed: list[float] = []
 
         class Turn(TrainerCallback):
-            """Callback that pauses the trainer after every step. Each trainer has its own thread, and only one runs at
-            a time."""
+            """Callback that pauses the trainer after every step, so that only one trainer runs at a time."""
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 outer.give()
@@ -97,7 +125,7 @@ class Stepper:
             ),
             callbacks=[Turn()],
         )
-        # A rollout ends at its length only, so that every step makes the same number of tokens.
+        # No token ends a rollout early, so that every step generates the same number of tokens.
         self.trainer.generation_config.eos_token_id = self.trainer.eos_token_ids = [-1]
         self._start_thread()
 
@@ -113,13 +141,13 @@ class Stepper:
         threading.Thread(target=work, daemon=True).start()
 
     def give(self) -> None:
-        """Hand over to the next trainer and wait for the next turn; called in the trainer's thread at the end of a
-        step."""
+        """End the step that :meth:`step` waits for, and wait until the next one is released. The trainer's thread calls
+        this at the end of a step."""
         self._done.release()
         self._go.acquire()
 
     def step(self) -> None:
-        """Run one optimiser step and time it."""
+        """Run one optimiser step, and store its CPU time and its elapsed time."""
         start, clock = time.process_time(), time.perf_counter()
         self._go.release()
         self._done.acquire()
@@ -128,7 +156,7 @@ class Stepper:
 
 
 def measure(quick: bool) -> Result:
-    """Step the trainers of each group in turn."""
+    """Step the trainers in turn for each number of rewards, and add the rows and checks."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -170,7 +198,7 @@ def measure(quick: bool) -> Result:
 
 
 def subset(result: Result, trainer: Any, lm: Any) -> None:
-    """Report the rank agreement between indicators over all LoRA parameters and over those of some layers only."""
+    """Add the rank correlations between indicators from all LoRA parameters and from those of the last layers only."""
     import torch
 
     model = trainer.model

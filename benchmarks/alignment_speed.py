@@ -1,10 +1,33 @@
-"""A GRPO step compared with stock TRL's and a lower bound: rollout, update (forward + backward), whole step, memory.
+"""Speed of our GRPO step, compared with stock TRL's and with the lower bound of the hardware.
 
-SmolLM2-135M with LoRA r = 16 on all linear layers, one prompt and G rollouts of fixed length, in fp32 and bf16. Both
-sides are whole trainers (TRL's `GRPOTrainer`, our `ParetoGRPOTrainer`) stepped in turn in one process on the same
-prompts; TRL runs without gradient checkpointing, which is faster. For the curve over prompt length and group size, only
-the update is timed. TRL's time is then measured for a micro-batch of 4 rows and multiplied by the number of
-micro-batches, because larger ones would not fit a 24 GB machine at 2,048 tokens, and the cost is linear in rows.
+Two whole trainers, TRL's `GRPOTrainer` and our `ParetoGRPOTrainer` with fixed weights, are stepped in turn in one
+process, on copies of one model and on the same prompt. The model is SmolLM2-135M with LoRA (rank 16 on all linear
+layers), in fp32 and, where the processor has bfloat16 instructions, in bf16. TRL runs without gradient checkpointing,
+because it is faster without.
+
+The main case has one prompt of 850 tokens and 8 rollouts of 96 tokens. Column ``type`` is the data type, ``prompt`` the
+number of tokens of the prompt, ``group`` the number of rollouts, ``new`` the number of tokens per rollout. ``part``
+names what is measured:
+
+- ``rollout``: generation of the rollouts;
+- ``update``: forward and backward pass;
+- ``step``: the whole step;
+- ``update's memory, MB``: peak growth of the process during the update, in MB instead of seconds.
+
+``TRL s`` and ``ours s`` are medians of five steps in seconds, without warm-up. ``ratio`` is the median of the five
+paired ratios of TRL's value to ours; above 1, ours is better. ``floor s`` is the lower bound, which follows from the
+size of the model and from the rates at which this machine multiplies matrices and reads memory. ``ours/floor`` is our
+time divided by it. The row ``measured`` reports these rates, and the largest difference of the log-probabilities and
+the relative difference of the gradients between both trainers on the same rollouts.
+
+The rows with ``ideal`` show how the speed-up of the update depends on the lengths. TRL repeats the prompt for every
+rollout, and we read it once. So the ideal speed-up is G (P + C) / (P + G C) for a prompt of P tokens and G rollouts of
+C tokens. Here the update alone is timed, three times (in bf16 if it is measured). TRL's update is timed with 4
+rollouts, and its time is multiplied by G / 4: a larger batch would not fit in 24 GB with 2,048 tokens, and the time is
+linear in the number of rollouts.
+
+A full run takes some 25 minutes on two cores (estimated from the times in the results).
+``benchmarks/results/alignment_speed_amx.json`` has the bf16 part on a processor with AMX units.
 
     python -m benchmarks.alignment_speed [--quick] [--json benchmarks/results/alignment_speed.json]
 """
@@ -26,6 +49,7 @@ from benchmarks.harness import Result, median_ratio, run
 from benchmarks.measuring import Sizes, exact_prompts, peak_memory, rates, small_model
 
 MEMORY = "update's memory, MB"
+"""Name of the row with the peak memory of the update."""
 
 
 def spread(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -75,7 +99,7 @@ class Side:
 
     @classmethod
     def copied(cls, lm: Any, ours: bool, prompt: str, group: int, new: int, folder: str) -> Side:
-        """Return a side on copies of a language model. Ours draws tokens as the pipeline's alignment does."""
+        """Return a side with copies of the language model. Our side draws tokens as the alignment stage does."""
         options = {"rollout_draw": "uniform"} if ours else {}
         return cls(copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer), ours, prompt, group, new, folder, **options)
 
@@ -92,7 +116,7 @@ class Side:
         self.trainer.accelerator.backward(self.trainer.compute_loss(self.model, inputs))
 
     def step(self) -> dict[str, float]:
-        """Run a whole step, and return the seconds of its parts."""
+        """Run a whole step, and return the seconds of the rollout, the update and the step."""
         self.trainer._step, rollout = 0, []
         generate = type(self.trainer)._generate_single_turn
 
@@ -114,7 +138,7 @@ class Side:
         return {"rollout": sum(rollout), "update": updated - ready, "step": self.now() - start}
 
     def now(self) -> float:
-        """Return the time in seconds after the model's device has finished its work."""
+        """Wait until the model's device has finished its work, and return the time in seconds."""
         import torch
 
         if self.model.device.type == "cuda":
@@ -123,8 +147,8 @@ class Side:
 
 
 def agreement(stock: Side, ours: Side) -> tuple[float, float]:
-    """Return the largest difference of log-probabilities and the relative error of the gradient on the same
-    rollouts."""
+    """Return the largest difference of the log-probabilities, and the norm of the difference of the gradients relative
+    to that of TRL's gradient, on the same rollouts."""
     import torch
 
     inputs = stock.inputs()
@@ -146,8 +170,7 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
-    """Time whole steps in turn, and add rows with ratios and lower bounds, and checks that both sides compute the
-    same."""
+    """Time whole steps in turn, and add the rows of the main case. In fp32, check that both sides compute the same."""
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
     with TemporaryDirectory() as folder:
@@ -207,8 +230,11 @@ def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: 
 
 
 def speed_checks(result: Result, name: str) -> None:
-    """Check the limits of the main case. The limit of the rollout relative to its lower bound differs on processors
-    whose AMX units make products almost free."""
+    """Add the checks of the main case.
+
+    On processors with AMX units, the lower bound of a bf16 rollout is much lower, because matrix products are almost
+    free. The rollout may therefore take 4 times its lower bound there, and 2.5 times otherwise.
+    """
     import torch
 
     amx = name == "bf16" and torch.cpu._is_amx_tile_supported()
@@ -226,7 +252,7 @@ def speed_checks(result: Result, name: str) -> None:
 def curve(
     result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: tuple[int, ...], new: int, repeats: int
 ) -> None:
-    """Report the speed-up of the update by prompt length and group size, next to the ideal (P + GC) / (G (P + C))."""
+    """Add the speed-up of the update by prompt length and number of rollouts, next to the ideal speed-up."""
     rows = min(4, *groups)
     for prompt in prompts:
         (text,) = exact_prompts(lm.tokenizer, [prompt])
@@ -262,7 +288,7 @@ def curve(
 
 
 def measure(quick: bool) -> Result:
-    """Compare both trainers in fp32 and bf16."""
+    """Compare both trainers in fp32 and bf16, and add the speed-up of the update by length."""
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -271,7 +297,7 @@ def measure(quick: bool) -> Result:
         if name == "bf16" and not bfloat16_pays("cpu"):
             result.rows.append({"type": name, "part": "left out: this processor has no bfloat16 instructions"})
             continue
-        if quick:  # a random model of four small layers shows that the code runs and agrees; its times mean nothing
+        if quick:  # a random model of four small layers shows whether both sides agree; its times mean nothing
             lm = small_model(dtype)
             main_case(result, lm, name, prompt=200, group=4, new=12, repeats=3)
         else:

@@ -1,12 +1,34 @@
-"""Value of kept lists, which are shown again under load, in a world with known truth.
+"""Reward that a service loses by showing users their earlier lists again under overload.
 
-The users of the world send requests to a server that can compute a third of the requested lists on average. It has the
-queue, the admission, the kept lists and the policies of the service. A user whose request is rejected sees nothing. The
-truth is the expected reward of the list that was shown, and of the list that would have been computed, under equal
-conditions. In this world, showing a list twice costs nothing by itself: the regret comes from items that are taken out
-of a kept list because they have been clicked since, and from tastes that drift. The critics of the policy ``critics``
-are fitted to the clicks in another log of the world; critics of shuffled clicks are the negative control. In the twin,
-tastes make no difference, so only shorter lists can lose reward.
+A *kept list* is a list that the service computed for the user earlier. In the world ``peak-load`` (five worlds with 400
+users, 600 items, five days and lists of six; the reward is the expected number of clicks), users send requests to a
+simulated server that can compute a third of the requested lists on average. The server has the queue, the kept lists
+and the cache policies of the service. A user whose request is rejected sees nothing. Every policy serves the same users
+in the same world, and the true expected reward of every list is known. Policies:
+
+- ``never``: kept lists are not shown; a request is rejected if there is no capacity;
+- ``overloaded``: the kept list is shown if the request would be rejected otherwise;
+- ``threshold``: the kept list is shown from a load of 0.25 on;
+- ``critics``: learnt critics choose the requests that lose least by a kept list; they are fitted to the clicks in the
+  log of another world;
+- ``critics of shuffled clicks``: negative control, whose critics are fitted to permuted clicks;
+- ``overloaded, no spare``: clicked items are left out of a kept list, and no spare items replace them;
+- ``overloaded, twin``: a world in which tastes make no difference, so that only shorter lists can lose reward.
+
+In this world, seeing a list twice costs nothing by itself. Kept lists lose reward because items that have been clicked
+since are left out, and because tastes drift.
+
+Columns, one row per policy and world (``seed``): ``answered, share``, the share of requests that were not rejected;
+``answered, share of users with a list``, the same without the rejected requests of users who had no recent enough list;
+``from the cache, share``, the share of requests answered with a kept list; ``age of a kept list, median h``. ``kept
+list over fresh, reward`` is the reward of the kept lists shown, divided by that of the lists that would have been
+computed for the same requests; two further columns are for kept lists younger than ten minutes and older than six
+hours. ``places of a kept list over fresh`` is the same for the number of items. ``reward, share of all computed`` is
+the reward of everything shown, divided by the reward of computing every list. A row ``gain`` has the mean difference of
+this share between two policies over the worlds; ``± 95 %`` is half the width of its interval.
+`benchmarks.overload` includes these measurements.
+
+    python -m benchmarks.cache_regret [--quick] [--json benchmarks/results/cache_regret.json]
 """
 
 from __future__ import annotations
@@ -34,22 +56,21 @@ from taiji.world.scenario import Scenario, load_scenario
 
 Array = NDArray[Any]
 TIMES, ROOM = 3.0, 50
-"""Average number of requested lists relative to the capacity; number of lists that can be computed within a reasonable
-wait."""
+"""Average number of requested lists relative to the capacity, and largest number of lists in the queue."""
 SEEDS, STUDENT = 5, 2.776
 """Number of worlds, and Student's 97.5 % quantile for this number."""
 KEPT, HISTORY = 86400.0, 100
-"""Seconds for which a list is kept, and number of events kept per user."""
+"""Seconds for which a list is kept, and number of a user's latest events in the history of a request."""
 
 
 @dataclass
 class Server:
-    """Queue of at most :data:`ROOM` lists to compute.
+    """Simulated server with a queue of at most :data:`ROOM` lists to compute.
 
     Attributes:
         each: microseconds to compute a list.
         work: microseconds of work in the queue.
-        at: time of the latest request.
+        at: time of the latest request, in microseconds.
     """
 
     each: float
@@ -63,27 +84,29 @@ class Server:
 
     @property
     def load(self) -> float:
-        """Number of lists in the queue as a share of its capacity."""
+        """Number of lists in the queue, as a share of :data:`ROOM`."""
         return self.work / self.each / ROOM
 
     @property
     def room(self) -> bool:
-        """True if a list can be computed in time."""
+        """True if the queue accepts one more list."""
         return self.work <= self.each * (ROOM - 1)
 
 
 @dataclass
 class Served:
-    """Requests of one run of the world, in the order in which they were served.
+    """Requests of one run of the world, as lists with one value per request. The order is that of the world's steps.
 
     Attributes:
-        fresh, shown: expected rewards of the list that would have been computed, and of what was shown.
-        filled: length of the shown list relative to that of the list that would have been computed.
-        origin: 0 computed, 1 kept, 2 rejected.
-        age: age of a kept list in seconds, NaN for other lists.
-        had: False if a request was rejected because its user had no recent enough list.
-        features, user, time, clicks, level: of the requests that were not rejected and whose user had a kept list, for
-            the critics. The level is 1 if the kept list was shown.
+        fresh: expected reward of the list that would have been computed.
+        shown: expected reward of what was shown; 0 for a rejected request.
+        filled: number of items shown, divided by that of the list that would have been computed.
+        origin: 0 for a computed list, 1 for a kept list, 2 for a rejected request.
+        age: age of the kept list in seconds; NaN for other requests.
+        had: False if the request was rejected and its user had no recent enough list.
+        features, user, time, clicks, level: data for the critics, only of requests that were not rejected and whose
+            user had a kept list: features of the request, user, time, clicks on the shown list, and 1 if that was the
+            kept list.
     """
 
     fresh: list[float] = field(default_factory=list)
@@ -100,21 +123,22 @@ class Served:
 
 
 def scenario(users: int, days: int) -> Scenario:
-    """Return the scenario ``peak-load`` with slates and without its mechanism ``load``, because the load is that of the
-    simulated server."""
+    """Return the scenario ``peak-load`` as a task of showing lists. It lacks the mechanism ``load``, because the
+    simulated server takes its place."""
     found = load_scenario("peak-load", users=users, items=600, days=days, candidates=60, joining=0.1, slot_hours=0.1)
     mechanisms = {name: settings for name, settings in found.mechanisms.items() if name != "load"}
     return Scenario.model_validate({**found.model_dump(), "task": "slate", "mechanisms": mechanisms})
 
 
 def listed(items: Array) -> RecommendResult:
-    """Return items as a list of the service."""
+    """Return items in the form in which the service returns a list."""
     names = tuple(str(item) for item in items if item != NO_ITEM)
     return RecommendResult(names, (0.0,) * len(names), ("content",) * len(names))
 
 
 def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
-    """Return the requests served under a policy. Without spare items, a kept list loses the items that were clicked."""
+    """Serve all requests of a world under a policy. If ``spare`` is False, kept lists have no spare items to replace
+    the items that were clicked."""
     s, out, chooser = world.scenario, Served(), ContentPolicy(world)
     server = Server(86_400e6 * TIMES / (s.users * s.visits * s.requests))
     kept, truth = KeptLists(s.users, KEPT), world.truth
@@ -179,7 +203,8 @@ def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
 
 
 def fitted(log: Served, folder: Path, clicks: Array) -> dict[str, object]:
-    """Return the settings of the policy ``critics``, learnt from a log and its clicks (n,)."""
+    """Return settings of the policy ``critics``. The critics are fitted to a log with the given clicks (n,), and stored
+    in the folder."""
     user, time, level = np.array(log.user), np.array(log.time), np.array(log.level)
     after = followers(user, time)
     going = after != NO_ROW
@@ -189,7 +214,7 @@ def fitted(log: Served, folder: Path, clicks: Array) -> dict[str, object]:
 
 
 def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
-    """Return the metrics of one policy in one world."""
+    """Return the row of one policy in one world."""
     fresh, shown, origin = np.array(served.fresh), np.array(served.shown), np.array(served.origin)
     age = np.nan_to_num(np.array(served.age)) / 3600
     cached, known = origin == 1, np.array(served.had)
@@ -213,7 +238,7 @@ def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
 
 
 def regret(result: Result, quick: bool) -> None:
-    """Add a row per policy and world, and the checks of shares and regret; quick: one small world."""
+    """Add a row per policy and world, the gains, and the checks. A quick run has one small world and no gains."""
     users, days = (150, 3) if quick else (400, 5)
     rows: list[dict[str, Any]] = []
     for seed in range(1 if quick else SEEDS):
@@ -258,7 +283,7 @@ def regret(result: Result, quick: bool) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Run this part alone."""
+    """Run :func:`regret`, which is also a part of `benchmarks.overload`."""
     result = Result()
     regret(result, quick)
     return result

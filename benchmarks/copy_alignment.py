@@ -1,22 +1,32 @@
-"""Is it better, at equal cost, to align the writer of copy with the reward model, or to choose the best of n texts?
+"""Is it better, at equal cost, to align a writer of copy with a reward model, or to choose the best of n texts by it?
 
-The world is `push` with the mechanism `wording`, which phrases copy of the same style in many ways. A tiny language
-model is fine-tuned on uniformly drawn texts. One reward model of clicks, and one of clicks after which the copy had
-kept its promise, are trained on sends, as in `benchmarks.copywriting`. GRPO then aligns the writer with the reward of
-clicks, with that of kept promises, and with both under equal weights and under POPO. Cost is the number of completions
-that are sampled and scored: best of n costs n completions per item, and alignment costs its rollouts once plus one
-completion per item. Values are true expected clicks (and kept promises) per 100 sends on items that neither the reward
-model nor GRPO has seen. A text that the grammar cannot make counts as the item's worst text. Means are over worlds,
-with Student's interval.
+The world is `push` with the mechanism `wording`, in which copy (short texts about items) of one style has many
+wordings. The *writer* is a tiny language model, fine-tuned on copy of one style in uniformly drawn wordings. Two reward
+models are trained on the results of sends, as in `benchmarks.copywriting`: one of clicks, and one of kept promises
+(clicks after which the reader found that the item is what the copy had promised). GRPO then aligns copies of the writer
+with the reward of clicks, with the reward of kept promises, and with both, under equal weights and under POPO.
 
-Predictions, stated before the first run: alignment brings more clicks per item than one completion of the writer before
-alignment, and best of 64 brings more than alignment. So there is a number of items above which alignment is cheaper,
-which is reported. If the two rewards conflict, using both brings more kept promises than clicks alone. A first run,
-on worlds 0 to 3, added the two rewards without weights, which doubles the step, and failed two of the three checks. In
-this version the weights sum to one for every arm, and the eight worlds had not been used before; the predictions are
-the same.
+Cost is the number of texts that are generated and scored. Best of n costs n texts per item. Alignment costs its 3,840
+rollouts once, and then one text per item. Values are true expected clicks and kept promises per 100 sends, on items
+that neither the reward models nor GRPO have seen. A text that is not in the world's grammar counts as the item's worst
+text. Means are over eight worlds, with Student's 95 % interval.
 
-    python -m benchmarks.copy_alignment [--quick] [--json FILE]
+Predictions, stated before the first run: (1) alignment brings more clicks per item than one text of the writer before
+alignment; (2) the best of 64 texts brings more clicks than alignment; so from some number of items on, which is
+reported, alignment is cheaper; (3) if the two rewards conflict, using both keeps more promises than clicks alone. In a
+first run, on worlds 0 to 3, the two rewards were added without weights, which doubles the step, and two of these three
+checks failed. In this version the weights of every arm sum to one, and the eight worlds (4 to 11) had not been used
+before; the predictions are the same.
+
+Rows, by ``part``: ``seed``, one per world, with the mean clicks and kept promises of every arm's texts after alignment
+(``clicks kept``: kept promises of the writer aligned with clicks), and the share of texts in the grammar (``valid``);
+``best of n by the reward of clicks``, one per n and metric; ``aligned with ARM: gain``, the difference from one text of
+the writer before alignment; ``alignment equals best of n``, by world the n at which best of n brings as many clicks as
+alignment with clicks, and the number of items from which alignment is then cheaper. Columns ``mean over worlds``, ``low
+over worlds`` and ``high over worlds``; ``seeds`` has the means of the single worlds. A quick run has one small world
+and no checks.
+
+    python -m benchmarks.copy_alignment [--quick] [--json benchmarks/results/copy_alignment.json]
 """
 
 from __future__ import annotations
@@ -52,31 +62,36 @@ from taiji.world.mechanisms.copy import STYLES
 
 Array = np.ndarray
 SEEDS = range(4, 12)
+"""Seeds of the worlds."""
 NS = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of texts among which the best is chosen."""
 STYLE = "question"
-"""Requested category; the writer may use any wording."""
+"""Style of all texts of the writer; their wording is free."""
 SAMPLING = GenerationSettings(max_new_tokens=48, temperature=1.0, batch_size=256)
 STEPS = 60
+"""Number of GRPO steps."""
 LEARNING_RATE = 3e-4
-"""Chosen among 1e-4, 3e-4 and 1e-3 on a world that is not evaluated; with 1e-3 the writer leaves the grammar."""
+"""Learning rate of GRPO, chosen among 1e-4, 3e-4 and 1e-3 in a world that is not evaluated. With 1e-3, the writer's
+texts leave the grammar."""
 GROUP, PROMPTS = 8, 8
-"""Rollouts per prompt, prompts per step."""
+"""Rollouts per prompt, and prompts per step."""
 ARMS: dict[str, tuple[tuple[str, ...], str]] = {
     "clicks": (("clicks",), "fixed"),
     "kept": (("kept",), "fixed"),
     "both, equal weights": (("clicks", "kept"), "fixed"),
     "both, POPO": (("clicks", "kept"), "popo"),
 }
+"""Rewards and weighting rule of each arm."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shop:
-    """A world's items, its true values, and the rewards.
+    """Items of a world, the true values of their copy, and the reward models.
 
     Attributes:
         titles: titles of all items.
-        sent: number of items with sends, which come first; the writer is evaluated on the other items.
-        copies: copies of these other items.
+        sent: number of items with sends. They come first; the writer is evaluated on the other items.
+        copies: every copy of these other items, with its true values.
         rewards: rewards by name.
     """
 
@@ -124,7 +139,7 @@ def measure(quick: bool) -> Result:
 def level(curve: Array, value: float) -> float:
     """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n.
 
-    The result is 1 if the curve begins above the value, and NaN if it never reaches the value.
+    The result is 1 if the curve begins at or above the value, and NaN if it never reaches the value.
     """
     if value <= curve[0]:
         return 1.0
@@ -134,7 +149,7 @@ def level(curve: Array, value: float) -> float:
 
 
 def one_world(seed: int, quick: bool) -> dict[str, Any]:
-    """Return the writer's curves, and the value of each arm's writer after alignment."""
+    """Return the writer's values by n before alignment, and the mean value of each arm's texts after alignment."""
     shop = make_shop(seed, quick)
     writer, tokenizer = fine_tuned(seed, 60 if quick else 1500, shop.titles)
     samples = 8 if quick else 64
@@ -154,7 +169,7 @@ def one_world(seed: int, quick: bool) -> dict[str, Any]:
 
 
 def make_shop(seed: int, quick: bool) -> Shop:
-    """Return the items, true values and rewards of a world."""
+    """Return the items, the true values and the reward models of a world."""
     size = {"users": 600, "items": 60, "days": 14} if quick else {"users": 3000, "items": 200, "days": 28}
     world, embedder = push_world(seed, **size), load_embedder("wordllama")
     sent = round(0.8 * size["items"])
@@ -179,8 +194,8 @@ def asked(title: str) -> str:
 
 
 def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any]:
-    """Return a tiny writer trained on copies of the category, in uniformly drawn wordings, about products that do not
-    exist in the catalogue."""
+    """Return a tiny writer and its tokenizer. The writer is trained on copy of one style in uniformly drawn wordings,
+    about invented products. The titles of the catalogue are only used for the tokenizer."""
     from taiji.world import grammar
 
     rng = np.random.default_rng([seed, 3])
@@ -214,8 +229,12 @@ def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any
 
 
 def judged(shop: Shop, model: Any, tokenizer: Any, samples: int, seed: int) -> tuple[dict[str, Array], Array, float]:
-    """Return the true values of sampled copies for the items without sends and their reward of clicks, (items, samples)
-    each, and the share of samples that the grammar can make."""
+    """Sample copy for the items without sends, and evaluate it.
+
+    Returns:
+        true values per 100 sends by name, (items, samples) each; rewards of clicks (items, samples); and the share of
+        samples in the grammar.
+    """
     titles = shop.titles[shop.sent :]
     rows = generate(
         LanguageModel(model, tokenizer, "writer"), [asked(t) for t in titles], n=samples, settings=SAMPLING, seed=seed
@@ -240,7 +259,7 @@ def judged(shop: Shop, model: Any, tokenizer: Any, samples: int, seed: int) -> t
 def aligned_writer(
     shop: Shop, writer: Any, tokenizer: Any, rewards: tuple[str, ...], weighting: str, seed: int, steps: int
 ) -> Any:
-    """Return a copy of the writer after GRPO on the items that were sent."""
+    """Return a copy of the writer after GRPO with these rewards on the items with sends."""
     from copy import deepcopy
 
     model, rng = deepcopy(writer), np.random.default_rng([seed, 4])

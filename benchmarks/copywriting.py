@@ -1,27 +1,41 @@
-"""Does a reward model trained on sends choose better copy?
+"""Does a reward model that is trained on the results of sends choose better copy?
 
-World `push` with wordings: for each of many items, 8 texts are sent for four weeks (in odd weeks half of the texts more
-often). Pairs of texts about an item train the reward model, which then chooses among texts about items that were never
-sent.
-Per world the arms are compared on the same items by true expected clicks per 100 sends; Student's interval over worlds.
+The world is `push` with the mechanism `wording`: copy (a short text about an item) has a category, which is its style,
+and a wording. For each of 192 items, 8 texts are sent for four weeks; in odd weeks, half of the texts are sent more
+often. Pairs of texts about one item train a reward model. It then chooses among texts about 48 items that were never
+sent. All arms choose among the same texts of the same items, and are compared by true expected clicks per 100 sends.
+Means are over eight worlds (and four twins), with Student's 95 % interval. The column ``what`` names scope and arm. The
+scopes are ``within`` (a random category), ``single category`` (the one with the highest click rate in the log), ``all``
+(all categories), and ``kept`` (kept promises of choices from all categories). The arms ``clicks`` and ``satisfied`` are
+reward models of clicks and of kept promises (clicks after which the reader found that the item is what the copy had
+promised); ``few pairs`` is trained on 100 pairs; ``turned pairs`` is a negative control, with winner and loser
+exchanged in a random half of the pairs. The heuristics are a random text, the shortest, the longest, and the one
+nearest to the mean length.
+
 Predictions, stated before the first run:
 
-- 10⁴ pairs sampled from a Bradley–Terry model recover the utilities of texts about other items: Spearman ≥ 0.9.
-- Within a random category, the choice by quality among 16 wordings beats a random one, the shortest, the longest and
-  the one of mean length.
-- Over all categories the choice by the whole score beats a random one, the best single category, and the same
-  heuristics.
+- After training on 10⁴ pairs drawn from a Bradley–Terry model, the scores of texts about other items agree with the
+  true utilities: Spearman ≥ 0.9.
+- Within a random category, the choice by quality among 16 wordings brings more clicks than each heuristic.
+- Over all categories, the choice by the whole score brings more clicks than each heuristic and than the best single
+  category.
 - The gain of the best of n = 1 … 64 never exceeds the order-statistic bound E[max] − E[mean] of the true values.
-- A model trained on clicks that found the promise kept brings more of these than one trained on clicks (clickbait).
-- There is no gain in the twin, in which all wordings are equally good, nor with a model whose pairs are reversed at
-  random.
+- A model of kept promises keeps more promises than a model of clicks, which favours clickbait.
+- There is no gain in the twin, in which all wordings are equally good, nor with turned pairs.
 
-If TAIJI_TEST_DATA contains womens-clothing-reviews, a reward model is also trained on pairs of reviews of one product,
-where the winner has more "helpful" counts by at least two standard errors. It is trained on the products with lower
-ids, and evaluated on those with higher ids, which are probably newer (the log has no times). Prediction: accuracy above
-one half, also among pairs of matched length (words within 10 %) and equal rating. Interval: bootstrap over products.
+If TAIJI_TEST_DATA contains womens-clothing-reviews, a reward model is also trained on pairs of reviews of one product.
+The winner of a pair has more "helpful" votes, by at least two standard errors. The model is trained on the 70 % of
+products with the lowest ids and evaluated on the others, which are probably newer (the log has no times). Prediction:
+the accuracy is above one half, also for quality alone among pairs of equal rating and similar length (words within
+10 %). Its interval is a bootstrap over products.
 
-    python -m benchmarks.copywriting [--quick] [--json FILE]
+Rows, by ``part``: ``reviews``, the accuracy of each score or heuristic; ``world``, per world the number of training
+pairs, and Spearman's correlation with the true utilities after training on sends (``spearman``) and on the drawn pairs
+(``planted``); ``per 100 sends``, the clicks or kept promises of each choice; ``gain``, paired differences of two
+choices; ``best of n within a category``, the gains in clicks and in kept promises of each reward model by n, with the
+bound and the gain that Gaussian scores would have (``ρσE[max]``).
+
+    python -m benchmarks.copywriting [--quick] [--json benchmarks/results/copywriting.json]
 """
 
 from __future__ import annotations
@@ -47,13 +61,15 @@ from taiji.nn.bradley_terry import preferred
 
 Array = np.ndarray
 WORLDS, TWINS = 8, 4
+"""Numbers of worlds and of twins."""
 DRAWN = 16
-"""Number of wordings per category from which one is chosen."""
+"""Number of wordings per category among which a choice is made."""
 DRAWS = 8
-"""Number of draws of these wordings per item."""
+"""Number of times that these wordings are drawn per item."""
 NS = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of texts among which the best is chosen."""
 FEW = 100
-"""Number of training pairs of the weak model."""
+"""Number of training pairs of the model ``few pairs``."""
 HEURISTICS = ("random", "shortest", "longest", "mean length")
 
 
@@ -77,7 +93,7 @@ def measure(quick: bool) -> Result:
 
 
 def one_world(seed: int, twin: str, embedder: Embedder, quick: bool) -> dict[str, Any]:
-    """Return all measurements in one world: values of arms (items,), curves (n,), and metrics."""
+    """Return all measurements in one world or twin: values of the arms (items,), curves (n,), and single numbers."""
     size = {"users": 1000, "items": 60, "days": 28} if quick else {"users": 4000, "items": 240, "days": 28}
     world = push_world(seed, **size)
     if twin == "twin":
@@ -129,8 +145,8 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) -> float:
-    """Return Spearman's correlation on held-out items, for a model trained on pairs that are drawn from the true
-    utilities by the Bradley–Terry law."""
+    """Return Spearman's correlation of scores and true utilities on held-out items. The model is trained on pairs that
+    are drawn from a Bradley–Terry model with the true utilities."""
     rng, half = np.random.default_rng([seed, 1]), len(copies.texts) // 2
     size = copies.texts[0].size
     first, second = rng.integers(0, size, (2, pairs))
@@ -149,7 +165,11 @@ def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) 
 
 
 def arms(copies: Copies, scores: dict[str, TextScores], best: str, seed: int) -> dict[str, Array]:
-    """Return the true clicks (and kept promises) per 100 sends of each arm's choices, (items,) each."""
+    """Return the true clicks or kept promises per 100 sends of each arm's choices, (items,) each, by ``SCOPE: ARM``.
+
+    The scopes are ``within`` (a random category per item), ``single category`` (the one with the highest click rate in
+    the log), ``all`` (all categories), and ``kept`` (kept promises of choices from all categories).
+    """
     items, styles, wordings = copies.texts.shape
     rng = np.random.default_rng([seed, 2])
     lengths = np.vectorize(len)(copies.texts).astype(float)
@@ -187,8 +207,11 @@ def arms(copies: Copies, scores: dict[str, TextScores], best: str, seed: int) ->
 
 
 def curves(values: Array, quality: Array) -> dict[str, Array]:
-    """Return the gain and the bound of the best of n within a category, per 100 sends, (n,) each: means over items and
-    categories."""
+    """Return curves of the best of n within a category, (n,) each.
+
+    ``gain`` and ``bound`` are means over items and categories per 100 sends. ``worst`` is the largest excess of a gain
+    over its bound.
+    """
     cells = [(values[i, s], quality[i, s]) for i in range(values.shape[0]) for s in range(values.shape[1])]
     return {
         "gain": 100 * np.array([np.mean([gain_of_best(v, q, n) for v, q in cells]) for n in NS]),
@@ -198,8 +221,11 @@ def curves(values: Array, quality: Array) -> dict[str, Array]:
 
 
 def within(values: Array, quality: Array) -> dict[str, float]:
-    """Return mean correlation and spread within items and categories: the Gaussian prediction of the gain is their
-    product with E[max of n]."""
+    """Return ``rho``, the mean correlation of values and scores within an item and category, and ``rho_sigma``, the
+    mean of the correlation times the standard deviation of the values.
+
+    If values and scores were Gaussian, the gain of the best of n would be ``rho_sigma`` times E[max of n].
+    """
     v, q = (x - x.mean(axis=2, keepdims=True) for x in (values, quality))
     spread = np.sqrt((v**2).mean(axis=2))
     dots = (v * q).mean(axis=2) / np.maximum(spread * np.sqrt((q**2).mean(axis=2)), 1e-12)
@@ -255,7 +281,7 @@ def tell_worlds(result: Result, found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool) -> None:
-    """Add the rows and checks of the reviews of clothes."""
+    """Train and evaluate a reward model on reviews of clothes, and add the rows and checks."""
     names = {"Clothing ID": "item_id", "Review Text": "text", "Positive Feedback Count": "likes", "Rating": "rating"}
     said = (
         table.select(pl.col(old).alias(new) for old, new in names.items())
@@ -299,8 +325,8 @@ def reviews(result: Result, table: pl.DataFrame, embedder: Embedder, quick: bool
 
 
 def liked_pairs(said: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
-    """Return pairs of reviews of a product, the first with more likes by two standard errors of the difference of
-    counts, at most ``most`` per product."""
+    """Return pairs of reviews of one product, at most ``most`` per product. The first review has more likes, by at
+    least two standard errors of the difference."""
     rng = np.random.default_rng(seed)
     parts = []
     for _, group in said.group_by("item_id", maintain_order=True):
@@ -319,8 +345,8 @@ def liked_pairs(said: pl.DataFrame, most: int, seed: int) -> pl.DataFrame:
 
 
 def accuracy(difference: Array, groups: Array, resamples: int = 1000) -> dict[str, float]:
-    """Return the share of pairs with a difference above 0 (equal ones count half), with a bootstrap interval over
-    groups."""
+    """Return the share of pairs with a difference above 0, with a bootstrap interval over groups. A difference of 0
+    counts half."""
     right = np.where(difference == 0, 0.5, difference > 0)
     number = np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(number, weights=right), np.bincount(number)

@@ -1,10 +1,22 @@
-"""Growth of seconds and peak memory with each size, compared with the growth of the number of operations.
+"""Growth of time and peak memory with each size, compared with the growth of the number of operations.
 
-There are three groups of costs. An update of SmolLM2-135M with LoRA (completions of 96 tokens) is measured by prompt
-length, group size, number of prompts, and number of rewards whose gradients are computed. Retrieval and pair fields are
-measured by number of items in the catalogue. The data set, the fields and a ranker's training pass are measured by
-number of events in the log. From a base case, one factor is raised at a time. Growth is the slope of log cost on log
-factor; a slope of 1 means proportional growth. Cases are timed in turn in one process.
+One size (*factor*) is raised at a time, and all others stay at their base values. The costs are
+
+- language: an update (forward and backward pass) of SmolLM2-135M with LoRA, with completions of 96 tokens, by prompt
+  length, group size (completions per prompt) and number of prompts (``users``); and the gradients of several rewards,
+  by number of rewards;
+- catalogue: exact search (``every vector``) and approximate search (``lists``) of a vector index, and the field of
+  co-occurrences with the history, by number of items;
+- events: building a data set from tables, computing the fields of a constant number of rows, and a training pass of a
+  ranker with one row per ten events, by number of events in the log.
+
+All cases of one cost are timed in turn in one process.
+
+Each case is a row: ``of`` (cost), a column with the name of the factor, ``s`` (median seconds) and ``MB`` (growth of
+the peak memory); for updates also ``packed tokens``, the tokens that are processed if each prompt is read once. After
+them comes a row with exponents, which are slopes of log cost on log factor (1 means proportional growth): of the
+measured seconds (``seconds grow as its power``), of the counted operations (``operations``), and of the memory. A check
+holds if the exponent of the seconds is at most 0.2 above that of the operations.
 
     python -m benchmarks.cost_growth [--quick] [--json benchmarks/results/cost_growth.json]
 """
@@ -23,7 +35,7 @@ from benchmarks.measuring import Rates, Sizes, peak_memory, small_model
 from benchmarks.ranking_stream import shop_tables
 
 LOOSE = 0.2
-"""Largest excess of a measured exponent over that of the operations."""
+"""Largest amount by which the exponent of the seconds may exceed that of the operations."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Growth:
         factor: name of the factor.
         values: values of the factor, ascending.
         actions: action to time for each value.
-        operations: number of operations for each value, in any unit.
+        operations: number of operations for each value; only its growth matters, so the unit is arbitrary.
         facts: further columns for each value.
     """
 
@@ -47,7 +59,7 @@ class Growth:
     facts: Sequence[dict[str, Any]]
 
     def measure(self, result: Result, repeats: int, check: bool) -> None:
-        """Time the actions in turn, and add a row for each, a row with the exponents, and the checks."""
+        """Time the actions in turn, and add a row for each action, a row with the exponents, and the check."""
         seconds = [statistics.median(s) for s in in_turn(*self.actions, repeats=repeats)]
         memory = [peak_memory(action)[1] for action in self.actions]
         for value, second, megabytes, facts in zip(self.values, seconds, memory, self.facts):
@@ -57,7 +69,8 @@ class Growth:
         result.rows.append({"of": self.of, "factor": self.factor, "seconds grow as its power": growth, "operations": counted, "memory": more})  # fmt: skip
         result.so_far()
         if check:
-            result.at_most(f"{self.of} against {self.factor}: exponent of seconds over that of the operations", growth, counted + LOOSE)  # fmt: skip
+            name = f"{self.of} by {self.factor}: exponent of the seconds, at most {LOOSE} above that of the operations"
+            result.at_most(name, growth, counted + LOOSE)
 
 
 def slope(factors: Sequence[float], costs: Sequence[float]) -> float:
@@ -66,7 +79,7 @@ def slope(factors: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def sequences(users: int, prompt: int, group: int, new: int) -> list[list[int]]:
-    """Return random prompts, each with several completions."""
+    """Return token ids of random prompts with ``group`` completions each, one row per completion."""
     rng = np.random.default_rng(0)
     rows: list[list[int]] = []
     for _ in range(users):
@@ -76,7 +89,7 @@ def sequences(users: int, prompt: int, group: int, new: int) -> list[list[int]]:
 
 
 def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """Return an action: a forward and a backward pass over ``users`` prompts with ``group`` completions each."""
+    """Return a function that runs forward and backward over ``users`` prompts with ``group`` completions each."""
     import torch
 
     from taiji.language.prefix_forward import shared_logprobs
@@ -91,7 +104,8 @@ def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callab
 
 
 def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """Return an action: a forward pass over one prompt, and the gradient of each of several rewards."""
+    """Return a function that runs a forward pass over one prompt with ``group`` completions, and computes the gradient
+    of each reward."""
     import torch
 
     from taiji.language.prefix_gradients import split_logprobs
@@ -102,7 +116,7 @@ def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Ca
 
     def update() -> None:
         split = split_logprobs(model, rows, [prompt] * group)
-        assert split is not None, "the model supports sharing of prefixes"
+        assert split is not None, "the model must support shared prefixes"
         for _ in split[1].products(advantages, parameters):
             pass
 
@@ -110,7 +124,7 @@ def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Ca
 
 
 def language(quick: bool) -> list[Growth]:
-    """Return the growth of the costs of an update."""
+    """Return the costs of an update and of the gradients of several rewards, not yet measured."""
     from peft import LoraConfig, get_peft_model
 
     from taiji.language.causal_lm import load_language_model
@@ -147,7 +161,7 @@ def language(quick: bool) -> list[Growth]:
 
 
 def catalogue(quick: bool) -> list[Growth]:
-    """Return the growth of costs with the number of items, for constant users and events."""
+    """Return the costs that grow with the number of items, not yet measured."""
     from taiji.models.ranking.pair_fields import cooccurrence_match
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -172,7 +186,7 @@ def catalogue(quick: bool) -> list[Growth]:
 
 
 def events(quick: bool) -> list[Growth]:
-    """Return the growth of costs with the number of events, for constant users and items."""
+    """Return the costs that grow with the number of events, for constant users and items, not yet measured."""
     import polars as pl
 
     from taiji.data.dataset import Dataset

@@ -1,16 +1,29 @@
-"""The two diffusion retrievers in worlds with known truth, and in twins in which users have no tastes.
+"""Do the two diffusion retrievers find better items than their controls, if the truth is known?
 
-Metric: the true expected reward of the first ten items for a request, each shown alone, divided by that of the ten best
-items (:mod:`benchmarks.generative_worlds`). ``short-video``: ``intent_diffusion`` in its three modes, which have the
-same parameters and settings (``noised_target`` is the released training, which leaks the target), and ``two_towers``.
-``mall``, whose users click, fill carts and buy: ``behaviour_diffusion`` whole, without its diffusion, without
-behaviours, with the released masking, and ``SASRec``. The twins have one taste for everybody. Differences are paired by
-seed, with Student's interval. Stated before the first run: in a twin no arm of a pair has an advantage, and in the
-worlds the order is that of the logs.
+The metric, ``share of the best``, is the true expected reward of the first ten items for a request, divided by that of
+the ten best items; the reward of an item is that of showing it alone. Each scenario is also run as a twin (negative
+control), in which all users have the same taste. Arms:
+
+- world ``short-video``: ``intent_diffusion`` in its three modes, which have the same parameters and settings:
+  ``sampled``, ``none`` (without diffusion), and ``noised_target`` (trained as in the released code, which leaks the
+  target); ``two_towers`` with the same settings; and popularity;
+- world ``mall``, whose users click, fill carts and buy: ``behaviour_diffusion`` complete (``diffusion, guidance, own
+  experts``), its encoder without the diffusion, that encoder without behaviours, the complete model with the masking of
+  the released code, ``SASRec``, and popularity.
+
+All arms of a scenario are fitted to the same log and get the same requests. Stated before the first run: in a twin, no
+arm of a pair has an advantage; in the worlds, the order is that found on logs by `benchmarks.intent` and
+`benchmarks.multi_behaviour`. Only the twins are checked.
+
+Rows: one per arm, seed and ``place`` (world or twin), with the last training ``loss``; then, per pair of arms
+(``ARM − CONTROL``), the mean difference over seeds with Student's 95 % interval from ``low`` to ``high``; then the mean
+of each arm. ``CPU seconds of all arms`` stands in the last row of a seed and place. A full run takes about 18 minutes
+of CPU time on one core.
 
     python -m benchmarks.diffusion_worlds [--quick] [--json benchmarks/results/diffusion_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (default 5) is the number of seeds, and ``TAIJI_BENCHMARK_WORLDS`` names scenarios.
+``TAIJI_BENCHMARK_SEEDS`` (default 5) is the number of seeds; ``TAIJI_BENCHMARK_WORLDS`` names the scenarios to run,
+separated by commas (default: both).
 """
 
 from __future__ import annotations
@@ -41,14 +54,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "short-video": {"users": 600, "items": 200, "days": 12},
     "mall": {"users": 600, "items": 300, "days": 12},
 }
+"""Sizes of the worlds."""
 TRAINING: dict[str, dict[str, Any]] = {
-    "short-video": INTENT | {"seen": "keep", "learning_rate": 3e-3, "batch": 128, "epochs": 24},  # chosen on seed 100
+    "short-video": INTENT
+    | {"seen": "keep", "learning_rate": 3e-3, "batch": 128, "epochs": 24},  # chosen for two_towers on seed 100
     "mall": BEHAVIOUR | {"seen": "keep", "epochs": 24, "diffusion_epochs": 12, "valid_users": 200},
 }
+"""Settings that all arms of a scenario share."""
 FEW: dict[str, dict[str, Any]] = {
     "short-video": {"epochs": 1},
     "mall": {"epochs": 1, "diffusion_epochs": 1, "head_epochs": 1, "valid_users": 20},
 }
+"""Settings of a quick run, which replace the others."""
 PAIRS = {
     "short-video": (
         *((MODES[0], other) for other in (*MODES[1:], "two towers")),
@@ -56,10 +73,11 @@ PAIRS = {
     ),
     "mall": ((ENCODER, BLIND), (WHOLE, ENCODER), (WHOLE, "whole, masking as released"), (WHOLE, "SASRec")),
 }
+"""Pairs of an arm and its control, by scenario."""
 
 
 def fitted(scenario: str, data: Served, seed: int, shared: dict[str, Any]) -> dict[str, CatalogueRetriever]:
-    """Return the arms of a scenario, fitted to a world's log."""
+    """Return the arms of a scenario by name, fitted to the log of a world."""
     popular = Popularity()
     popular.settings = popular.settings.model_copy(update={"seen": "keep"})
     arms: dict[str, CatalogueRetriever] = {"popularity": popular.fit(data.dataset, data.train)}
@@ -85,7 +103,7 @@ def fitted(scenario: str, data: Served, seed: int, shared: dict[str, Any]) -> di
 
 
 def scenario(result: Result, name: str, seeds: int, quick: bool) -> None:
-    """Compare the arms of one scenario in the world and in its twin."""
+    """Compare the arms of one scenario in the world and in its twin, and add the rows and checks."""
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(seeds):
         for place in (WORLD, TWIN):
@@ -118,7 +136,7 @@ def scenario(result: Result, name: str, seeds: int, quick: bool) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Run every scenario."""
+    """Run the chosen scenarios."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "5"))
     for name in os.environ.get("TAIJI_BENCHMARK_WORLDS", ",".join(PAIRS)).split(","):
         scenario(result, name, seeds, quick)

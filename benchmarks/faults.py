@@ -1,13 +1,39 @@
-"""Faults of the service and their effects: no data may be lost.
+"""Does the service lose data, or give a wrong answer, if its processes, its disk, its clock or its LLM fail?
 
-A real service (supervisor, API process, a worker for each of two releases) is loaded by clients that repeat a batch
-under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
-stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend` and `POST /v1/rank`. At random times
-a fault is injected: SIGKILL of the workers, of the API or of Redis; a full disk; an LLM that raises or hangs; a clock
-that steps back or a year ahead while a process restarts; processes or Redis stopped for a while; hundreds of silent
-connections and large heads; or unreadable entries in the queue. After recovery, a checker that shares no code with the
-service compares the store's raw tables or keys with the clients' own ledger. Every list and every ranking is recomputed
-with the library alone (:mod:`benchmarks.list_faults`).
+A real service is started (supervisor, API process, and a worker for each of two releases), and clients put load on it.
+Writers send batches of events, and repeat a batch under its idempotency key until it is acknowledged. Readers read
+feature rows. Shoppers request lists (`POST /v1/recommend`) and rankings (`POST /v1/rank`). A further client switches
+the served release back and forth. The LLM is a stand-in; the recommenders of the two releases are real. At random times
+a fault is injected:
+
+- SIGKILL of the workers, of the API process or of Redis;
+- a full disk;
+- an LLM that raises an error or hangs;
+- a clock that is set back, or a year ahead for a while, as a process restarts;
+- SIGSTOP of processes or of Redis for a while;
+- hundreds of silent connections, and requests with large heads;
+- unreadable entries in the queue.
+
+After the faults, and once the service has recovered, a checker that shares no code with the service compares the tables
+or keys of the store with the clients' own ledger. Every list and every ranking is recomputed with the library alone
+(:mod:`benchmarks.list_faults`). Every count of errors must be 0.
+
+Each row is one service with one list of faults: ``store`` (SQLite or Redis), ``fault``, ``times`` (number of faults),
+``events`` (acknowledged), ``repeats`` (batches that were sent again), ``reads`` (feature rows that were read),
+``switches`` (of the release), and ``recovered_s``, the seconds from the last fault until the queue is empty and all
+feature rows are fresh. Errors of data: ``lost events``; ``duplicated effects`` (also wrong counts of events, and reads
+of an older row than before); ``wrong version`` (rows of another release or user); ``poisoned clock`` (1 if the latest
+time in the store is over two hours ahead); ``queued`` (events left in the queue); ``rows not fresh``. The columns about
+lists and rankings, and ``behind_s``, are defined at :func:`benchmarks.list_faults.verdicts`. ``refused`` counts
+requests for lists and rankings that got status 503 or no response; ``other answers`` counts those with any other status
+than 200.
+
+    python -m benchmarks.faults [--quick] [--json benchmarks/results/faults.json]
+
+SQLite is always tested, and Redis if it is installed. A full disk needs the permission to mount a file system. Finished
+rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes can share this
+folder, each with its own stores in ``TAIJI_BENCHMARK_STORES`` (such as ``sqlite``). ``TAIJI_BENCHMARK_FAULTS`` (default
+1000) is the number of faults of a full run.
 """
 
 from __future__ import annotations
@@ -50,6 +76,7 @@ log = logging.getLogger(__name__)
 USERS = [f"user-{number:03d}" for number in range(60)]
 EVERYBODY = [*USERS, *ACTING]
 VERSIONS = ("echo-1", "echo-2")
+"""Model versions of the two releases."""
 KINDS = ("worker", "api", "redis", "disk", "raise", "hang", "clock", "ahead", "freeze", "flood", "foreign")
 TITLES = {
     "worker": "SIGKILL worker",
@@ -65,7 +92,7 @@ TITLES = {
     "foreign": "foreign entries in the queue",
 }
 FAULTS = int(os.environ.get("TAIJI_BENCHMARK_FAULTS", "1000"))
-"""Total number of faults in a full run."""
+"""Smallest total number of faults in a full run."""
 MIXED = 40
 """Number of faults in a scenario that mixes all kinds."""
 SETTINGS = {
@@ -73,13 +100,24 @@ SETTINGS = {
     "backend": "tests.serving.doubles",
     "trigger": {"window_s": 0.05, "staleness_s": 0.0},
     "worker": {"batch": 8, "history": 100_000, "timeout_s": 1.0, "backoff_s": 0.1, "poll_s": 0.02, "grace_s": 2.0},
-    "recommend": {"policy": "never"},  # every list is compared with a recomputed one
+    "recommend": {"policy": "never"},  # no list is shown again, because every list is compared with a recomputed one
 }
 
 
 @dataclass
 class Books:
-    """Ledger of what the clients know for certain."""
+    """Ledger of the clients.
+
+    Attributes:
+        events: ids of the acknowledged events, by user.
+        batches: number of acknowledged batches.
+        repeats: number of batches that were sent again.
+        reads: number of answered reads.
+        wrong_reads: number of reads that returned a row or a list of the wrong user or release.
+        regressions: number of reads that returned an older row than an earlier read.
+        switches: start, end and release of each switch of the served release; times are monotonic.
+        lock: lock of these values.
+    """
 
     events: dict[str, set[str]] = field(default_factory=lambda: {user: set() for user in EVERYBODY})
     batches: int = 0
@@ -98,7 +136,7 @@ class Client:
         self._place, self._connection = url.removeprefix("http://"), None
 
     def ask(self, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
-        """Return the status and the JSON; status 0 if there was no response."""
+        """Send a request, and return status and JSON of the response; the status is 0 if there was no response."""
         try:
             if self._connection is None:
                 self._connection: Any = http.client.HTTPConnection(self._place, timeout=5)
@@ -114,18 +152,29 @@ class Client:
 
 
 def event_name(key: str, place: int) -> str:
-    """Return the id, without the time of arrival, of an event of a batch that was sent without an API key."""
+    """Return the id that the service gives to an event, without the time of arrival with which the id begins.
+
+    Args:
+        key: idempotency key of the event's batch, which is sent without an API key.
+        place: position of the event in the batch.
+    """
     digest = hashlib.sha256(b"local\0" + key.encode()).hexdigest()
     return f"{digest[:32]}-{place:04d}"
 
 
 def name_of(event_id: str) -> str:
-    """Return a stored event's id without the time of arrival, as :func:`event_name` returns it."""
+    """Return the id of a stored event without its time of arrival, for comparison with :func:`event_name`."""
     return event_id.partition("-")[2]
 
 
 class Load:
-    """Threads of clients: writers, readers, shoppers who get recommendations, and a switcher of releases."""
+    """Clients of the service, one thread each: three writers, a reader, a shopper who requests lists and rankings, and
+    a client that switches the release.
+
+    Args:
+        world: the service; there is no shopper if its lists come from a stand-in.
+        seed: seed of all random draws.
+    """
 
     def __init__(self, world: World, seed: int) -> None:
         self.books, self._world, self._seed = Books(), world, seed
@@ -146,7 +195,7 @@ class Load:
             thread.join()
 
     def settle(self) -> None:
-        """Request a list and a ranking for every shopper after all of their events have been absorbed."""
+        """Request a list and a ranking for each user of :data:`ACTING`, whose events have all been absorbed by then."""
         for user in ACTING if self._world.real else ():
             self._world.until_answering()
             for ask in (self.shoppers.list_of, self.shoppers.ranking_of):
@@ -161,12 +210,12 @@ class Load:
         return Shoppers(client.ask, post, self._behind, lambda: -self._world.offset, f"{self._seed}-{name}")
 
     def _post(self, client: Client, rng: random.Random, events: list[dict[str, Any]]) -> list[str]:
-        """Send a batch until it is acknowledged, note it, and return the events' ids."""
+        """Send a batch until it is acknowledged, enter it in the ledger, and return the ids of its events."""
         key, repeats = str(uuid.UUID(int=rng.getrandbits(128))), 0
         while client.ask("POST", "/v1/events", {"events": events}, key)[0] != 202:
             repeats += 1
             time.sleep(rng.uniform(0.01, 0.1))
-        if rng.random() < 0.1:  # a client that did not see the acknowledgement
+        if rng.random() < 0.1:  # as a client that did not receive the acknowledgement
             client.ask("POST", "/v1/events", {"events": events}, key)
         ids = [event_name(key, place) for place in range(len(events))]
         with self.books.lock:
@@ -205,7 +254,7 @@ class Load:
                 newest[user, row["release"]] = found
             if not self._world.real:
                 status, answer = client.ask("POST", "/v1/recommend", {"user": user, "k": 1})
-                if status == 200:  # the double recommends its release's version first
+                if status == 200:  # the first item of the stand-in's list is the version of its release
                     self.books.reads += 1
                     self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
             elif rng.random() < 0.2:
@@ -218,8 +267,8 @@ class Load:
             self.shoppers.step()
 
     def _behind(self, release: str, start: float, end: float) -> float:
-        """Return for how many seconds before ``start`` a release had certainly not been active; 0.0 if it may have been
-        active by ``end``."""
+        """Return the number of seconds before ``start`` during which a release was certainly not active; 0.0 if it may
+        have been active between ``start`` and ``end``."""
         with self.books.lock:
             switches = list(self.books.switches)
         begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]
@@ -244,10 +293,14 @@ class Load:
 
 
 class World:
-    """A service with its store, and the faults that can befall it.
+    """Service with its store, and the faults that can be injected.
 
     Args:
-        recommenders: run of `taiji recommend` for each release; by default the stand-in makes the lists.
+        store: ``sqlite`` or ``redis``.
+        folder: folder for the store and the releases.
+        stack: stack that stops the service and the store at its end.
+        recommenders: run of `taiji recommend` for each release; by default a stand-in makes the lists.
+        small_disk: True to put the store on a small file system, which can be filled.
     """
 
     def __init__(
@@ -294,7 +347,7 @@ class World:
             time.sleep(0.05)
 
     def hit(self, kind: str, rng: random.Random) -> None:
-        """Inject one fault, and restore the conditions for recovery before returning."""
+        """Inject one fault, and remove its cause before returning, so that the service can recover."""
         getattr(self, f"_{kind}")(rng)
 
     def _worker(self, rng: random.Random) -> None:
@@ -314,7 +367,7 @@ class World:
         self.disk.fill()
         time.sleep(rng.uniform(0.2, 0.8))
         self.disk.empty()
-        # A Redis that always syncs ends itself on a full disk; whoever supervises it starts it again.
+        # With `appendfsync always`, Redis exits when the disk is full, and its supervisor would start it again.
         if self.redis and not self.redis.runs():
             self.redis.start()
 
@@ -329,7 +382,7 @@ class World:
         path.with_suffix(".new").write_text(text)
         path.with_suffix(".new").rename(path)
         deadline = time.monotonic() + 20
-        while path.exists() and time.monotonic() < deadline:  # until a writer has hit the fault
+        while path.exists() and time.monotonic() < deadline:  # until a worker has run into the fault
             time.sleep(0.01)
 
     def _clock(self, rng: random.Random) -> None:
@@ -375,7 +428,7 @@ class World:
                 db.execute("INSERT INTO queue (user, event, at) VALUES ('user-001', ?, 1)", (packed,))
 
     def ahead(self) -> bool:
-        """Return True if the store's high-water mark is ahead of every correct clock."""
+        """Return True if the latest time in the store is more than two hours ahead of the correct time."""
         if self.redis:
             mark = int(redis.Redis.from_url(self.place).get("taiji:clock") or 0)  # type: ignore[arg-type]
         else:
@@ -387,8 +440,11 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """Return the content of the raw store: occurrences of each event's name, ids of events per user, counted events per
-    user, rows, and queued events.
+    """Return the content of the store, read without the code of the service.
+
+    Returns:
+        number of occurrences of each event, by its name (see :func:`name_of`); ids of the events, by user; number of
+        events that the store has counted, by user; feature rows, by release and user; number of queued events.
     """
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
@@ -416,7 +472,7 @@ def stored(
 
 
 def audit(world: World, books: Books) -> dict[str, int]:
-    """Compare the store with the ledger."""
+    """Compare the store with the ledger, and return the number of errors by kind."""
     times, events, seen, rows, queued = stored(world)
     ours = set().union(*books.events.values())
     arrived = {user: {name_of(event_id) for event_id in ids} for user, ids in events.items()}
@@ -449,12 +505,16 @@ def audit(world: World, books: Books) -> dict[str, int]:
 
 
 def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = ()) -> dict[str, Any] | None:
-    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it.
+    """Start the service, put load on it, inject the faults one after another, wait for recovery, and audit the store.
 
-    Return the row of results; None if no fault of the list is possible.
+    Return the row of results; None if none of the faults is possible.
 
     Args:
-        makers: makers of the two releases' lists; without them, the stand-ins serve the lists, which are not checked.
+        store: ``sqlite`` or ``redis``.
+        kinds: kinds of the faults, in order.
+        seed: seed of all random draws.
+        makers: makers that recompute the lists of the two releases. Without them, stand-ins make the lists, which are
+            not checked.
     """
     rng = random.Random(seed)
     with ExitStack() as stack:
@@ -474,7 +534,9 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
         start, client = time.monotonic(), Client(world.service.url)
         found = audit(world, load.books)
         while (found["queued"] or found["rows not fresh"]) and time.monotonic() < start + 60:
-            client.ask("POST", "/v1/admin/dead-letters:retry")  # failures of the LLM that a person must retry
+            client.ask(
+                "POST", "/v1/admin/dead-letters:retry"
+            )  # retries rows that the LLM failed to write; in operation, a person does this
             time.sleep(0.2)
             with suppress(redis.RedisError, sqlite3.OperationalError):
                 found = audit(world, load.books)
@@ -484,7 +546,7 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
         for trouble in [error for of in shoppers for error in of.errors]:
             log.warning("answered with %s: %s", *trouble)
         for line in world.service.log.read_text().splitlines():
-            if '"request failed"' in line:  # the folder and its log are about to be deleted
+            if '"request failed"' in line:  # kept, because the log is deleted with the folder
                 log.warning("the service's log: %s", line)
         answers = [answer for of in shoppers for answer in of.answers]
         title = " + ".join(dict.fromkeys(TITLES[kind] for kind in kinds))
@@ -510,17 +572,17 @@ OF_ANSWERS = ("wrong lists", "wrong rankings", "forbidden items", "wrong release
 
 
 def rows_of(journal: Path) -> list[dict[str, Any]]:
-    """Return the finished rows, in the order of their seeds."""
+    """Return the finished rows of the journal, in the order of their seeds."""
     lines = journal.read_text().splitlines() if journal.exists() else []
     return sorted((json.loads(line) for line in lines), key=lambda row: int(row["seed"]))
 
 
 def measure(quick: bool) -> Result:
-    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to
-    ``TAIJI_BENCHMARK_FAULTS``.
+    """Inject the faults, and check that there are no errors.
 
-    Finished rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes
-    can share it, each for the mixes of its own ``TAIJI_BENCHMARK_STORES``.
+    A full run injects 20 faults of each kind per store, and then random mixes of all kinds until there are
+    :data:`FAULTS` faults. A quick run injects each kind once, on Redis if it is installed, otherwise on SQLite. If both
+    are tested, SQLite gets three faults: SIGKILL of the workers, a full disk, and SIGKILL of the API process.
     """
     result = Result()
     total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731

@@ -1,11 +1,23 @@
-"""Prompts per second in generating features: continuous batching on the lean forward pass, compared with batches.
+"""Speed of generating features by continuous batching on the lean forward pass, compared with plain batches.
 
-Student prompts of the demo's data (completejourney; the synthetic shop in the quick form), completions of at most 104
-tokens, 24 rows at a time. Three arms are timed in turn in one process: *batches* (the model's own layers, one token per
-step, finished rows are removed), *lean* (continuous batching on fused, packed weights), *lean, looked up* (with tokens
-suggested by repetitions in the text). Sampled texts are timed. Greedy texts are compared with those of batches in fp32:
-in fp32 they must be equal, in bf16 the share of equal texts is reported. FEATURES_MODEL names the model, such as a
-run's ``sft/model``, whose answers follow the format that the default model has not learnt.
+Three ways of generating are timed in turn in one process, on the same prompts and with the same settings (completions
+of at most 104 tokens, 24 rows at a time). Arms:
+
+- ``batches``: the model's own layers, one token per step; finished rows are removed from the batch;
+- ``lean``: continuous batching on fused, packed weights;
+- ``lean, looked up``: the same, with guesses of the next tokens that are looked up in repetitions of the text.
+
+The prompts are 48 student prompts of the demo's data (completejourney); the quick form uses the synthetic shop. Sampled
+texts are timed. Greedy texts are compared with those of ``batches`` in fp32: in fp32 they must be equal, and in bf16
+only the share of equal texts is reported.
+
+Columns: ``type`` is the data type, ``prompts per s`` the prompts per second by the median time of five rounds, ``times
+batches`` the median of the paired speed-ups over ``batches``, ``greedy texts as in fp32`` the share of equal texts, and
+``tokens a step`` the mean number of tokens by which a row advances per step with look-up. A check requires that the
+last arm is twice as fast as ``batches``. ``FEATURES_MODEL`` names another model than the default one, such as the
+folder ``sft/model`` of a run. The answers of such a model follow the required format, which the default model has not
+learnt. With such a model, the bf16 part takes about twelve minutes on two cores, and fp32 takes longer. No full run is
+stored.
 
     [FEATURES_MODEL=FOLDER] python -m benchmarks.feature_generation [--quick]
     [--json benchmarks/results/feature_generation.json]
@@ -28,11 +40,12 @@ from benchmarks.text_features import load
 ARMS = ("batches", "lean", "lean, looked up")
 PROMPTS, QUICK_PROMPTS, NEW, REPEATS = 48, 6, 104, 5
 BAR = 2.0
+"""Smallest speed-up of the last arm over ``batches`` with which its check holds."""
 
 
 @contextmanager
 def arm(name: str) -> Iterator[None]:
-    """Switch generation to an arm's method."""
+    """Make generation use the method of an arm within the context."""
     from taiji.language import continuous, prefix_support
 
     with (
@@ -53,7 +66,7 @@ def texts(lm: Any, prompts: list[str], settings: Any, name: str) -> list[str]:
 
 
 def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
-    """Return the mean number of tokens by which a row advances in a step with looked-up tokens."""
+    """Return the mean number of tokens by which a row advances per step, with looked-up guesses."""
     from taiji.language.lean_decode import GroupDecoder
 
     gained: list[int] = []
@@ -69,7 +82,7 @@ def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
 
 
 def questions(lm: Any, quick: bool) -> list[str]:
-    """Return student prompts of different users, opened for an answer."""
+    """Return student prompts of different users, ready for the answer to be appended."""
     import polars as pl
 
     from taiji.data.splits import time_split
@@ -79,14 +92,14 @@ def questions(lm: Any, quick: bool) -> list[str]:
 
     name = "shop" if quick else "completejourney"
     dataset = load(name, quick)
-    assert dataset is not None, "both come with packages"
+    assert dataset is not None, "the data come with an installed package"
     due = refresh_times(dataset, time_split(dataset), 5, 1).unique("user", keep="first", maintain_order=True)
     due = due.sample(QUICK_PROMPTS if quick else PROMPTS, seed=0).with_columns(example=pl.col("user").cast(pl.String))
     return [opened(prompt) for prompt in student_prompts(dataset, due, PromptSettings(), lm.tokenizer)["prompt"]]
 
 
 def measure(quick: bool) -> Result:
-    """Time and compare the arms in both data types."""
+    """Time the arms and compare their texts, in both data types."""
     from taiji.language.causal_lm import bfloat16_pays, load_language_model
     from taiji.language.settings import GenerationSettings
 

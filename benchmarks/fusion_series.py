@@ -1,12 +1,20 @@
-"""Gain of fusion, alignment and re-ranking in a recommender of one log, switched on one by one.
+"""Do fusion, alignment and re-ranking improve the lists of a recommender of one log?
 
-The recipe of `taiji recommend` with its defaults is fitted once and scored once, up to the ranker's predictions for all
-candidates. Each step of the series then makes its own lists of ten for the same requests of the test period. Fusions
-are fitted as in the stage `fusion`: to the exposures of the last period before the test, with the predictions of a
-ranker trained on the earlier periods. Metrics: NDCG, recall and diversity at ten; differences are paired by user, from
-averaged ranks of the same predictions. There is no check, because "no gain" is a valid answer.
+The recipe of `taiji recommend` is fitted once and scored once with its default settings, up to the ranker's predictions
+for all candidates. Each variant (``arm``) then makes its own lists of ten for the same requests of the test period. The
+baseline, ``averaged ranks``, orders candidates by the average of three ranks: by predicted clicks, by predicted
+conversions, and in the merged list of the retrievers. Every other variant changes one thing (only the last one changes
+two); :data:`SERIES` lists them. A learnt fusion is fitted as in the stage `fusion`: to the exposures of the last period
+before the test, with predictions of a ranker trained on the earlier periods.
+
+Each row has the ``value`` of one ``metric`` (NDCG, recall or diversity of the ten items), the number ``n`` of users,
+and the difference from the baseline with its 95 % interval (``value``, ``low`` and ``high, minus averaged ranks``),
+paired by user. There is no check, because "no gain" is a valid result.
 
     [SERIES_DATA="ml-latest-small completejourney"] python -m benchmarks.fusion_series [--quick] [--json FILE]
+
+``SERIES_DATA`` names the logs; ml-latest-small is read from ``$TAIJI_TEST_DATA``, and completejourney is a sample of
+600 households. A quick run uses the synthetic shop. Results: ``benchmarks/results/fusion_series-LOG.json``.
 """
 
 from __future__ import annotations
@@ -45,8 +53,10 @@ from taiji.world.settings import ShopSettings
 from taiji.world.shop import Shop
 
 USERS = {"completejourney": 600}
+"""Number of sampled users, by log."""
 RANKS = "averaged ranks"
 WEIGHTS = {"click": 1.0, "conversion": 1.0, "merged": 1.0}
+"""Weights of the baseline's ranks."""
 KINDS = {"categories": ["category_l1"]}
 SERIES: dict[str, dict[str, Any]] = {
     RANKS: {},
@@ -59,11 +69,12 @@ SERIES: dict[str, dict[str, Any]] = {
     "re-ranking: DPP": {"rerank": "dpp"},
     "ensemble and MMR": {"fusion": "monotone_ensemble", "rerank": "mmr"},
 }
+"""Changes of the baseline's settings, by variant."""
 METRICS = ("ndcg@10", "recall@10", "diversity@10")
 
 
 def measure(quick: bool) -> Result:
-    """Measure the series on every data set."""
+    """Measure all variants on every log."""
     result = Result()
     names = ["shop"] if quick else os.environ.get("SERIES_DATA", "ml-latest-small completejourney").split()
     for name in names:
@@ -78,7 +89,7 @@ def measure(quick: bool) -> Result:
 
 
 def load(name: str) -> Dataset | None:
-    """Return a data set by its name; None if its files are missing."""
+    """Return a log by its name; None if its files are missing."""
     if name == "shop":
         return Dataset.from_tables(Shop(ShopSettings(**QUICK_SHOP), 0).tables())
     source = name if name in USERS else Path(os.environ.get("TAIJI_TEST_DATA", "")) / name
@@ -88,7 +99,7 @@ def load(name: str) -> Dataset | None:
 
 
 def series(dataset: Dataset, quick: bool, seed: int = 0) -> list[dict[str, Any]]:
-    """Return rows of :func:`~taiji.metrics.list_evaluation.evaluate_lists`, with one arm per step of the series."""
+    """Return the rows of all variants on one log."""
     base = RecommendSettings(fusion_weights=WEIGHTS)
     small = {"sasrec": {"model": "sasrec", "width": 8, "layers": 1, "epochs": 1}}
     if quick:
@@ -141,7 +152,8 @@ def series(dataset: Dataset, quick: bool, seed: int = 0) -> list[dict[str, Any]]
 
 
 def told(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with its difference and interval as separate numbers."""
+    """Return a row of :func:`~taiji.metrics.list_evaluation.evaluate_lists` with the difference in columns of its
+    own."""
     gap = row.get("difference") or {}
     return {
         **{name: row[name] for name in ("arm", "metric", "value", "n")},

@@ -1,5 +1,8 @@
-"""The plain decoder as a model of Hugging Face transformers, with the same weights: the peer whose ``generate`` is
-timed."""
+"""Copy of the plain generative decoder as a model of Hugging Face transformers, with the same weights.
+
+`benchmarks.generative` times its ``generate`` in comparison with our beam search. In shapes, B is the number of
+requests, n the length of a history, and L the number of codes per item.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,24 @@ from taiji.models.retrieval.code_network import CodeNetwork
 
 
 class LevelNeoX(GPTNeoXForCausalLM):
-    """GPT-NeoX whose next token is one of the next level's codes, as in a softmax per level.
+    """GPT-NeoX that predicts only codes of the level that comes next, as our decoder does with its softmax per level.
 
-    Token ids are numbered in this order: the codes of the first level, those of the next levels, the start of a
-    history, the beginning of an item.
+    Token ids are numbered in this order: the codes of the first level, the codes of the further levels, the token that
+    starts a history, and the token that begins an item.
     """
 
     levels: torch.Tensor
+    """Boolean mask (vocabulary, vocabulary): True if the second token may follow the first one."""
 
     def forward(self, input_ids: torch.Tensor, **arguments: Any) -> Any:  # type: ignore[override]
-        """Return the logits of the level that follows the last token."""
+        """Return the logits, with −∞ for tokens that may not follow."""
         out = super().forward(input_ids=input_ids, **arguments)
         out.logits = out.logits.masked_fill(~self.levels[input_ids[:, -out.logits.shape[1] :]], -torch.inf)
         return out
 
 
 def twin(network: CodeNetwork) -> LevelNeoX:
-    """Return a model that computes the same as ``network``, a decoder with one token per code and no options."""
+    """Return a model that computes the same as ``network``, which must be a plain decoder with one token per code."""
     s, sizes = network.settings, network.sizes
     assert s.architecture == "decoder" and s.tokens == "codes"
     count, width = sum(sizes), s.width
@@ -73,7 +77,7 @@ def twin(network: CodeNetwork) -> LevelNeoX:
     starts = np.cumsum([0, *sizes])
     for level in range(len(sizes) - 1):
         follows[starts[level] : starts[level + 1], starts[level + 1] : starts[level + 2]] = True
-    follows[starts[len(sizes) - 1] : count, :count] = True  # not used: no token follows a whole item
+    follows[starts[len(sizes) - 1] : count, :count] = True  # irrelevant: generation ends with a whole item
     follows[count, :count] = True
     follows[count + 1, : sizes[0]] = True
     model.levels = follows
@@ -81,7 +85,12 @@ def twin(network: CodeNetwork) -> LevelNeoX:
 
 
 class PrefixDictionary:
-    """Callback for ``prefix_allowed_tokens_fn``: a dictionary from the codes so far to the possible next codes."""
+    """Callback for ``prefix_allowed_tokens_fn``, which looks up the possible next codes in a dictionary of prefixes.
+
+    Args:
+        codes: (N, L) codes of the items.
+        sizes: number of codes per level.
+    """
 
     def __init__(self, codes: np.ndarray, sizes: tuple[int, ...]) -> None:
         self.begin = sum(sizes) + 1
@@ -94,14 +103,19 @@ class PrefixDictionary:
                     following.append(int(row[level]))
 
     def __call__(self, batch: int, tokens: torch.Tensor) -> list[int]:
-        """Return the tokens that may come next."""
+        """Return the tokens that may come next after ``tokens``."""
         ids = tokens.tolist()
         return self.children[tuple(ids[len(ids) - ids[::-1].index(self.begin) :])]
 
 
 def tokens_of(codes: np.ndarray, seen: np.ndarray, sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and mask (B, 2 + n · L), padded on the left, for histories with codes (B, n, L) of ``seen (B,)``
-    items."""
+    """Return token ids and attention mask (B, 2 + n · L) of histories, padded on the left.
+
+    Args:
+        codes: (B, n, L) codes of the items of each history.
+        seen: (B,) number of items of each history; the codes after them are ignored.
+        sizes: number of codes per level.
+    """
     rows, count, levels = codes.shape
     start, begin = sum(sizes), sum(sizes) + 1
     out = np.full((rows, 2 + count * levels), start)
@@ -123,7 +137,7 @@ def generate(
     beam: int,
     scores: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return codes (B, beam, L) as token ids, found by ``generate``, and, if ``scores``, their scores (B, beam)."""
+    """Return the codes (B, beam, L) that ``generate`` finds, as token ids, and their scores (B, beam) if ``scores``."""
     with torch.no_grad():
         out: Any = model.generate(
             ids,

@@ -1,34 +1,48 @@
-"""Generative retrieval by item codes on public benchmarks, compared with the usual baselines.
+"""Does generative retrieval by item codes beat the usual retrievers, and what does each block of the decoder add?
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), where the targets are each user's last items; and, split by
-time, Amazon Office (the public part of MiniOneRec's split), ml-latest-small, completejourney, and the favourites, carts
-and purchases of Taobao, where purchases are the targets. The whole catalogue is ranked without the items that the user
-has seen. Codes are residual k-means of title vectors (WordLlama) for the logs with titles, which are Office,
-ml-latest-small and completejourney, and of item factors of the training interactions for the other logs.
+Data. Amazon Beauty and Toys (5-core, 2014; S3-Rec's files): the targets are each user's last items. Split by time:
+Amazon Office (the public part of MiniOneRec's split), ml-latest-small, completejourney, and the favourites, carts and
+purchases of Taobao, where purchases are the targets. All models of a log have the same training interactions, requests
+and targets. They rank the whole catalogue without the items that the user has seen. Codes are made by residual k-means:
+of title vectors (WordLlama) for Office, ml-latest-small and completejourney, and of item factors of the training
+interactions for the other logs.
 
-Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, one token per
-code), and the decoder with each block. Recall is also reported for warm and for cold targets; a cold item has at most
-five interactions in training. A block is compared with its control on the same users, with hits averaged over seeds.
-The control of thinking steps has the same number of filler steps. The control of the router and of the gate is the
-plain decoder, whose number of parameters is reported. Experts compute as much per token as the plain feed-forward
-layer, and have twice its weights. Two blocks need information that few logs contain. *Skipped exposures*:
-completejourney has the products on promotion in the store of a trip; ml-latest-small has only a sample of popular
-titles, so it is a negative control. *Scenario prompts*: the scenario is the behaviour, and requests are for purchases;
-the control has prompts with behaviours in random order.
+Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder (``plain``), TIGER's form of it (an encoder, one
+token per code), and the decoder with each block. A block is compared with its control on the same users, with hits
+averaged over seeds, by R@10 (recall of the first ten items). The control is the plain decoder, except that thinking
+steps are compared with as many filler steps (``filler``), and scenario prompts with prompts of behaviours in random
+order. The number of parameters is reported. A check requires that the best decoder is not below SASRec. Experts compute
+as much per token as the plain feed-forward layer, and have twice its weights. Two blocks need information that few logs
+contain. *Skipped exposures*: completejourney has the products on promotion in the store of a trip; ml-latest-small has
+only a sample of popular titles, so it is a negative control. *Scenario prompts* (Taobao): the scenario is the
+behaviour, and requests are for purchases.
 
-Speed: our beam search is compared with ``generate`` of transformers with ``prefix_allowed_tokens_fn``, on the same
-weights, histories and beam. Codings: on Office, where the targets are each user's last items, the plain decoder is
-trained on codings with 24 bits each; colliding items are separated by a further level, or not separated. The parts
-``large-beauty`` and ``large-toys`` do not run by default (minutes on a GPU, hours on two cores): they train TIGER's
-form at a size near TIGER's on codes of SASRec's item vectors, one model per size (layers x width) in
-``TAIJI_BENCHMARK_SIZES`` (default 4x128).
+Further parts. ``speed``: our beam search and ``generate`` of transformers with ``prefix_allowed_tokens_fn`` decode the
+same histories with the same weights and beam. ``churn``: items come and go while lists are decoded; no unavailable item
+may be decoded. ``codings`` (on Office, where the targets are each user's last items): the plain decoder is trained on
+codings with 24 bits each, and items with equal codes are either separated by a further level (``level``) or share a
+leaf (``list``). ``large-beauty`` and ``large-toys``, not run by default: TIGER's form, about as large as TIGER, on
+codes of SASRec's item vectors.
 
-Environment variables: ``TAIJI_BENCHMARK_PARTS`` (default ``speed,churn,beauty,toys,office,movies,codings``; also
-``completejourney`` and ``taobao``) chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (default 3) is the number of seeds;
-``TAIJI_BENCHMARK_EPOCHS`` (default 200) is the largest number of passes; ``TAIJI_BENCHMARK_BLOCKS`` names blocks,
-separated by commas (default: all); ``TAIJI_BENCHMARK_COLLISIONS`` (default ``level,list``) names the treatments of
-colliding items in ``codings``. A quick run uses a synthetic circle of items, and measures the speed on a small
-catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
+Columns: ``R@5``, ``R@10``, ``N@10`` (NDCG); ``warm R@10`` and ``cold R@10``, of targets with more than five and with at
+most five training interactions; ``rows per second``, requests per CPU second; ``train seconds``, CPU time; ``epoch``,
+the best one. Rows ``MODEL − CONTROL`` have differences with a 95 % interval from ``low`` to ``high``. Row ``speed``:
+our rate, that of ``generate``, their ratio, and the share of requests for which both give the same list. Row ``churn``:
+the number of decoded items, and of those that were unavailable. Rows of ``codings``: ``collisions by target`` (the
+share of targets that share all codes with another item) and ``hit rate`` (R@10).
+
+CPU time on one core: Office 4 h (3 seeds, 60 epochs), ml-latest-small 80 min (3 seeds, 30 epochs); a training of a
+large part takes minutes on a GPU and hours on two cores. Results: ``benchmarks/results/generative.json`` (speed and
+churn), ``generative_office.json``, ``_movies``, ``_taobao``, ``_completejourney`` and ``_large``, and ``codings.json``.
+
+    python -m benchmarks.generative [--quick] [--json FILE]
+
+Environment variables, lists separated by commas: ``TAIJI_BENCHMARK_PARTS`` (default
+``speed,churn,beauty,toys,office,movies,codings``; also ``completejourney``, ``taobao`` and the large parts);
+``TAIJI_BENCHMARK_SEEDS``, the number of seeds (default 3); ``TAIJI_BENCHMARK_EPOCHS``, the largest number of passes
+(default 200); ``TAIJI_BENCHMARK_BLOCKS`` (default: all); ``TAIJI_BENCHMARK_COLLISIONS`` (default ``level,list``);
+``TAIJI_BENCHMARK_SIZES``, layers x width of the large parts (default ``4x128``). A quick run has a synthetic circle of
+items, and small forms of ``speed`` and ``churn``.
 """
 
 from __future__ import annotations
@@ -72,6 +86,7 @@ from taiji.nn.beam_search import beam_search
 
 EPOCHS = int(os.environ.get("TAIJI_BENCHMARK_EPOCHS", "200"))
 PLAIN = CodeDecoderSettings(seen="drop", dropout=0.3, beam=50, epochs=EPOCHS)
+"""Settings of the plain decoder."""
 LARGE: dict[str, Any] = {
     "architecture": "encoder-decoder", "tokens": "codes", "heads": 4, "expansion": 8, "dropout": 0.1, "batch": 256,
     "valid_users": 3000, "patience": 8,
@@ -93,7 +108,7 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "compressor": ("plain", {"history": 20, "long_history": 30}),
     "time": ("plain", {"time": True}),
 }
-"""Control and settings of each block, by name."""
+"""Control of each block, and its changes of the plain settings, by name."""
 SKIPS = {"skipped exposures": ("plain", {"skip_weight": 0.3})}
 OWN_BLOCKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "movies": SKIPS,
@@ -103,7 +118,7 @@ OWN_BLOCKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "scenario prompts": ("shuffled prompts", {"scenario": "behaviour"}),
     },
 }
-"""Blocks that need information which only some data sets contain, by data set."""
+"""Further blocks by data set: they need information that the other data sets do not contain."""
 TITLED = {
     "office": ("amazon", "amazon-office"),
     "movies": ("movielens", "ml-latest-small"),
@@ -115,9 +130,9 @@ OWN: dict[str, dict[str, Any]] = {
     "completejourney": {"batch": 32},
     "taobao": {"history": 20},
 }
-"""Settings that differ from :data:`PLAIN`: small batches for few users, and short inputs for short histories."""
+"""Changes of :data:`PLAIN` by data set: small batches for few users, and short inputs for short histories."""
 PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
-"""Recall@10 and NDCG@10 of TIGER with this protocol, as reported by phonism/genrec."""
+"""Recall@10 and NDCG@10 of TIGER with the same protocol, as published by the repository phonism/genrec."""
 
 
 def seeds() -> range:
@@ -126,14 +141,14 @@ def seeds() -> range:
 
 
 class Trial:
-    """One data set, and the recall found on it for each model and seed.
+    """One data set, and the recall of each model and seed on it.
 
     Args:
         name: name of the data set.
         data: the data set.
         train, requests, targets: see :func:`benchmarks.sequential.last_out`.
         result: result to which rows are added.
-        vectors: (n_items, d) vectors from which codes are made; None for item factors.
+        vectors: (n_items, d) vectors from which codes are made; None to use item factors of the training interactions.
     """
 
     def __init__(
@@ -180,8 +195,7 @@ class Trial:
         return row
 
     def decoder(self, name: str, settings: CodeDecoderSettings, seed: int, *, curve: bool = False) -> dict[str, Any]:
-        """Train and measure a decoder. If ``curve`` is True, its row also has the validation NDCG@10 of each checked
-        epoch."""
+        """Train and measure a decoder, and return its row. With ``curve``, it has the validation NDCG@10 by epoch."""
         start = time.process_time()
         model = CodeDecoder(settings, vectors=self.vectors).fit(self.data, self.train, seed=seed)
         checks = model.facts["checks"]
@@ -197,7 +211,8 @@ class Trial:
         )
 
     def against(self, name: str, control: str) -> None:
-        """Add the difference in R@10 between a model and its control, paired by user, with hits averaged over seeds."""
+        """Add rows with the difference in R@10 between a model and its control, for all, warm and cold targets. The
+        difference is paired by user, and recall is averaged over seeds first."""
         for part in self.targets:
             first, second = (np.mean([seed[part] for seed in self.values[model]], axis=0) for model in (name, control))
             if not np.isfinite(first).any():
@@ -223,7 +238,7 @@ class Trial:
             self.add(type(model).__name__, model.fit(self.data, self.train), 0)
 
     def mean(self, model: str) -> float:
-        """Return a model's R@10 over requests and seeds."""
+        """Return the mean R@10 of a model over requests and seeds."""
         return float(np.mean([_mean(seed["all"]) for seed in self.values[model]]))
 
 
@@ -244,7 +259,7 @@ def named_blocks(every: Iterable[str]) -> list[str]:
 
 
 def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
-    """Return the trial of one of S3-Rec's data sets, whose targets are the users' last items."""
+    """Return the trial of Beauty or Toys, whose targets are the users' last items."""
     data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
     return Trial(part, data, *last_out(data), result)
 
@@ -267,7 +282,7 @@ def titled_trial(part: str, folder: Path, result: Result) -> Trial:
 
 
 def table(result: Result, part: str, folder: Path) -> None:
-    """Run one public data set."""
+    """Train and compare all models on one public data set, and add the rows and checks."""
     made = {**dict.fromkeys(FOLDERS, last_out_trial), **dict.fromkeys(TITLED, titled_trial), "taobao": taobao_trial}
     trial = made[part](part, folder, result)
     trial.simple()
@@ -293,8 +308,7 @@ def table(result: Result, part: str, folder: Path) -> None:
 
 
 def large(result: Result, part: str, folder: Path) -> None:
-    """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published figures and with
-    SASRec."""
+    """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published metrics and SASRec."""
     trial = last_out_trial(part, folder, result)
     for seed in seeds():
         teacher = SASRec(SASREC).fit(trial.data, trial.train, seed=seed)
@@ -312,7 +326,17 @@ def large(result: Result, part: str, folder: Path) -> None:
 
 
 def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats: int, width: int = 64) -> None:
-    """Decode the same histories with the same weights by our search and by ``generate``."""
+    """Time our beam search and ``generate`` in turn, on the same histories with the same random weights.
+
+    Args:
+        result: result to which the row and the checks are added.
+        items: number of items in the catalogue.
+        rows: number of requests that are decoded together.
+        count: length of the longest history.
+        beam: number of beams.
+        repeats: number of rounds; with more than one, the ratio of the speeds is checked.
+        width: width of the decoder.
+    """
     random = np.random.default_rng(0)
     sizes = (256, 256, 256)
     codes = np.unique(random.integers(0, sizes, size=(items, 3)), axis=0)
@@ -352,7 +376,7 @@ def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats:
 
 
 def codings(result: Result, folder: Path) -> None:
-    """Train the plain decoder on each coding's codes, and report its hit rate next to the collisions."""
+    """Train the plain decoder on the codes of each coding, and add its hit rate and the share of colliding items."""
     catalogue = item_codes.office(folder)
     assert catalogue.dataset is not None
     train, requests, targets = last_out(catalogue.dataset)
@@ -380,7 +404,8 @@ def codings(result: Result, folder: Path) -> None:
 
 
 def churn(result: Result, items: int, decodes: int) -> None:
-    """Decode while items come and go, and count the decoded items that were not available."""
+    """Decode at least ``decodes`` items while a tenth of the catalogue changes before every batch, and count the
+    decoded items that were not available or were excluded from the request."""
     random = np.random.default_rng(1)
     sizes = (64, 64, 64)
     codes = random.integers(0, sizes, size=(items, 3))
@@ -400,7 +425,7 @@ def churn(result: Result, items: int, decodes: int) -> None:
         place, found = shown.items(row, leaves.numpy()[row, column])
         forbidden = np.unique(hidden[0] * items + hidden[1])
         wrong += int((~live.available[found] | np.isin(row[place] * items + found, forbidden)).sum())
-        wrong += len(row) - len(np.unique(place))  # leaves that lead to no item
+        wrong += len(row) - len(np.unique(place))  # leaves without an available item
         done += len(row)
     result.rows.append({"data": f"{items} items", "model": "churn", "decodes": done, "not available": wrong})
     result.so_far()
@@ -430,7 +455,7 @@ def measure(quick: bool) -> Result:
 
 
 def _quick(result: Result) -> Result:
-    """Run on a circle of items, in which only the order determines the next item."""
+    """Run on a synthetic log, in which each item is followed by its neighbour on a circle of items."""
     data = circle()
     trial = Trial("circle", data, *last_out(data), result)
     trial.simple()

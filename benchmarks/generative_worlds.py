@@ -1,26 +1,37 @@
-"""Blocks of the generative decoder in worlds with known truth, and in twins in which they have nothing to gain.
+"""Does each block of the generative decoder find better items in a world with known truth, and not in its twin?
 
-Metric: the true expected reward of the first ten items for a request, each shown alone, divided by that of the ten best
-items. So random clicks add no noise. Requests are those of the last third of the log's time, at their own times. Codes
-are residual k-means of title vectors, the same for all arms; clicks come from a random policy. ``short-video`` has long
-and short-term tastes; its twin has none, only quality, which is the same for everybody. ``mall`` has a taste per
-surface in addition to a common one, and its twin only the common one; items of surfaces other than the request's are
-excluded from the lists of all arms. ``live`` has rooms whose topics move while they are on the air, and its twin rooms
-whose topics stay; rooms that are off the air are excluded for all arms. In ``live``, *codes of the moment* are made
-from a room's last descriptions before an interaction or a request, and compared with codes of titles. Both have one
-code of 16 values, and items with equal codes share a leaf. A block and its control have the same training settings;
-thinking steps are compared with the same number of filler steps. Differences are paired by seed, with Student's
-interval.
+The metric, ``share of the best``, is the true expected reward of the first ten items for a request, divided by that of
+the ten best items. The reward of an item is that of showing it alone, so random clicks add no noise. Each scenario has
+a twin without the mechanism from which its blocks could gain (negative control):
 
-Checks: the plain decoder beats popularity where there are tastes, codes of the moment beat codes of titles where topics
-move, and no block has an advantage over its control in a twin. The effects of the other blocks in the worlds are
-reported, not checked.
+- ``short-video``: users have long-term and short-term tastes; in the twin there are none, only quality, which is the
+  same for everybody;
+- ``mall``: users have a common taste and a taste per surface; in the twin only the common one. Items of other surfaces
+  than the request's are excluded from the lists of all arms;
+- ``live``: the topics of rooms (live streams) move while the rooms are on the air; in the twin they stay. Rooms that
+  are off the air are excluded for all arms.
+
+The log comes from a policy that shows random items. All arms of a scenario are trained on the first two thirds of the
+log. They get the same requests, up to 600 from the last third, at the times of the log. The codes are residual k-means
+of title vectors, the same for all arms, except in one comparison in ``live``: *codes of the moment* are made from the
+last descriptions of a room before an interaction or a request, and *codes of titles* are their control. Both consist of
+one code with 16 values, and items with equal codes share a leaf. A block and its control have the same training
+settings. The control is the plain decoder (``plain``), except for thinking steps, which are compared with as many
+filler steps.
+
+Checks: the plain decoder beats popularity in the worlds, codes of the moment beat codes of titles in ``live``, and no
+block has an advantage over its control in a twin. The effects of the other blocks in the worlds are only reported.
+
+Rows: one per ``scenario``, ``place`` (world or twin), ``model`` and ``seed``, with the number of ``parameters`` of
+decoders and the CPU ``seconds``; then one per comparison (``MODEL − CONTROL``), with the mean difference over seeds and
+Student's 95 % interval from ``low`` to ``high``. A run of ``short-video`` and ``mall`` with three seeds takes 70
+minutes of CPU time on one core, and one of ``live`` with four seeds 22 minutes (``generative_live.json``).
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (default 4) is the number of seeds; ``TAIJI_BENCHMARK_WORLDS`` and ``TAIJI_BENCHMARK_BLOCKS``
-name scenarios and blocks (default: all). Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be
-resumed.
+``TAIJI_BENCHMARK_SEEDS`` is the number of seeds (default 4); ``TAIJI_BENCHMARK_WORLDS`` and ``TAIJI_BENCHMARK_BLOCKS``
+name scenarios and blocks, separated by commas (default: all). Finished rows are kept in ``$TAIJI_BENCHMARK_WORK``, so
+that a killed run can be resumed.
 """
 
 from __future__ import annotations
@@ -59,30 +70,31 @@ from taiji.world.mechanisms.live import Live
 from taiji.world.world_time import to_days, to_micros
 
 FIRST, DEPTH = 10, 120
-"""Number of items of a list that count, and number of items to retrieve if items of other surfaces are then left out
-(enough for the smallest surface)."""
+"""Number of items of a list that count, and number of items to retrieve if those of other surfaces are then left out.
+The latter is large enough even for the smallest surface."""
 TRAINED, REQUESTS = 0.67, 600
-"""Share of the log's time before the test, and number of requests in the test."""
+"""Share of the log's time before the test, and largest number of requests in the test."""
 PLAIN: dict[str, Any] = {
     "width": 32, "history": 20, "dropout": 0.2, "batch": 32, "learning_rate": 3e-3, "epochs": 24, "check_every": 3,
     "patience": 2, "valid_users": 300, "beam": 40, "seen": "keep", "device": "cpu", "coder_settings": {"levels": 2, "size": 8},
 }  # fmt: skip
+"""Settings of the plain decoder."""
 MOMENT = "codes of the moment"
 CODES: dict[str, Any] = {"levels": 1, "size": 16}
-"""Coder of the rooms' descriptions, and of the titles with which these are compared."""
+"""Coder settings for codes of the moment and for codes of titles."""
 POOLED = 8
-"""Number of slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
+"""Number of latest slots (half hours) whose descriptions are averaged for the code of the moment."""
 SIZES: dict[str, Any] = {"users": 1000, "items": 400, "days": 15}
 QUICK: dict[str, Any] = {"users": 150, "items": 80, "days": 5}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Blocks that are tried in one scenario.
+    """Blocks that are compared in one scenario.
 
     Attributes:
-        twin: part of the world that the twin lacks.
-        blocks: control and settings of each block, by name.
+        twin: mechanism, or part of one, that the twin lacks.
+        blocks: control of each block, and its changes of the settings, by name.
         sizes: sizes of the world that differ from :data:`SIZES`.
         training: settings of every decoder that differ from :data:`PLAIN`.
     """
@@ -111,7 +123,17 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Served:
-    """A world's log before the test, the requests of the test, and the expected reward of each item at each request."""
+    """Data from a world.
+
+    Attributes:
+        dataset: the whole log.
+        train: events before the test.
+        requests: requests of the test.
+        worth: (B, n_items) true expected reward of each item for each request; NaN if it may not be shown.
+        vectors: vectors of the titles.
+        available: availability of the items.
+        moving: codes of the moment, only in a world with live rooms.
+    """
 
     dataset: Dataset
     train: pl.DataFrame
@@ -123,7 +145,7 @@ class Served:
 
     @classmethod
     def of(cls, world: World, seed: int) -> Served:
-        """Let the world run under its policy, and draw requests from its last third."""
+        """Return the log of a world under its own policy, and requests drawn from the last third of the log's time."""
         dataset = Dataset.from_tables(world.log())
         events, when = dataset.events, dataset.events["time"].to_numpy()
         end = int(when[0] + TRAINED * (when[-1] - when[0]))
@@ -143,16 +165,16 @@ class Served:
 
     @property
     def best(self) -> float:
-        """Worth of the best lists, summed over the requests."""
+        """Reward of the best lists, summed over the requests."""
         return float(-np.sort(-np.nan_to_num(self.worth), axis=1)[:, :FIRST].sum())
 
     def chance(self) -> float:
-        """Return the worth of lists of random items over that of the best lists."""
+        """Return the expected reward of lists of random items, divided by that of the best lists."""
         length = np.minimum(np.isfinite(self.worth).sum(axis=1), FIRST)
         return float((np.nanmean(self.worth, axis=1) * length).sum() / self.best)
 
     def share(self, retriever: CatalogueRetriever) -> float:
-        """Return the worth of a fitted retriever's lists over that of the best lists."""
+        """Return the expected reward of a fitted retriever's lists, divided by that of the best lists."""
         depth = DEPTH if "surface" in self.dataset.items.columns else FIRST
         found = retriever.retrieve(self.requests, min(depth, self.dataset.n_items)).items
         values = np.where(found == NO_ITEM, np.nan, np.take_along_axis(self.worth, np.maximum(found, 0), axis=1))
@@ -182,7 +204,7 @@ class OnAir(Availability):
 
 
 def codes_of_the_moment(live: Live, on_air: np.ndarray, trained: int, slot_days: float) -> DynamicCodes:
-    """Return the codes of the rooms' descriptions in every slot, by a coder of those in the first ``trained`` slots."""
+    """Return the codes of the rooms' descriptions in every slot. The coder is fitted to the first ``trained`` slots."""
     embedder, items = load_embedder("wordllama"), np.arange(on_air.shape[1])
     told = np.stack([embedder.encode(live.descriptions(items, slot)) for slot in range(len(on_air))])
     told *= on_air[:, :, None]
@@ -198,7 +220,7 @@ def codes_of_the_moment(live: Live, on_air: np.ndarray, trained: int, slot_days:
 
 
 def worth(world: World, dataset: Dataset, requests: Requests, available: Availability) -> np.ndarray:
-    """Return expected rewards (B, N) of the items at the requests' times, NaN where a request may not be shown them."""
+    """Return the expected reward (B, n_items) of each item at the time of each request, NaN if it may not be shown."""
     users = dataset.users["user_id"].to_numpy()[requests.user]
     items, times = dataset.items["item_id"].to_numpy(), np.repeat(requests.time, dataset.n_items)
     values = world.truth.value(np.repeat(users, len(items)), np.tile(items, len(users)), times)
@@ -217,7 +239,7 @@ SIMPLE: dict[str, Callable[[], CatalogueRetriever]] = {
 
 
 def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> CatalogueRetriever:
-    """Return a retriever, fitted: one of :data:`SIMPLE`, or the decoder with these options."""
+    """Return a fitted retriever: one of :data:`SIMPLE`, or the decoder with these changes of its settings."""
     if name in SIMPLE:
         model = SIMPLE[name]()
         model.settings = model.settings.model_copy(update={"seen": "keep"})
@@ -232,7 +254,7 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
 
 @lru_cache(maxsize=1)
 def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
-    """Return the log, the requests and the rewards of a world or its twin."""
+    """Return the data of a world or its twin."""
     world = World(scenario, seed, **(QUICK if quick else {**SIZES, **SCENARIOS[scenario].sizes}))
     return Served.of(world.twin(SCENARIOS[scenario].twin) if place == TWIN else world, seed)
 
@@ -240,7 +262,7 @@ def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
 def cell(
     folder: Path, scenario: str, place: str, seed: int, name: str, options: Mapping[str, Any], quick: bool
 ) -> dict[str, Any]:
-    """Return the row of one retriever in one world; a finished cell is read from the folder."""
+    """Return the row of one retriever in one world or twin. A row that is already in the folder is read from there."""
     file = folder / f"{value_hash([scenario, place, seed, name, options])[:16]}.json"
     if file.is_file():
         return read_json(file)
@@ -293,7 +315,7 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
 
 
 def measure(quick: bool) -> Result:
-    """Run the unfinished cells of every scenario, and combine all cells."""
+    """Compute the missing rows of the chosen scenarios, and add all rows, comparisons and checks."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
     sizes = {name: dict(trial.sizes) for name, trial in SCENARIOS.items()}
     folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, sizes, CODES, POOLED, quick])[:12]}"

@@ -1,8 +1,8 @@
-"""Common parts of all benchmarks: arguments, repeated paired timing, table, checks, JSON file, exit code.
+"""Common parts of all benchmarks: arguments, paired timing, table, checks, JSON file, and exit code.
 
-A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a figure
-with a bar, which is a limit that was set beforehand. Two speeds are compared by the ratio of times that were measured
-in turn in one process, because absolute times depend on the machine.
+A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a
+measured value with a bar, which is a limit that was set beforehand. Two speeds are compared by the ratio of their
+times, because absolute times depend on the machine; both are measured in turn in one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ from taiji.core.errors import TaijiError
 
 @dataclass(frozen=True)
 class Check:
-    """One claim: whether ``value`` is at least, or at most, ``bar``."""
+    """A measured value and its limit.
+
+    Attributes:
+        name: description of the value.
+        value: the measured value.
+        bar: the limit.
+        holds: True if the value is on the right side of the limit.
+    """
 
     name: str
     value: float
@@ -39,29 +46,35 @@ class Check:
 
 @dataclass
 class Result:
-    """Result of a benchmark: rows of the table, and the checks on them."""
+    """Result of a benchmark.
+
+    Attributes:
+        rows: rows of the table, each a mapping from column to value.
+        checks: checks of the rows.
+        told: number of rows that :meth:`so_far` has already printed.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     told: int = 0
 
     def so_far(self) -> None:
-        """Print the rows added since the last call to standard error, so that a stopped run leaves its rows."""
+        """Print the rows added since the last call to standard error, in case the run is stopped later."""
         for row in self.rows[self.told :]:
             print("  ".join(f"{key}={_text(value)}" for key, value in row.items()), file=sys.stderr, flush=True)
         self.told = len(self.rows)
 
     def at_least(self, name: str, value: float, bar: float) -> None:
-        """Add the check ``value >= bar``, which does not hold for NaN."""
+        """Add the check ``value >= bar``; NaN fails it."""
         self.checks.append(Check(name, float(value), float(bar), bool(value >= bar)))
 
     def at_most(self, name: str, value: float, bar: float) -> None:
-        """Add the check ``value <= bar``, which does not hold for NaN."""
+        """Add the check ``value <= bar``; NaN fails it."""
         self.checks.append(Check(name, float(value), float(bar), bool(value <= bar)))
 
 
 def public_data() -> Path:
-    """Return the folder of public data sets. The program ends with a message if the environment does not name one."""
+    """Return ``$TAIJI_TEST_DATA``, the folder of public data sets; end the program with a message if it is not set."""
     if not (folder := os.environ.get("TAIJI_TEST_DATA")):
         sys.exit(
             "This benchmark reads public data sets: set TAIJI_TEST_DATA to the folder that contains them "
@@ -71,9 +84,9 @@ def public_data() -> Path:
 
 
 def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
-    """Time actions in the order A B C, A B C, …, so that drift of the machine affects all of them equally.
+    """Time actions in the order A B C, A B C, …, so that a change in the machine's speed affects all of them equally.
 
-    Return a list of seconds for each action, one per repeat.
+    Return for each action the list of its seconds, one value per repeat. The first ``warmup`` rounds are not counted.
     """
     seconds: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
@@ -86,12 +99,12 @@ def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> l
 
 
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
-    """Return the median of the pairwise ratios of two series timed by :func:`in_turn`."""
+    """Return the median ratio of two series of times from :func:`in_turn`, paired by round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator))
 
 
 def machine() -> dict[str, Any]:
-    """Return the machine and the versions with which the results were measured."""
+    """Return a description of this machine, the versions of the main packages, the commit and the date."""
     import importlib.metadata
 
     processor = platform.processor()
@@ -137,16 +150,19 @@ def _text(value: Any) -> str:
 
 
 def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) -> None:
-    """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold.
+    """Parse the arguments, measure, print the table and the checks, write the JSON file, and exit.
 
-    An error that the user can correct is printed without a traceback, and exits with 2, as on the command line.
+    The exit code is 0 if all checks hold, 1 if a check fails, and 2 after an error that the user can correct. Such an
+    error is printed without a traceback.
     """
     function = measure.func if isinstance(measure, partial) else measure
     parser = argparse.ArgumentParser(
         description=sys.modules[function.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes, under a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer repeats and smaller sizes: seconds to a few minutes"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine to FILE as JSON")
     arguments = parser.parse_args(argv)
     progress.silence(False)
     try:

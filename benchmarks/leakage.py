@@ -1,18 +1,38 @@
-"""The planted-leak test and the audit's controls, for answers that are one item or a set of items.
+"""Does the guarded selection of rationales reject rationales that leak the answer, and keep the others?
+
+A *rationale* is a teacher's text that argues for the user's next item; a student is then trained on the selected ones.
+The rule-based writer writes rationales that name only titles of the history. Then the title of the true item is planted
+in a fifth of them: word for word, with a spelling mistake, with a word left out, or in the middle of other words. The
+rest is ``clean``. Two rules select among the same rationales of the same examples:
+
+- ``plain`` (the paper's ORFT): keep a rationale if it makes the perplexity of the true answer low enough; the threshold
+  is the median over other examples. This rule is expected to prefer planted rationales;
+- ``guarded``: reject rationales that name the true item; keep one of the others if, without its mentions of the item,
+  it still makes the answer more likely and its perplexity is below the threshold.
+
+The guarded rule must reject at least 95 % of the planted rationales, and may reject at most 10 percentage points more
+of the clean ones than the plain rule. The test is run with a writer that sees the answer and, in a full run, also with
+one that does not (``writer:blind``). The first one concludes with the category of the true item, as a teacher should
+that sees the answer (RUPR in the paper); the second one often names a wrong category. With ``--answer set``, the true
+answer is the set of the user's next items. The planted title is then that of a random item of the set that the
+student's prompt does not show; the limits are the same.
+
+The audit then measures rationales that were written with the answer in view, by the rule-based writer and, in a full
+run, by the default language model. It only reports. ``control`` is the perplexity of the answer after other texts in
+place of the rationale (the answer itself, another user's rationale, shuffled words, no text). ``decoys`` are other
+items of the same category, which good reasoning also makes more likely. The ``blind gap`` is how much more rationales
+written with the answer in view help than rationales written without it.
+
+Columns: ``what`` names the test and the writer, ``rationales`` the group, ``n`` their number; ``found`` is the share in
+which the lexical guards find a title or a forbidden phrase; ``kept`` the share that a rule keeps; ``median ppl`` and
+``median masked ppl`` are the median perplexities of the answer, the latter without the mentions of the item; ``value``
+with its interval is a result of the audit.
 
     python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
-The title of the true item is inserted into a fifth of otherwise clean rationales: word for word, with a spelling
-mistake, with a word left out, or in the middle of other words. The clean rationales come from the rule-based writer,
-which writes only titles of the history. If the writer sees the answer, its rationale concludes with the category of the
-true item, as the rationales of RUPR's teachers should. If it does not (full run only), the category is often wrong.
-Plain ORFT (perplexity below the median) is
-expected to prefer the planted rationales. The guarded rule must reject at least 95 % of the planted rationales, and may
-reject at most 10 percentage points more of the clean rationales than plain ORFT does. With ``--answer set`` the true
-answer is a set of the user's next items, and the planted title is that of one of these items, drawn among those that
-the student's prompt does not show; the limits are the same. The audit then measures the controls, the decoys and the
-blind gap of rationales that are written with the answer in view, by the default model as teacher (full run only) and by
-the rule-based writer.
+``--answer`` and ``--data`` (completejourney, ml-latest-small; default: both) can be repeated. ``TAIJI_BENCHMARK_PARTS``
+(default ``lexical,leaks,blind,controls``) chooses parts. Parts that are finished are kept in ``$TAIJI_BENCHMARK_WORK``.
+Results: ``benchmarks/results/leakage.json``, ``leakage_set.json`` and ``leakage_lexical.json``.
 """
 
 from __future__ import annotations
@@ -42,13 +62,15 @@ from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSet
 from taiji.reasoning.teachers import LocalTeacher
 
 SHARE = 0.2
+"""Share of the rationales with a planted title."""
 WAYS = ("exact", "misspelt", "shortened", "woven in")
+"""Ways of planting a title."""
 Answer = Literal["item", "set"]
 ANSWERS: tuple[Answer, ...] = ("item", "set")
 BLOCK = 24
-"""Number of examples scored under one key, so that a larger run can continue from the parts of a smaller one."""
+"""Number of examples per stored block, so that a larger run can reuse the blocks of a smaller one."""
 BUDGET = 384
-"""Longest student prompt, in tokens."""
+"""Length of the longest student prompt, in tokens."""
 
 
 def prompts_of(answer: Answer) -> PromptSettings:
@@ -57,7 +79,7 @@ def prompts_of(answer: Answer) -> PromptSettings:
 
 
 def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str:
-    """Put a title into a rationale."""
+    """Return a rationale into which a title is planted in one of :data:`WAYS`."""
     words = title.split()
     if way == "misspelt":
         longest = max(range(len(words)), key=lambda i: len(words[i]))
@@ -109,8 +131,8 @@ def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 12
     Args:
         quick: True for the smallest sizes.
         answers: forms of answers.
-        size: number of evaluated examples; half as many further examples set the threshold.
-        data: names of the data sets; empty for all.
+        size: number of evaluated examples; the thresholds come from half as many further examples.
+        data: names of the data sets; empty for all that are available.
     """
     result = Result()
     wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "lexical,leaks,blind,controls").split(",")
@@ -155,7 +177,7 @@ class Subject:
     prompts: PromptSettings
 
     def row(self, what: str) -> dict[str, Any]:
-        """Return the first columns of a row of results."""
+        """Return the first columns of a row."""
         return {"data": self.name, "answer": self.answer, "what": what}
 
     @property
@@ -164,14 +186,14 @@ class Subject:
         return self.name if self.answer == "item" else f"{self.name}, sets"
 
     def scored(self, examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
-        """Return the rationales with their perplexities, and with the processor seconds of each, ``cpu_s``."""
+        """Return the rationales with their perplexities, and with the mean CPU seconds per rationale, ``cpu_s``."""
         start = time.process_time()
         found = score_rationales(self.lm, self.dataset, examples, rationales, SelectionSettings(), self.prompts)
         return found.with_columns(cpu_s=pl.lit((time.process_time() - start) / max(len(found), 1)))
 
 
 def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view: bool) -> tuple[str, pl.DataFrame]:
-    """Return the writer's name and its rationales, with a title planted into a fifth of them."""
+    """Return the name of the rule-based writer and its rationales, with a title planted into a fifth of them."""
     writer = RuleWriter(subject.prompts, answer_in_view=in_view)
     titles = titles_to_plant(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
     clean = writer.write(subject.dataset, examples, rationales, 0)
@@ -179,8 +201,8 @@ def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view:
 
 
 def lexical(result: Result, subject: Subject, examples: pl.DataFrame, writer: str, texts: pl.DataFrame) -> None:
-    """Add the share of rationales in which the lexical guards alone, which need no scores, find a title or a forbidden
-    phrase."""
+    """Add the share of planted and of clean rationales in which the lexical guards find a title or a forbidden phrase.
+    These guards need no language model."""
     known = known_answers(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
     rows = texts.join(known.select("example", "prompt", "items"), on="example", how="left", maintain_order="left")
     found = []
@@ -202,7 +224,16 @@ def plant_and_judge(
     writer: str,
     texts: pl.DataFrame,
 ) -> None:
-    """Run the planted-leak test on one data set with one writer."""
+    """Select among planted and clean rationales by both rules, and add the rows and checks of one writer.
+
+    Args:
+        result: result to which rows and checks are added.
+        subject: data set and form of the answers.
+        for_threshold: examples that set the thresholds.
+        judged: examples on which the rules are compared.
+        writer: name of the writer.
+        texts: rationales of all these examples.
+    """
     blocks = [part.slice(at, BLOCK) for part in (for_threshold, judged) for at in range(0, len(part), BLOCK)]
     scored = pl.concat(
         in_parts(
@@ -244,8 +275,8 @@ def plant_and_judge(
 
 
 def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bool) -> None:
-    """Audit rationales of the default model (full run only) and of the rule-based writer. The results are only
-    reported, because no minimum ability is required of a model."""
+    """Audit rationales of the default model (full run only) and of the rule-based writer. There are no checks, because
+    no minimum ability is required of a model."""
     lm, dataset, prompts = subject.lm, subject.dataset, subject.prompts
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)
@@ -287,7 +318,7 @@ def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bo
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run from the command line."""
+    """Parse the arguments of this benchmark, and run it with them."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--answer", action="append", choices=ANSWERS)
     parser.add_argument("--examples", type=int, default=120)

@@ -1,9 +1,9 @@
-"""Lists and rankings under faults: two different recommenders, clients that request lists and rankings, and a checker
-that recomputes every response.
+"""Lists and rankings under faults, for :mod:`benchmarks.faults`: recommenders, clients, and a checker.
 
-Used by :mod:`benchmarks.faults`. The checker calls the library in its own process, one request at a time. For a user
-without events since the run, it uses the run's cascade and ranker on the run's log; for unknown users and users with
-later events, it uses a newly loaded recommender.
+There are two recommenders with different recipes. Clients (:class:`Shoppers`) request lists and rankings from the
+service, and the checker (:func:`verdicts`, :class:`Maker`) recomputes every response. It calls the library in its own
+process, one request at a time. For a user without events since the training, it uses the cascade and the ranker of the
+run on the run's log. For unknown users and users with later events, it uses a newly loaded recommender.
 """
 
 from __future__ import annotations
@@ -35,17 +35,20 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
 
 Content = tuple[Any, ...]
+"""Items of a list, or scores of a ranking."""
 
 ITEMS, LOGGED = 48, 20
+"""Numbers of items and of users in the log."""
 ACTING = [f"u{number}" for number in range(6)]
-"""Users of the log who continue to interact."""
+"""Users of the log who also send events to the service."""
 GONE, TO_COME = range(0, 4), range(4, 8)
-"""Items that are no longer available, and items that are not yet available."""
+"""Numbers of the items that are no longer available, and of those that are not yet available."""
 SCREENS = ("phone", "wide")
 START, SPAN = 1_600_000_000, 10_000_000
+"""Start and length of the log, in seconds."""
 LAG_S = 3.0
-"""Time after a switch in which a response may come from the previous release: a process switches within a second, or
-later on a busy machine."""
+"""Seconds after a switch in which the previous release may still respond. A process switches within a second, but may
+take longer on a busy machine."""
 RECIPES: tuple[dict[str, Any], ...] = (
     {
         "retrievers": {
@@ -60,7 +63,7 @@ RECIPES: tuple[dict[str, Any], ...] = (
 
 
 def train(folder: Path) -> list[Path]:
-    """Return two runs of `taiji recommend` on one small log, with different recipes and seeds."""
+    """Train two recommenders with different recipes and seeds on one small log, and return their run folders."""
     _write_log(folder / "log")
     runs = []
     for number, recipe in enumerate(RECIPES):
@@ -85,8 +88,8 @@ def train(folder: Path) -> list[Path]:
 
 
 def _write_log(folder: Path) -> None:
-    """Write a log whose users prefer one of four kinds of items; some items are not available at the time of the
-    benchmark."""
+    """Write a log in which each user prefers one of four kinds of items. Some items are not available at the time of
+    the benchmark."""
     folder.mkdir(parents=True)
     random, rows = np.random.default_rng(0), 1500
     kind = np.arange(ITEMS) % 4
@@ -144,16 +147,17 @@ def _write_log(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A list or a ranking, with the information that is needed to check it.
+    """Response with a list or a ranking, and the information that is needed to check it.
 
     Attributes:
         question: body of the request.
         body: body of the response.
         events: all events of the user until then; the service may not have absorbed the latest of them.
-        behind_s: seconds since the named release was active.
-        early, late: bounds of the service's clock in microseconds, whatever it had been set to.
-        exact: True if the user has rows of every release, so that the store itself determines which one responds.
-        settled: True if all events had been absorbed.
+        behind_s: seconds since the release named in the response was last active; 0 if it may still have been.
+        early, late: earliest and latest time that the service's clock can have shown, in microseconds.
+        exact: True if the user has feature rows of every release. Then the store determines which release responds, and
+            no delay after a switch is allowed.
+        settled: True if the service had absorbed all events of the user.
     """
 
     question: Mapping[str, Any]
@@ -167,7 +171,7 @@ class Answer:
 
     @property
     def is_ranking(self) -> bool:
-        """True for scores of given candidates."""
+        """True for a ranking, False for a list."""
         return "items" in self.question
 
     @property
@@ -180,15 +184,15 @@ class Answer:
 
 @dataclass
 class Shoppers:
-    """Users of the log who continue to interact, one event at a time, so that the order in which the service receives
-    them is known.
+    """Client that requests lists and rankings, and sends events of the users :data:`ACTING`. It sends one event at a
+    time, so the order in which the service receives them is known.
 
     Args:
-        ask: sends a request and returns status and body.
-        post: sends events until they are acknowledged and returns their ids.
-        behind: returns the smallest number of seconds since a release was active, within an interval of the monotonic
-            clock.
-        back_s: returns the largest number of seconds by which the service's clock was set back.
+        ask: function that sends a request and returns status and body.
+        post: function that sends events until they are acknowledged, and returns their ids.
+        behind: function from a release and the start and end of a request (monotonic clock) to the number of seconds
+            for which the release had certainly not been active.
+        back_s: function that returns the largest number of seconds by which the service's clock has been set back.
         seed: seed of all random draws.
     """
 
@@ -206,7 +210,7 @@ class Shoppers:
         self._random = random.Random(self.seed)
 
     def step(self) -> None:
-        """Sometimes send an event. Then request a list or a ranking for a known or an unknown user."""
+        """Sometimes send an event; then request a list or a ranking for a random known or unknown user."""
         rng = self._random
         if rng.random() < 0.15:
             self.act(rng.choice(ACTING))
@@ -226,7 +230,7 @@ class Shoppers:
         self.events[user] += (Event(name, user, item, seconds * 1_000_000),)
 
     def list_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
-        """Request a list for a user, with random length, exclusions and context; return True if a list was returned."""
+        """Request a list with random length, exclusions and context, and return True if the response is a list."""
         rng = self._random
         question: dict[str, Any] = {"user": user, "k": rng.choice((1, 5, 10, 30))}
         if rng.random() < 0.5:
@@ -235,14 +239,14 @@ class Shoppers:
         return self._asked("/v1/recommend", question, exact=exact, settled=settled)
 
     def ranking_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
-        """Request the scores of some items for a user, with random context; return True if scores were returned."""
+        """Request the scores of random items in a random context, and return True if the response has scores."""
         rng = self._random
         items = [f"S{number}" for number in rng.sample(range(ITEMS), rng.randint(1, 12))]
         question = {"user": user, "items": items + ["nothing"] * rng.randint(0, 1)}
         return self._asked("/v1/rank", question, exact=exact, settled=settled)
 
     def _asked(self, route: str, question: dict[str, Any], *, exact: bool, settled: bool) -> bool:
-        """Send a request, with or without context, and keep the answer; return True if there was one."""
+        """Send a request, with or without context, store the response, and return True if its status is 200."""
         user = question["user"]
         if self._random.random() < 0.5:
             question["context"] = {"screen": self._random.choice(SCREENS)}
@@ -262,18 +266,19 @@ class Shoppers:
 
 
 def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, Any]:
-    """Count the errors in lists and rankings.
+    """Count lists, rankings and errors in them.
 
     Args:
-        answers: responses, those of a user in the order in which they were given.
-        made: maker of the lists of each release, by the name of the release.
+        answers: responses; those of one user are in the order in which they were given.
+        made: maker of each release, by the name of the release.
 
     Returns:
-        ``wrong lists``: lists that the named release does not give for any history that the service can have had (a
-        history never shrinks). ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, or
-        with too many items. ``wrong release``: responses of a release that was not active. ``behind_s``: the longest
-        time since the responding release was active. ``own lists``: right lists that the other release would not have
-        given. ``rankings``, ``wrong rankings`` and ``own rankings`` likewise.
+        ``lists``: number of lists. ``wrong lists``: lists that the release named in the response does not make for any
+        history that the service can have had at that time (a history never shrinks). ``own lists``: correct lists that
+        the other release would not have made. ``rankings``, ``wrong rankings`` and ``own rankings`` are the same counts
+        for rankings. ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, without an
+        item, or with too many. ``wrong release``: responses of a release that was not active. ``behind_s``: the longest
+        time for which a responding release had not been active, in seconds.
     """
     kinds = [f"{quality}{what}" for what in ("lists", "rankings") for quality in ("", "own ", "wrong ")]
     found: dict[str, Any] = dict.fromkeys((*kinds, "forbidden items", "wrong release"), 0)
@@ -303,14 +308,14 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
 
 
 def forbidden(items: Content, answer: Answer) -> bool:
-    """Return True if a list has a repeated or a forbidden item, or is longer than requested."""
+    """Return True if a list is empty, is longer than requested, or has a repeated or forbidden item."""
     allowed = {f"S{number}" for number in range(ITEMS) if number not in GONE and number not in TO_COME}
     allowed -= set(answer.question.get("exclude", ()))
     return len(set(items)) != len(items) or not set(items) <= allowed or not 0 < len(items) <= answer.question["k"]
 
 
 class Maker:
-    """Maker that recomputes the lists and rankings of a run.
+    """Checker that recomputes the lists and rankings of one run.
 
     Args:
         run: run of `taiji recommend`.
@@ -326,11 +331,11 @@ class Maker:
         self._list, self._ranking = cache(self._made), cache(self._scored)
 
     def gives(self, answer: Answer, known: int) -> bool:
-        """Return True if an answer is right for a user whose first ``known`` events had been absorbed.
+        """Return True if this run gives this answer to a user whose first ``known`` events have been absorbed.
 
-        Nothing happens in the log for years, so a difference of a minute hardly changes a list or a score. If it does,
-        the list of any time that the clock can have shown is right. Scores may differ by rounding, because the service
-        computes several requests at once.
+        The log ended years ago, so a list or a score hardly ever depends on the minute of the request. To be safe,
+        several times between the bounds of the service's clock are tried. Scores may differ by rounding, because the
+        service computes several requests at once.
         """
         question = answer.question
         user, context = (question["user"], answer.events[:known]), tuple(question.get("context", {}).items())
@@ -385,7 +390,7 @@ class Maker:
 
 
 def alike(one: Content, other: Content) -> bool:
-    """Return True if two rankings have the same scores except for rounding, and none for the same candidates."""
+    """Return True if two rankings have the same scores up to rounding, and lack a score for the same candidates."""
     pairs = list(zip(one, other, strict=True))
     if any((a is None) != (b is None) for a, b in pairs):
         return False
@@ -395,7 +400,7 @@ def alike(one: Content, other: Content) -> bool:
 
 
 def offline(run: Path, world: RunWorld, ranker: Any) -> Any:
-    """Return the cascade of a run over its log, composed as in the recipe."""
+    """Return the cascade of a run over the run's log, composed as in the recipe of `taiji recommend`."""
     settings = Config.model_validate(read_json(run / "config.json")).recommend
     order = read_json(run / "recommendation" / "recommendation.json")["retrievers"]
     retrievers = {

@@ -1,18 +1,25 @@
-"""Do features of users improve the final lists of a recommender? `recommend.features` lets the ranker of a recommender
-read the user features of a `taiji run`.
+"""Do features of users improve the final lists of a recommender?
 
-This benchmark uses no language model: it measures the possible gain of such features, from uninformative ones to
-perfect knowledge of every taste. In the world `short-video` and in its twin without tastes, one recommender
-(popularity, co-occurrence, ranker) is built from a log with a uniformly random policy. Its ranker is trained five
-times: without features; with history means (of the titles of the user's items, which a language model would read); with
-the user's true taste at the row's time (as a perfect language model would describe it); and with each of these two
-assigned to the wrong users. The vectors become ids and look-alikes at the times of a `taiji run`, and are joined as
-`recommend.features` joins them. The gain is the true expected reward of the lists with features minus that of the lists
-without features, on the same requests, with Student's interval over worlds, each with its own fits.
+With `recommend.features`, the ranker of a recommender reads the user features of a `taiji run`. This benchmark uses no
+language model. It measures how much such features can improve the lists at best, if they describe every taste
+perfectly, and how much from the history alone. In the world `short-video` and in its twin without tastes (negative
+control), one recommender (popularity, co-occurrence, ranker) is built from the log of a random policy. Retrievers and
+requests are the same for all arms; only the ranker is trained anew:
 
-Predictions, stated before the first run: true tastes improve lists in the world. They do not if they are assigned to
-the wrong users, nor in the twin without tastes. Nothing was predicted about history means, because the ranker reads the
-history itself.
+- ``no features``: the control;
+- ``history means``: means of the title vectors of the user's items, which a language model would read;
+- ``true tastes``: the user's true taste at that time, as a perfect language model would describe it;
+- each of the two ``of other users``: assigned to the wrong users.
+
+The vectors become ids and look-alikes at the times of a `taiji run`, and are joined as `recommend.features` joins them.
+
+Rows: ``true reward``, the true expected reward of an arm's lists; ``gain``, the same minus that of ``no features``, on
+the same requests. ``where`` is the world or the twin, ``what`` the arm. ``mean over worlds`` has Student's 95 %
+interval (``low`` and ``high over worlds``) over four worlds, each with its own trainings; ``seeds`` has their means.
+
+Predictions, stated before the first run: true tastes improve the lists in the world. They do not if they are assigned
+to the wrong users, nor in the twin. Nothing was predicted about history means, because the ranker reads the history
+itself. A full run trains 40 rankers.
 
     python -m benchmarks.list_features [--quick] [--json FILE]
 """
@@ -50,6 +57,7 @@ NONE = "no features"
 TASTES, MEANS = "true tastes", "history means"
 ARMS = (MEANS, TASTES, f"{MEANS} of other users", f"{TASTES} of other users")
 TWINS: dict[str, tuple[str, ...]] = {"world": (), "without tastes": ("taste",)}
+"""Mechanisms that are switched off, by the name of the place."""
 FEATURES = FeatureSettings(slots=4, bits=5)
 COLUMNS = ("ids", "neighbour_items")
 SEEDS = 4
@@ -77,7 +85,7 @@ def measure(quick: bool) -> Result:
 
 
 def truth_by_arm(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return the true expected reward (B,) of every arm's lists."""
+    """Return the true expected reward of the lists of each arm, (requests,) each."""
     world = World("short-video", seed, **size)
     for mechanism in TWINS[twin]:
         world = world.twin(mechanism)
@@ -111,7 +119,7 @@ def truth_by_arm(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Ar
 
 
 def tables(world: World, log: Dataset, split: Split, seed: int) -> dict[str, pl.DataFrame]:
-    """Return the feature table of every arm, of the same users at the same times."""
+    """Return the feature table of each arm with features. All tables have the same users and times."""
     rows = refresh_times(log, split, 3, 2)
     users, times = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy()
     vectors = {
@@ -125,7 +133,7 @@ def tables(world: World, log: Dataset, split: Split, seed: int) -> dict[str, pl.
 
 
 def true_tastes(world: World, users: Array, times: Array) -> Array:
-    """Return the tastes (N, topics) of the world's users (N,) at times (N,)."""
+    """Return the true tastes (N, topics) of users (N,) at times (N,)."""
     taste = world.find(Taste)
     assert taste is not None
     slots = np.floor(to_days(times) / world.slot_days + 1e-9).astype(np.int64)

@@ -1,10 +1,17 @@
 """Do long-term policies help in the worlds that they are made for, but not in the twins or with a confounded log?
 
-    python -m benchmarks.long_term [--quick] [--json FILE]
+This benchmark runs three components: ``expert_cloning`` (world ``retention``), ``cache_actor`` and ``cache_critics``
+(world ``peak-load``). The modules of these names in `benchmarks/components` describe what is compared with what. In the
+twin of a world, the mechanism from which the policy could gain is switched off.
 
-This benchmark runs the components ``expert_cloning`` (world ``retention``), ``cache_actor`` and ``cache_critics``
-(world ``peak-load``), whose modules describe the comparisons. ``LONG_TERM`` names the components to run (by default
-all), and ``BENCH_WORKERS`` is the number of processes.
+Each row has a ``component``, a ``place`` (world, twin, …), an ``arm``, the ``value`` of the ``metric`` (mean over
+``seeds``), the number of ``parameters``, and ``component minus arm``, the difference between the component and this
+arm, with its 95 % interval from ``low`` to ``high``.
+
+    python -m benchmarks.long_term [--quick] [--json benchmarks/results/long_term.json]
+
+``LONG_TERM`` names the components to run, separated by spaces (default: all), and ``BENCH_WORKERS`` is the number of
+processes.
 """
 
 from __future__ import annotations

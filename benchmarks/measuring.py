@@ -1,5 +1,5 @@
-"""Common measurements of the speed benchmarks: peak memory, the machine's rates, prompts of exact length, lower
-bounds."""
+"""Tools of the speed benchmarks: peak memory, measured rates of the machine, lower bounds of the time of a step, and
+prompts with an exact number of tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 
 
 def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
-    """Run the action, and return its result and the peak growth of the process in MB (only on Linux; otherwise NaN)."""
+    """Run the action. Return its result and the growth of the process's resident memory at its peak, in MiB (NaN if not
+    on Linux)."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -33,7 +34,8 @@ def _status(field: str) -> float:
 
 
 def best_seconds(action: Callable[[], Any], repeats: int = 7) -> float:
-    """Return the shortest time of several runs, because a rate of the machine must not depend on its other work."""
+    """Return the shortest time of several runs, which other work on the machine affects least. One run before them is
+    not timed."""
     action()
     seconds = []
     for _ in range(repeats):
@@ -45,14 +47,15 @@ def best_seconds(action: Callable[[], Any], repeats: int = 7) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates of the machine: matrix products in a data type (FLOP/s), and memory reads (bytes/s)."""
+    """Measured rates of the machine: matrix products in one data type (FLOP/s) and memory reads (bytes/s)."""
 
     flops: float
     bandwidth: float
 
 
 def rates(dtype: Any) -> Rates:
-    """Return rates measured with products of a SmolLM2-135M layer on 1,600 tokens, and with a sum over 256 MB."""
+    """Measure the rates. The first is that of the faster of the two matrix products of a SmolLM2-135M feed-forward
+    layer on 1,600 tokens, the second that of a sum over 256 MiB."""
     import torch
 
     found = []
@@ -65,14 +68,14 @@ def rates(dtype: Any) -> Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a model from which the lower bounds are computed."""
+    """Sizes of a language model that determine the lower bounds."""
 
     linear: int
-    """Weights of the linear layers, head excluded."""
+    """Number of weights of the linear layers, without the head."""
     head: int
-    """Weights of the head."""
+    """Number of weights of the head, which computes the logits."""
     attention: int
-    """Operations for one query-key pair, all layers."""
+    """Floating-point operations per query-key pair, summed over the layers."""
 
     @classmethod
     def of(cls, model: Any) -> Sizes:
@@ -86,20 +89,39 @@ class Sizes:
         return cls(linear, head.weight.numel(), 4 * config.num_attention_heads * width * config.num_hidden_layers)
 
     def update_floor(self, prompt: int, group: int, new: int, rate: Rates) -> float:
-        """Return the seconds of a forward pass and an equally large backward pass (with LoRA, the large weights need no
-        gradient) at the measured rate."""
+        """Return a lower bound of the seconds of a GRPO update that reads the prompt once for the whole group.
+
+        The bound is the time of a forward pass and of a backward pass with as many operations, at the measured rate.
+        With LoRA the large weights need no gradient, so the backward pass takes no more operations than the forward
+        pass.
+
+        Args:
+            prompt: tokens of the prompt.
+            group: number of completions.
+            new: tokens of each completion.
+            rate: rates of the machine.
+        """
         tokens, scored = prompt + group * new, group * new
         pairs = prompt * prompt / 2 + group * new * (prompt + new / 2)
         return 2 * (2 * self.linear * tokens + 2 * self.head * scored + self.attention * pairs) / rate.flops
 
     def rollout_floor(self, prompt: int, new: int, rate: Rates, itemsize: int) -> float:
-        """Return the seconds of reading the prompt once, and all weights once for each new token."""
+        """Return a lower bound of the seconds of a rollout: process the prompt once, then read all weights once per new
+        token.
+
+        Args:
+            prompt: tokens of the prompt.
+            new: tokens of each completion.
+            rate: rates of the machine.
+            itemsize: bytes per weight.
+        """
         prefill = 2 * self.linear * prompt + self.attention * prompt * prompt / 2
         return prefill / rate.flops + new * (self.linear + self.head) * itemsize / rate.bandwidth
 
 
 def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list[str]:
-    """Return texts with an exact number of tokens, made of words that are one token each after a space."""
+    """Return one text per length, with exactly that many tokens. Its words are random, and each is one token after a
+    space."""
     words = [
         w
         for w in tokenizer.get_vocab()
@@ -110,13 +132,15 @@ def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list
     texts = []
     for length in lengths:
         text = "".join(" " + words[i] for i in rng.integers(0, len(words), length))
-        assert len(tokenizer(text, add_special_tokens=False).input_ids) == length, "one word is one token"
+        assert len(tokenizer(text, add_special_tokens=False).input_ids) == length, (
+            "the text does not have the requested number of tokens"
+        )
         texts.append(text)
     return texts
 
 
 def small_model(dtype: str) -> Any:
-    """Return a random model of four layers for quick runs."""
+    """Return a random model with four layers, for quick runs."""
     import torch
 
     from taiji.language.causal_lm import LanguageModel

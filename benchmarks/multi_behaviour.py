@@ -1,21 +1,52 @@
-"""Do several behaviours help to predict purchases, and does a diffusion between behaviours improve its encoder?
+"""Does it help to know several behaviours when purchases are predicted, and does FatsMB's diffusion improve its
+encoder?
 
-The log has the favourites, carts and purchases of Taobao (userbehavior-multibehavior), restricted to items with at
-least 20 events before the test period and to users with at least 5 events on these items. The last two days are the
-test. A request is a user's first event in these days, and its targets are the user's purchases from then on. The whole
-catalogue is ranked, once including items seen before and once without them (``new``). No arm is tuned: all have one
-learning rate, and are trained until their validation metric in the training days stops improving, for at most 100
-epochs. SASRec has as many parameters as the complete system, and the two encoders have equally many. Values are means
-over seeds, and differences are paired by user. Models are smaller than the papers', to run on a CPU.
+The log is userbehavior-multibehavior of Taobao: favourites, carts and purchases, without page views. It is reduced to
+items with at least 20 events before the test period and to users with at least 5 events on these items. The last two
+days are the test period. Each user who buys something in it and has earlier events gives one request, at the user's
+first event of the period. The targets are the user's purchases from then on. The whole catalogue is ranked.
 
-Stated before the first run. (1) Behaviours as factors of queries and keys beat the same encoder without behaviours. (2)
-The diffusion does not beat the encoder that it starts from: it learns to sample a function of the same history, which
-the encoder computes anyway. (3) The masking of the released code, which gives the sampler its answer as the condition,
-is not worse than the corrected one. (4) The paper's claim: the complete system beats SASRec. (5) Over 20 draws of
-noise, the first ten places of a user's lists have more than ten items. Quick: users who repeatedly view one item and
-buy another; only the behaviours distinguish the two.
+FatsMB has two parts. Its encoder reads the history; the behaviour of each event scales ("as factors") the queries and
+keys of the attention. Its diffusion starts from the encoder's output and samples the user's preference for purchases.
 
-With TAIJI_RESUME=FOLDER, the results of each arm are stored in this folder, and a stopped run continues.
+Rows, by ``arm``:
+
+- ``encoder, behaviours as factors`` and ``encoder, no behaviours``: the encoder alone, with and without behaviours.
+- ``diffusion, guidance, own experts``: the complete model, in the checks *the whole*. It adds to the encoder the
+  diffusion, classifier-free guidance, and experts for each behaviour.
+- ``diffusion``: the complete model without guidance and without these experts.
+- ``whole, masking as released``: the complete model with one part of the released code, which hides the behaviour from
+  the diffusion's condition in training, but not in sampling. In our correction it is hidden in both.
+- ``SASRec``: a retriever that does not read behaviours. ``bought most``: popularity of purchases.
+
+Equal for all trained arms: learning rate, batch size, number of negatives, history length and validation users.
+Training of the encoder and of SASRec stops when NDCG@10 on the validation users, who are from the training days, no
+longer improves, after 100 epochs at most. A diffusion starts from the encoder of the same seed; it is trained for 30
+epochs, and then its head for 3 at most. SASRec has as many parameters as the complete model, and the two encoders have
+equally many. Nothing is tuned. Models are smaller than the papers', so that they can be trained on a CPU.
+
+Columns: ``R@20`` and ``N@10`` are recall@20 and NDCG@10, means over users and seeds. With ``new``, items that the user
+had seen before the test period are neither ranked nor targets. ``R@20 minus encoder`` (with ``low`` and ``high``, a 95
+% interval) is the arm's R@20 minus that of the encoder with behaviours, paired by user; ``R@20 minus SASRec`` likewise.
+``distinct`` is the number of different items in the first ten places of a user's lists over 20 draws of the diffusion's
+noise. ``CPU seconds`` is the mean per seed of training and evaluation; that of a diffusion does not include its
+encoder.
+
+Predictions, written down before the first run:
+
+1. The encoder with behaviours as factors beats the encoder without behaviours.
+2. The diffusion does not beat the encoder from which it starts. It learns to sample a function of the same history,
+   which the encoder computes anyway.
+3. The masking as released is not worse than the corrected one.
+4. The complete model beats SASRec, as the paper claims.
+5. Over 20 draws of noise, the first ten places of a user's lists contain more than ten items.
+
+The full run has two seeds and takes about 11 minutes of CPU time. With TAIJI_RESUME=FOLDER the results of each arm are
+stored in this folder, from which a stopped run continues. The quick run uses a generated log of users who repeatedly
+view one item and buy another; only the behaviours distinguish the two items.
+
+    TAIJI_TEST_DATA=FOLDER python -m benchmarks.multi_behaviour [--quick]
+        [--json benchmarks/results/multi_behaviour.json]
 """
 
 from __future__ import annotations
@@ -69,13 +100,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole, masking as released": {"as_released": ("masking",)},
     "diffusion": {"own_experts": 0, "guidance": 0.0},
 }
-"""Settings of each arm. A diffusion begins with the encoder of the arm ``ENCODER`` with the same seed; SASRec has as
-many parameters as the complete system."""
+"""Settings of each arm, which override ``SHARED``."""
 Found = dict[str, NDArray[np.float64]]
 
 
 def dataset_of(events: pl.DataFrame, name: str) -> Dataset:
-    """Return a dataset of events with ``user_id``, ``item_id``, ``timestamp`` and ``behaviour``, each a click."""
+    """Return a dataset of events with ``user_id``, ``item_id``, ``timestamp`` and ``behaviour``. Every event counts as
+    a click."""
     items = events.select("item_id").unique().sort("item_id").with_columns(title=pl.col("item_id"))
     users = events.select("user_id").unique().sort("user_id")
     columns = EventColumns(behaviour="behaviour")
@@ -112,8 +143,11 @@ def two_items(users: int = 160, items: int = 12) -> Dataset:
 
 
 def asked(data: Dataset, start: int) -> tuple[pl.DataFrame, Requests, Targets, Targets]:
-    """Return the events before ``start``, one request per user at the first event after it, the items bought from then
-    on, and the new ones among them."""
+    """Return the events before ``start``, the requests, their targets, and the targets that are new to their user.
+
+    There is one request per user with events before ``start`` and a purchase after it, at the user's first event after
+    it. The targets are the items bought from then on.
+    """
     before, after = (data.events.filter(when) for when in (pl.col("time") < start, pl.col("time") >= start))
     known = before.select("user").unique()
     bought = after.filter(pl.col("behaviour") == "buy").join(known, on="user", how="semi", maintain_order="left")
@@ -130,7 +164,7 @@ def asked(data: Dataset, start: int) -> tuple[pl.DataFrame, Requests, Targets, T
 
 
 def measured(model: Any, requests: Requests, every: Targets, fresh: Targets) -> Found:
-    """Return the metrics of each user (U,)."""
+    """Return the metrics of each user, (U,) each, by name."""
     found: Found = {}
     for name, targets, keeps in (("", every, True), (" new", fresh, False)):
         model.keeps_seen = keeps
@@ -142,14 +176,15 @@ def measured(model: Any, requests: Requests, every: Targets, fresh: Targets) -> 
 
 
 def distinct(model: BehaviourDiffusion, requests: Requests) -> NDArray[np.float64]:
-    """Return the number of distinct items among the first ten of some users over several draws of noise."""
+    """Return, for each of the first 300 requests, the number of different items in the first ten places over all draws
+    of noise."""
     some = requests.take(slice(0, 300))
     lists = np.sort(np.hstack([model.redrawn(draw).retrieve(some, 10).items for draw in range(DRAWS)]), axis=1)
     return 1.0 + (np.diff(lists, axis=1) != 0).sum(axis=1)
 
 
 class Study:
-    """Fits arms once per seed, and stores the results if the run can be resumed."""
+    """Trainings of the arms on one log, stored if ``resume`` names a folder."""
 
     def __init__(self, data: Dataset, start: int, shared: dict[str, Any], resume: Path | None = None) -> None:
         self.data, self.shared, self.resume = data, shared, resume
@@ -157,7 +192,7 @@ class Study:
         self.encoders: dict[int, BehaviourDiffusion] = {}
 
     def model(self, arm: str, seed: int) -> SASRec | BehaviourDiffusion:
-        """Return an arm's model, fitted."""
+        """Return the fitted model of an arm and a seed."""
         shared = {"seen": "keep", **self.shared, **ARMS[arm]}
         if arm == "SASRec":
             own = {name: value for name, value in shared.items() if name in SASRecSettings.model_fields}
@@ -168,7 +203,7 @@ class Study:
         return made.fit(self.data, self.rows, seed=seed)
 
     def encoder(self, seed: int) -> BehaviourDiffusion:
-        """Return the fitted encoder of a seed."""
+        """Return the fitted encoder with behaviours of a seed, which is trained once."""
         if seed not in self.encoders:
             found = self.model(ENCODER, seed)
             assert isinstance(found, BehaviourDiffusion)
@@ -176,7 +211,8 @@ class Study:
         return self.encoders[seed]
 
     def found(self, arm: str, seed: int) -> Found:
-        """Return the arm's metrics, ``valid``, ``seconds``, ``parameters`` and, of a diffusion, ``distinct``."""
+        """Return the metrics of each user, ``valid`` (the best NDCG@10 of validation), ``seconds``, ``parameters`` and,
+        for a diffusion with seed 0, ``distinct``."""
         file = self.resume / f"{arm}, {seed}.npz" if self.resume is not None else None
         if file is not None and file.exists():
             return dict(np.load(file))
@@ -204,7 +240,7 @@ class Study:
 
 
 def compare(result: Result, study: Study, seeds: int) -> dict[str, Found]:
-    """Add a row per arm; return the metrics of each user, means over seeds."""
+    """Add a row per arm. Return each arm's metrics by user, as means over seeds."""
     popular = Popularity().fit(study.data, study.rows.filter(pl.col("behaviour") == "buy"))
     means = {"bought most": measured(popular, study.requests, study.every, study.fresh)}
     row: dict[str, Any] = {
@@ -233,13 +269,13 @@ def compare(result: Result, study: Study, seeds: int) -> dict[str, Found]:
 
 
 def apart(means: dict[str, Found], arm: str, other: str) -> tuple[float, float, float]:
-    """Return mean, low and high of the difference in R@20 between two arms, paired by user."""
+    """Return the mean difference in R@20 between two arms, paired by user, and the bounds of its 95 % interval."""
     values = means[arm]["R@20"] - means[other]["R@20"]
     return interval(values[np.isfinite(values)].tolist())
 
 
 def measure(quick: bool) -> Result:
-    """Train and compare."""
+    """Train all arms, and compare them."""
     result = Result()
     if quick:
         data = two_items()

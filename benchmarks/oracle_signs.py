@@ -1,14 +1,33 @@
-"""Does the short ladder of ``taiji oracle`` give the right sign? Its decision about titles is compared with the stored
-gains of ``benchmarks.uplift``.
+"""Does the short ladder of ``taiji oracle`` come to the same conclusions about titles as the long one of
+``benchmarks.uplift``?
 
-    python -m benchmarks.oracle_signs [--data NAME_OR_PATH]... [--measured FILE] [--page FILE] [--quick] [--json FILE]
+A ladder is a series of rankers in which each, a *rung*, has one more set of inputs. The rung in question adds text
+match, the similarity of a candidate's text to the texts of the user's history. For each log, the short ladder of the
+command is evaluated again (at most 50,000 candidates, one seed, WordLlama, the built-in ranker). Its rung is compared
+with the stored one of the long ladder (``--measured``, by default ``benchmarks/results/uplift.json``: at most 150,000
+candidates, two seeds, WordLlama, LightGBM and the built-in ranker).
 
-For each log, the ladder of the command (50,000 candidates, one seed, WordLlama, the built-in ranker) is evaluated
-again, and its text rung is compared with that of ``benchmarks/results/uplift.json`` (150,000 candidates, two seeds), in
-two ways: *as trained*, whether the interval of the gain lies above 0, and *where it pays*, whether the ranker keeps
-text at all. A prediction is right if every measured model agrees with it. The accuracy of the short ladder is reported,
-not checked. The checks are that the ladder was evaluated on every log, and that a control with permuted texts does not
-gain. ``--page`` writes the table between the markers of a page. Finished logs are stored in ``TAIJI_BENCHMARK_WORK``.
+Two questions are asked of both ladders. *As trained*: does the interval of the gain in AUC lie above 0 if the ranker
+always reads text match? *Where it pays*: does the ranker keep text match in at least half of the seeds, because it
+lowers the loss on the latest training rows?
+
+Columns:
+
+- ``candidates``, ``gain``, ``low``, ``high``, ``kept``: largest number of candidates of the short ladder, its gain in
+  AUC with the interval, and the share of seeds that keep text match.
+- the last four with ``LightGBM`` or ``taiji`` (the built-in ranker) before them: the same of the long ladder.
+- ``says``: the conclusion that the command prints about titles.
+- ``right`` (as trained) and ``right where it pays``: ``yes`` if the short ladder answers as every ranker of the long
+  one does, ``no`` if every ranker answers differently, ``mixed`` if the rankers differ.
+
+How often the short ladder is right is reported, not checked. The checks are that at least one log was evaluated, and
+that the negative control, text match with permuted texts, shows no gain.
+
+``--page`` writes the table between the markers of a page. Finished logs are stored in ``TAIJI_BENCHMARK_WORK``. The
+full run takes tens of minutes. The quick run evaluates the world ``shop`` with 8,000 candidates.
+
+    python -m benchmarks.oracle_signs [--data NAME_OR_PATH]... [--measured FILE] [--page FILE] [--quick]
+        [--json benchmarks/results/oracle_signs.json]
 """
 
 from __future__ import annotations
@@ -41,14 +60,18 @@ Row = Mapping[str, Any]
 
 
 def gains(rows: Sequence[Row], rung: str = TEXT) -> dict[str, dict[str, Any]]:
-    """Return the gain of a rung over all rows with its interval and the share of seeds that keep it, by model."""
+    """Return the gain of a rung over all test rows, with its interval and the share of seeds that keep it, by
+    ranker."""
     whole = [row for row in rows if row.get("rung") == rung and row["group"] == "all" and "gain" in row]
     return {row["model"]: {name: row.get(name) for name in ENDS} for row in whole}
 
 
 def compared(predicted: Row, measured: Mapping[str, Row]) -> dict[str, str]:
-    """Return whether a prediction is right, as trained and where text must pay: ``yes``, ``no``, ``mixed`` if models
-    differ, or "not measured"."""
+    """Return the columns ``right`` and ``right where it pays``.
+
+    Each is ``yes`` if the prediction agrees with every measured ranker, ``no`` if it agrees with none, ``mixed`` if the
+    rankers differ, and "not measured" if one side is missing.
+    """
 
     def agrees(said: bool | None, found: Sequence[bool]) -> str:
         if said is None or not found:
@@ -66,7 +89,7 @@ def compared(predicted: Row, measured: Mapping[str, Row]) -> dict[str, str]:
 
 
 def measure(quick: bool, logs: Sequence[str], measured: Path) -> Result:
-    """Evaluate the short ladder on every log, and compare it with the stored gains."""
+    """Evaluate the short ladder on every log, and compare it with the stored gains of the long one."""
     result = Result()
     stored = read_json(measured)["rows"] if measured.is_file() else []
     candidates = 8_000 if quick else LADDER_ROWS
@@ -100,12 +123,12 @@ def measure(quick: bool, logs: Sequence[str], measured: Path) -> Result:
         control = gains(found["ladder"], f"{TEXT}: control, permuted texts").get("taiji", {})
         if control.get("low") is not None:
             result.at_most(f"{label}: lower end of the control's gain", control["low"], 0.0)
-    result.at_least("logs climbed", done, 1)
+    result.at_least("logs evaluated", done, 1)
     return result
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as the page's table."""
+    """Return the rows as a table in Markdown."""
     lines = [
         "| log | the command, as trained (kept) | LightGBM, measured | built-in, measured | sign right, as trained | right where it pays |",
         "|---|---|---|---|---|---|",
@@ -127,7 +150,7 @@ def _cell(part: Row) -> str:
 
 
 def write_page(page: Path, rows: Sequence[Row]) -> None:
-    """Put the table between the markers of a page."""
+    """Replace the text between the markers of a page by the table."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, there, after = rest.partition(END)

@@ -1,11 +1,29 @@
-"""The service under overload: goodput by offered load, and health checks during floods of connections.
+"""Does the service keep answering under overload? Goodput by offered load, kept lists, and health checks during floods.
 
-A ranking is replaced by a sleep of fixed time, so that the capacity is known: 1 / that time. An open loop sends half to
-twenty times as many requests as the capacity allows; goodput is the rate of responses with status 200 within two
-seconds after their requests were due. At three times the capacity, each policy for kept lists is measured with users
-who have such a list; :mod:`benchmarks.cache_regret` measures the value of kept lists. Then hundreds of connections send
-nothing or do not finish their heads, or a few send a header of 300 MiB, while a probe requests `/healthz`. Times depend
-on this machine; the checks are shares, and the limit of one second for a health check.
+A stand-in for the models ranks by sleeping for 20 ms, so the capacity is known: 50 requests per second. An open loop
+sends requests at fixed times, whether or not earlier ones were answered, at half to twenty times the capacity.
+*Goodput* is the rate of responses with status 200 within two seconds after the request was due.
+
+Three parts:
+
+- ``rank`` and ``recommend``: goodput at each multiple of the capacity, each measured on a freshly started service.
+- ``lists, POLICY``: at three times the capacity, users who all have a *kept list* (an earlier list that the service may
+  show again) request lists, under each policy for kept lists. What a kept list is worth is measured by
+  :mod:`benchmarks.cache_regret`, whose rows are added here.
+- floods: 1,100 connections send nothing (``silent``) or never finish their request head, or 8 connections send a header
+  of 300 MiB, while a probe requests `/healthz`.
+
+Columns: ``offered``, the requests sent; ``goodput``; ``answered, share`` of the requests; ``from the cache, share`` of
+the answers that are kept lists; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99 over
+the budget``, this latency as a share of the allowed one; ``refused``, responses with status 503; ``other``, all other
+responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by, MiB``,
+the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
+
+Times depend on the machine. The checks are therefore shares, and for a health check a limit of one second. The full run
+takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens all parts to a few seconds and
+leaves out the curve of `recommend`.
+
+    python -m benchmarks.overload [--quick] [--json benchmarks/results/overload.json]
 """
 
 from __future__ import annotations
@@ -41,7 +59,8 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 @contextmanager
 def served(each: float, **recommend: object) -> Iterator[Service]:
-    """Serve rankings and lists that take a fixed number of seconds each, with settings for the lists."""
+    """Run a service in which every ranking and every list takes ``each`` seconds. ``recommend`` has its settings for
+    lists."""
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "run"
         world.mkdir()
@@ -65,7 +84,7 @@ def served(each: float, **recommend: object) -> Iterator[Service]:
 
 
 def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
-    """Measure the goodput of a fresh service at multiples of its capacity."""
+    """Add the goodput of a fresh service at each multiple of its capacity."""
     capacity = 1 / SECONDS_EACH
     with served(SECONDS_EACH, policy="never") as service:
         for factor in times:
@@ -90,7 +109,7 @@ def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) 
 
 
 def kept_lists(result: Result, seconds: float) -> None:
-    """Measure lists for users with a kept list at three times the capacity, by policy."""
+    """Add a row per policy: users who have a kept list request lists at three times the capacity."""
     users = USERS[:50]
     for policy, settings in (("never", {}), ("overloaded", {}), ("threshold", {"load": 0.2})):
         budget_ms = 1e3 * (0.5 if policy == "threshold" else PATIENCE_S)
@@ -120,8 +139,10 @@ def kept_lists(result: Result, seconds: float) -> None:
         result.rows.append(row)
         result.so_far()
         if policy != "never":
-            result.at_least(f"answered of {TIMES:g} times the capacity, share, {policy}", row["answered, share"], 1.0)
-            result.at_most(f"goodput: p99 over the budget of {budget_ms:g} ms, {policy}", share, 1.0)
+            result.at_least(
+                f"share answered at {TIMES:g} times the capacity, policy {policy}", row["answered, share"], 1.0
+            )
+            result.at_most(f"goodput: p99 latency over the budget of {budget_ms:g} ms, policy {policy}", share, 1.0)
 
 
 def silent(address: tuple[str, int], amount: int) -> list[socket.socket]:
@@ -139,8 +160,7 @@ def slow(address: tuple[str, int], amount: int) -> list[socket.socket]:
 
 
 def large(address: tuple[str, int], size: int) -> int:
-    """Send one header of a given size, and return the number of bytes accepted before the service closed the
-    connection."""
+    """Send one header of ``size`` bytes. Return the number of bytes sent before the service closed the connection."""
     sent = 0
     with socket.create_connection(address, timeout=30) as connection, suppress(OSError):
         connection.sendall(HEAD)
@@ -150,7 +170,8 @@ def large(address: tuple[str, int], size: int) -> int:
 
 
 def worst_health(url: str, until: Callable[[], bool]) -> float:
-    """Return the longest time of a health check until a condition holds; infinite if a check did not return 200."""
+    """Request health checks until a condition holds. Return the longest time in seconds; infinite if a check did not
+    return 200."""
     worst = 0.0
     while True:
         last, start = until(), time.monotonic()
@@ -166,7 +187,7 @@ def worst_health(url: str, until: Callable[[], bool]) -> float:
 
 
 def floods(result: Result, connections: int, size: int) -> None:
-    """Measure health checks and memory of a service under each flood."""
+    """Add the slowest health check under each flood, and the growth of the API process."""
     with served(0.0) as service, ExitStack() as stack:
         host, _, port = service.url.removeprefix("http://").rpartition(":")
         address, api = (host, int(port)), psutil.Process(service.children("api")[0])
@@ -187,18 +208,18 @@ def floods(result: Result, connections: int, size: int) -> None:
             {"what": name, "slowest health, s": seconds, "API grew by, MiB": grown, "taken, MiB": max(taken) / 2**20}
         )
         result.at_most(f"seconds until health answers under {name}", seconds, HEALTH_S)
-    result.at_most(f"MiB of a header of {size >> 20} that were taken", max(taken) / 2**20, 20)
+    result.at_most(f"MiB accepted of a header of {size >> 20} MiB", max(taken) / 2**20, 20)
     result.at_most("MiB by which the API process grew", grown, 100)
 
 
 def measure(quick: bool) -> Result:
-    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s per
-    point."""
+    """Run all parts. Quick: `rank` alone, at one and ten times the capacity, 4 s each. Full: `rank` and `recommend` at
+    six multiples, 20 s each."""
     result = Result()
     floods(result, 1100, 300 << 20)
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")
     for kind in kinds:
-        # Responses that arrive after the end do not count, which costs a third of a second of the capacity.
+        # Responses after the end do not count. This costs as many as the service answers in a third of a second.
         curve(result, kind, (1.0, 10.0) if quick else (0.5, 1.0, 2.0, 5.0, 10.0, 20.0), 4.0 if quick else 20.0)
     kept_lists(result, 3.0 if quick else 20.0)
     for row in result.rows:

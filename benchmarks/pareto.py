@@ -1,8 +1,24 @@
-"""Do adaptive reward weights behave as the theory says, and are they useful?
+"""Do POPO's adaptive reward weights end where the theory says, and are they better than fixed weights and other rules?
 
-The environments are problems with known truth (quadratics, bandits, a sampled contextual policy), a tiny LM under the
-real trainer, and real recommendation data. The rules for the weights are POPO in its forms, its peers, and an 11-point
-sweep of fixed weights. The full run needs about half an hour on two cores and writes its figures to docs/figures/.
+Column ``environment``, cheapest first. All have K = 2 rewards (quadratics also 3) with weights w that sum to 1:
+
+- ``quadratics``: losses with exact gradients, for which theta(w), the minimum of the losses weighted by w, is known.
+- ``bandit``: a softmax policy with a KL penalty towards the uniform policy, exact gradients. *Scale* is the factor of
+  reward 2. POPO's *indicators* (each reward's gradient times the sum of the gradients) include the KL penalty (*in*,
+  *inside*) or not (*out*, *outside*). *Raw* is the paper's update, *floor* the default update with ``floor=0.1``.
+  ``KL-free bandit``: without the penalty.
+- ``contextual``, ``noisy bandit``: a policy with sampled rollouts; indicators from one batch or across its two halves.
+- ``tiny LM``: a small language model under the real trainer, all arms with equal steps and seeds, and 11 fixed weights.
+- ``ml-latest-small``: a softmax policy over a user's candidates (if TAIJI_TEST_DATA has the log), 11 fixed weights.
+
+Columns: ``TV``, total variation distance between policies (0: equal); ``min w``, smaller weight at the end; ``r1``,
+``r2``, ``E[…]``, final rewards or their expectations; ``w1``, final weight of reward 1; ``worst gain``, the smaller of
+the two rewards' gains since the start, with a 95 % interval over seeds; ``gain over worst fixed`` (lower end: ``its
+low``), that gain minus the one of the worst fixed weights; ``min-norm residual``, 0 at Pareto-stationary points;
+``hypervolume of the point / sweep's``, the area that the end point dominates over that of all fixed weights; ``distance
+to front``, of these weights; ``seconds / fixed``, training time over that of equal fixed weights.
+
+The full run takes half an hour on two cores, and draws docs/figures/pareto-*.svg.
 
     python -m benchmarks.pareto [--quick] [--json benchmarks/results/pareto.json]
 """
@@ -24,11 +40,11 @@ from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 ORIGIN = (0.0, 0.0)
-"""Reference point of the tiny LM's hypervolumes."""
+"""Reference point of the tiny LM's hypervolumes, which are areas that end points dominate."""
 LANGUAGE_RULES = tuple(name for name in get_args(Weighting) if name != "fixed")
 SWEEP = np.linspace(0, 1, 11)
 SCALED = ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
-"""Rules that are also trained with the second reward multiplied by 3."""
+"""Rules that are also trained with reward 2 multiplied by 3."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
     "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
@@ -50,7 +66,7 @@ def interval(values: np.ndarray | list[float]) -> dict[str, float]:
 
 
 def measure(quick: bool) -> Result:
-    """Measure all environments, the cheapest first."""
+    """Run all environments, the cheapest first."""
     result = Result()
     seeds = range(1) if quick else range(5)
     quadratics(result)
@@ -65,8 +81,11 @@ def measure(quick: bool) -> Result:
 
 
 def quadratics(result: Result) -> None:
-    """Check that POPO ends at equal weights from any start, fixed weights end at theta(w0), and a preference p ends at
-    theta(p)."""
+    """Check where weights w and parameters theta end.
+
+    POPO must reach equal weights from any initial weights w0. With fixed weights, theta must reach theta(w0). POPO with
+    a preference p must reach w = p and theta(p).
+    """
     problems = {
         2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])),
         3: exact.Quadratics(np.array([1.0, 2.0, 4.0]), np.array([[0.0, 0.0], [1.0, 0.0], [0.3, 1.5]])),
@@ -90,24 +109,19 @@ def quadratics(result: Result) -> None:
                 np.abs(path.weights[-1] - initial).max(),
                 np.abs(path.theta - problem.solution(np.array(initial))).max(),
             )
-    for eta in (0.02, 0.1):  # too large a step of the raw update never settles at K = 3
+    for eta in (0.02, 0.1):  # with K = 3, the raw update does not converge if its step is too large
         path = exact.descend(problems[3], "popo", RuleOptions(mode="paper", eta=eta), steps=8_000, rate=0.05)
-        result.rows.append(
-            {
-                "environment": "quadratics, K = 3",
-                "rule": "popo raw",
-                "setting": f"eta / mu {eta}",
-                "spread of w over the last 2,000 steps": float(np.ptp(path.weights[-2000:], axis=0).max()),
-            }
-        )
+        row = {"environment": "quadratics, K = 3", "rule": "popo raw", "setting": f"eta / mu {eta}"}
+        spread = float(np.ptp(path.weights[-2000:], axis=0).max())
+        result.rows.append(row | {"spread of w over the last 2,000 steps": spread})
     result.at_most("quadratics: POPO to equal weights from any start, worst error", worst["popo"], 1e-6)
     result.at_most("quadratics: fixed weights to theta(w0), worst error", worst["fixed"], 1e-9)
     result.at_most("quadratics: preference p to theta(p) and w = p, worst error", worst["preference"], 1e-3)
 
 
 def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
-    """Measure POPO on KL-regularised bandits with reward scales 1, 3 and 10, with the KL term inside and outside the
-    indicators, and its peers with scales 1 and 3."""
+    """Measure POPO on bandits with a KL penalty for scales 1, 3 and 10, with the penalty inside and outside the
+    indicators, and its peers for scales 1 and 3."""
     beta, charts = 0.2, []
     found: dict[str, list[float]] = {}
     for seed in seeds:
@@ -159,7 +173,9 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
         1e-3 if steps >= 20_000 else 3e-2,
     )
     result.at_most(
-        "bandit 10x, KL inside, raw: smaller weight half-way (slow)", float(np.median(found["half 10x in raw"])), 0.05
+        "bandit 10x, KL inside, raw: smaller weight after half of the steps (slow)",
+        float(np.median(found["half 10x in raw"])),
+        0.05,
     )
     result.at_least(
         "bandit 10x, KL inside, floor 0.1: smaller weight at the end (cured)",
@@ -182,7 +198,8 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
 
 
 def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """Check that a preference leads to its Gibbs policy, and that POPO ends at one policy from different starts."""
+    """Check that POPO with a preference ends at the optimal (Gibbs) policy of these weights, and that POPO ends at one
+    policy from different initial weights."""
     distances, spread = [], {"popo": [], "fixed": []}
     for seed in seeds:
         problem = exact.Bandit(exact.two_rewards(seed), beta)
@@ -202,18 +219,12 @@ def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
     result.at_most(
         "bandit: POPO from w0 = (.1, .9) and (.9, .1), total variation between the ends", max(spread["popo"]), 1e-3
     )
-    result.rows.append(
-        {
-            "environment": "bandit",
-            "rule": "fixed",
-            "setting": "w0 (.1,.9) against (.9,.1)",
-            "TV between ends": float(np.mean(spread["fixed"])),
-        }
-    )
+    row = {"environment": "bandit", "rule": "fixed", "setting": "w0 (.1,.9) against (.9,.1)"}
+    result.rows.append(row | {"TV between ends": float(np.mean(spread["fixed"]))})
 
 
 def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """Report the end points of every rule on the bandit with exact expectations."""
+    """Add the end points of every rule on the bandit with exact expectations."""
     for scale in (1, 3):
         for name in ("fixed", *recommendation.RULES):
             ends = []
@@ -244,7 +255,8 @@ def peers(result: Result, seeds: range, steps: int, beta: float) -> None:
 
 
 def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.Path:
-    """Run any rule like :func:`exact.descend`. Rules that read rewards get a stratified sample of 512 rollouts."""
+    """Run any rule like :func:`exact.descend`. A rule that reads rewards observes a stratified sample of 512 rollouts
+    per step."""
     if make_rule(name, 2, RuleOptions()).source != "rewards":
         return exact.descend(problem, name, RuleOptions(), steps=steps, rate=0.5)
     theta, rule = problem.start(), make_rule(name, 2, RuleOptions(seed=seed))
@@ -265,8 +277,8 @@ def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.
 
 
 def kl_free(result: Result, seeds: range, steps: int) -> None:
-    """Check that without KL only vertices of the front are reached, because every weighted sum of expectations is then
-    linear in the policy."""
+    """Check that without a KL penalty fixed weights and POPO end at a single arm, and report where other rules end.
+    Every weighted sum of expected rewards is linear in the policy, so its largest value is at a single arm."""
     for name in ("fixed", "popo", "mgda", "upgrad", "fairgrad"):
         largest = []
         for seed in seeds:
@@ -274,13 +286,8 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
             path = exact.descend(problem, name, RuleOptions(), steps=steps, rate=2.0)
             policy, sums = problem.policy(path.theta), problem.rewards.sum(0)
             largest.append(policy[sums >= sums[policy.argmax()] - 1e-9].sum())  # arms with equal sums are one end point
-        result.rows.append(
-            {
-                "environment": "KL-free bandit",
-                "rule": name,
-                "mass on the largest arm and its equals": float(np.mean(largest)),
-            }
-        )
+        row = {"environment": "KL-free bandit", "rule": name}
+        result.rows.append(row | {"mass on the largest arm and its equals": float(np.mean(largest))})
         if name in ("fixed", "popo"):
             result.at_least(
                 f"KL-free bandit: {name} ends at a vertex, mass on the largest arm and its equals", min(largest), 0.95
@@ -288,8 +295,8 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
-    """Check that noise biases same-batch indicators but not cross-batch ones, and that with noise on one reward only
-    the same-batch ones fail."""
+    """Check that noise biases same-batch indicators but not cross-batch ones, and that POPO with noise on one reward
+    fails only with the same-batch ones."""
     ratios: dict[str, list[float]] = {"same": [], "cross": [], "same later": [], "snr same": [], "snr cross": []}
     for seed in seeds:
         problem = sampled.Contextual(seed)
@@ -362,8 +369,8 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
 
 
 def tiny_language_model(result: Result, quick: bool) -> None:
-    """Compare every rule under the real trainer with an 11-point sweep of fixed weights with the same budget per
-    run."""
+    """Train the tiny LM under every rule and under 11 fixed weights, with equally many steps and seeds, and compare the
+    end points."""
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES

@@ -1,10 +1,22 @@
-"""`POST /v1/rank` with 1,000 candidates on a real run: latency, throughput, CPU time and memory, on both stores.
+"""How fast does `POST /v1/rank` rank 1,000 candidates on a real run? Latency, throughput, CPU time and memory.
 
-`taiji serve` runs in its own processes, and the load generator in a separate one on the same cores. One connection
-gives the latency of a service that is not busy, and sixteen give its throughput. ``TAIJI_BENCHMARK_RUN`` names a
-finished run of `taiji run`, which has two rankers, with and without features; both score every request. If it is not
-set, a small run of `taiji recommend` is trained, which has one ranker. Absolute times depend on the machine, so they
-are reported next to their targets; the check counts wrong answers (a 503 of a busy service is counted separately).
+Two stores of the service are measured: SQLite, and Redis if its server is installed. `taiji serve` runs in its own
+processes, two of them for HTTP, and the load generator in a separate one on the same cores. Connections wait for each
+response before the next request (a closed loop): a single one measures the latency of a service that is not busy,
+sixteen measure its throughput.
+
+``TAIJI_BENCHMARK_RUN`` names a finished run of `taiji run`. Such a run has two rankers, with and without features, and
+both score every request. Without it, and in a quick run, a small run of `taiji recommend` with a single ranker is
+trained first.
+
+Rows: one per store, number of connections and repeat. ``requests/s`` counts ranked requests; ``p50 ms`` to ``p99 ms``
+are percentiles of the latency; ``CPU ms a request`` is CPU time of the service; ``others' share of the CPU`` is the
+share of the machine's busy time that other processes took, including the load generator; ``refused`` counts responses
+with status 503, ``wrong`` all other failures and broken connections. ``target`` says whether a target that was set
+beforehand was met; absolute times depend on the machine, so it is not checked. Rows with ``process`` have the unshared
+memory of a process, ``own MB``. The only check is that nothing is ``wrong``.
+
+The full run repeats each loop five times for ten seconds, about four minutes in all.
 
     TAIJI_BENCHMARK_RUN=runs/demo python -m benchmarks.rank_speed [--quick] [--json benchmarks/results/rank_speed.json]
 """
@@ -26,14 +38,15 @@ from taiji.serving.traffic import of_run
 
 CANDIDATES = 1000
 TARGETS = {1: ("p50 ms", 15.0), 16: ("requests/s", 150.0)}
-"""Number of connections to a metric and its target: a largest time in milliseconds, or a smallest rate in requests per
+"""Metric and target by number of connections: largest latency in milliseconds, or smallest rate in requests per
 second."""
 MEMORY_MB = 400.0
-"""Target for the unshared memory of a process of the API."""
+"""Target for the unshared memory of an HTTP process."""
 
 
 def measure(quick: bool) -> Result:
-    """Quick: a second per loop on a small run. Full: five loops of ten seconds per store and number of connections."""
+    """Quick: one second per loop, on a small run. Full: five repeats of ten seconds per store and number of
+    connections."""
     result, seconds, repeats = Result(), 1.0 if quick else 10.0, 1 if quick else 5
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)

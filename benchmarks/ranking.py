@@ -1,13 +1,31 @@
-"""The built-in ranker against logistic regression, LightGBM, and DIN and DCN of torch-rechub: quality and speed.
+"""Is the built-in ranker as good as its peers, and is its training faster? Click AUC, and training rows per second.
 
-Data: completejourney (in the installed package) and, where TAIJI_TEST_DATA names the folder of public data sets,
-ml-latest-small. Models are trained on the split's ``ranker`` period and evaluated by click AUC on its ``test`` period.
-Every model gets the same rows and features, and has three configurations; all peers except DIN have a fourth on the
-numbers alone, like one of the built-in ranker's three. The configuration that is best on the latest quarter of the
-training period is used. Early stopping uses the latest tenth of the training rows. Intervals: paired bootstrap over
-users. Speed: training rows per second, in turn in one process, with the same batch size and history. The peers use the
-data loader of torch-rechub; to measure its models alone, they also get ready batches, like the built-in ranker.
-``--quick``: a synthetic shop, no tuning.
+Peers: logistic regression, LightGBM, and DIN and DCN of torch-rechub. Two other rankers of the package, ``taiji DCN``
+and ``taiji DIN``, are measured as well; ``taiji`` is the built-in one. Data: completejourney (in the installed
+package), and ml-latest-small if TAIJI_TEST_DATA contains it. Models are trained on the split's ``ranker`` period and
+evaluated on its ``test`` period.
+
+Equal for all: rows, features and one training seed. Every model has three configurations. All peers except DIN have a
+fourth that reads the numbers alone, as one of the built-in ranker's three does. The configuration with the best AUC on
+the latest quarter of the training period is used. All models except logistic regression stop early, on the latest tenth
+of the training rows. In the speed measurement, batch size and history are equal, and models take turns in one process.
+The peers of torch-rechub use its data loader; to measure their networks alone, they also get ready batches, as the
+built-in ranker does.
+
+Rows by ``model``:
+
+- a name: number of training ``rows``, test ``auc`` with its 95 % interval (bootstrap over users), ``seconds`` of
+  training and scoring, and the chosen ``configuration``.
+- ``taiji - NAME``: AUC of the built-in ranker minus that of the best peer, paired by user.
+- ``NAME: training``: ``rows_per_second``, and ``taiji_is_times_faster``, the time divided by that of the built-in
+  ranker.
+
+Checks: the built-in ranker is not shown to be worse than the best peer, and trains at least 1.5 times as many rows per
+second as DIN and DCN of torch-rechub with its loader. The full run takes about a quarter of an hour on two cores. A
+quick run uses a synthetic shop, without tuning.
+
+    [RANKING_DATA="ml-latest-small completejourney"] python -m benchmarks.ranking [--quick]
+        [--json benchmarks/results/ranking.json]
 """
 
 from __future__ import annotations
@@ -36,10 +54,10 @@ from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.training_loop import train, training_steps
 
 SPEED = 1.5
-"""Smallest ratio of training rows per second to those of each deep peer."""
+"""Smallest allowed ratio of the training rows per second to those of DIN and of DCN of torch-rechub."""
 DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for rate in (1e-3, 5e-3, 1e-2)]
 NUMBERS_ONLY = {"numbers_only": True}
-"""The peers' counterpart of the built-in ranker's ``embeddings=False``."""
+"""Setting of the peers that corresponds to ``embeddings=False`` of the built-in ranker."""
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "taiji": [{}, {"dimension": 16}, {"embeddings": False, "bins": 16, "task_weights": {"conversion": 0.3}}],
     "taiji DCN": [{}, {"dimension": 16}, {"learning_rate": 1e-3}],
@@ -57,18 +75,18 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 OURS = {"taiji": "target_attention", "taiji DCN": "dcn", "taiji DIN": "din"}
-"""Our models, by the name of the row."""
+"""Rankers of the package by the names of their rows."""
 
 
 def built_in(model: str, rows: peers.Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """Train a ranker of ours on prepared arrays; return click logits of the test rows."""
+    """Train a ranker of the package on prepared arrays, and return the click logits of the test rows."""
     ranker = fresh(model, rows, configuration)
     train(ranker, lambda epoch: [rows.fit], len(rows.fit), rows.stop, seed=0)
     return ranker.logits(rows.test)[:, 0]
 
 
 def fresh(model: str, rows: peers.Rows, configuration: dict[str, Any]) -> Ranker:
-    """Make an untrained ranker of ours for a fold, with the inputs that its configuration reads."""
+    """Return an untrained ranker of the package for a fold, with the inputs that its configuration reads."""
     torch.manual_seed(0)
     made = ranker_class(model)
     ranker = made(made.Settings.model_validate({"model": model, **configuration}))
@@ -89,7 +107,7 @@ MODELS: dict[str, Callable[[peers.Rows, dict[str, Any]], np.ndarray]] = {
 
 
 def fold(dataset: Dataset, train: pl.DataFrame, test: pl.DataFrame) -> peers.Rows:
-    """Return arrays of a training and a test frame."""
+    """Return the arrays of a training frame, whose latest rows are for early stopping, and of a test frame."""
     settings = RankerSettings(device="cpu")
     ranker = ranker_class(settings.model)(settings)
     earlier, later = later_slice(train, settings.valid_fraction)
@@ -100,14 +118,14 @@ def fold(dataset: Dataset, train: pl.DataFrame, test: pl.DataFrame) -> peers.Row
 
 
 def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
-    """Return the pooled click AUC, which is resampled by user."""
+    """Return the click AUC over all test rows, for a bootstrap over users."""
     users, codes = np.unique(rows.test.user, return_inverse=True)
     return PooledAUC(codes, rows.test.labels["click"], scores, len(users))
 
 
 def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict[str, list[float]]:
-    """Return the seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with both ways of
-    feeding them, measured in turn."""
+    """Return the seconds of ``steps`` training steps of every deep model, one per repeat, measured in turn. DIN and DCN
+    of torch-rechub occur twice: with its data loader, and with ready batches."""
     index = np.random.default_rng(0).permutation(len(rows.fit))[: steps * batch]
     actions: dict[str, Callable[[], Any]] = {}
     for name, model in OURS.items():
@@ -160,7 +178,7 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
     )
     if not quick:
         result.at_least(
-            f"{name}: upper end of the interval of AUC minus {best}'s",
+            f"{name}: upper end of the interval of the AUC minus that of {best}",
             gap["high"] if gap["high"] is not None else float("nan"),
             0.0,
         )
@@ -173,7 +191,7 @@ def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> 
             {"data": name, "model": f"{model}: training", "rows_per_second": rate, "taiji_is_times_faster": ratio}
         )
         if model in ("DIN", "DCN"):
-            result.at_least(f"{name}: training rows a second over {model}'s", ratio, 0.0 if quick else SPEED)
+            result.at_least(f"{name}: training rows per second over those of {model}", ratio, 0.0 if quick else SPEED)
 
 
 def synthetic(users: int = 80, items: int = 100, rows: int = 6000) -> Dataset:

@@ -1,7 +1,8 @@
-"""The peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
+"""Peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
 
-All of them get the same inputs as the built-in ranker: the same rows, the same point-in-time numbers, ids, categories,
-profile and (DIN, DCN) history. A peer is a function ``(Rows, configuration) -> click scores of the test rows``.
+All of them get the same inputs as the built-in ranker: the same rows, point-in-time numbers, ids, categories, user
+profile and, for DIN and DCN, history. A peer is a function from (rows, configuration) to the click scores of the test
+rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from taiji.models.ranking.inputs import Inputs
 
 @dataclass
 class Rows:
-    """One fold: rows to fit on, later rows for early stopping, and rows to score."""
+    """Rows of one fold: for training (``fit``), later ones for early stopping (``stop``), and for the evaluation
+    (``test``)."""
 
     fit: Arrays
     stop: Arrays
@@ -30,7 +32,8 @@ class Rows:
 
 
 def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """Run scikit-learn on numbers cut into quantile bins, and on one-hot categories, item and user (sparse)."""
+    """Run scikit-learn's logistic regression on one-hot inputs: quantile bins of the numbers, categories, item and
+    user."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 
@@ -52,7 +55,8 @@ def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray
 
 
 def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """Run LightGBM with early stopping on the numbers, and on categories, profile and user as categorical columns."""
+    """Run LightGBM with early stopping. Its inputs are the numbers and, as categorical columns, categories, profile and
+    user."""
     import lightgbm as lgb
 
     configuration = dict(configuration)
@@ -86,8 +90,8 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
 
 
 def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> np.ndarray:
-    """Run DIN or DCN of torch-rechub with its own trainer and the built-in ranker's early stopping (two checks per
-    pass, patience two)."""
+    """Run DIN or DCN of torch-rechub with its own trainer, and with the early stopping of the built-in ranker: two
+    checks per pass, and an end after two checks without improvement."""
     peer = DeepPeer(kind, rows, configuration, seed)
     best, worse, state = np.inf, 0, peer.model.state_dict()
     order = np.random.default_rng(seed)
@@ -108,7 +112,8 @@ def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) ->
 
 
 class DeepPeer:
-    """A torch-rechub model with its trainer, fed from tensors (its own per-row data loader would only be slower)."""
+    """Model of torch-rechub with its trainer. By default it is fed ready batches, because the library's own loader
+    makes one row at a time."""
 
     def __init__(self, kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> None:
         from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
@@ -167,7 +172,7 @@ class DeepPeer:
             yield self.inputs(self.rows.fit, part), torch.from_numpy(self.rows.fit.labels["click"][part])
 
     def shipped_loader(self, index: np.ndarray) -> Any:
-        """Return the data loader that torch-rechub makes for such rows."""
+        """Return the data loader of torch-rechub for these rows."""
         from torch_rechub.utils.data import DataGenerator
 
         x = {name: value.numpy() for name, value in self.inputs(self.rows.fit, index).items()}
@@ -176,7 +181,7 @@ class DeepPeer:
         return generator.generate_dataloader(x_val=x, y_val=y, x_test=x, y_test=y, batch_size=self.batch)[0]
 
     def train(self, index: np.ndarray) -> None:
-        """Train one pass over rows that are fed as ready batches."""
+        """Train one pass over the rows, as ready batches."""
         self.train_from(self.loader(index))
 
     def train_from(self, loader: Any) -> None:
@@ -195,7 +200,8 @@ class DeepPeer:
 
 
 def columns_of(inputs: Inputs, arrays: Arrays) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Return categorical columns of rows and their vocabulary sizes: user, profile values, item, category levels."""
+    """Return the categorical columns of rows, and their vocabulary sizes: user, item, category levels, profile
+    values."""
     fields = inputs.fields
     columns = {"user": inputs.user_codes[arrays.user, 0], "item": inputs.item_codes[arrays.item, 0]}
     sizes = {"user": len(fields.user_id.vocabulary), "item": len(fields.item_id.vocabulary)}
@@ -209,12 +215,12 @@ def columns_of(inputs: Inputs, arrays: Arrays) -> tuple[dict[str, np.ndarray], d
 
 
 def quantile_cuts(numeric: np.ndarray, number: int = 19) -> np.ndarray:
-    """Return the inner quantiles (F, number) of each column."""
+    """Return the inner quantiles of each of the F columns, (F, number)."""
     return np.quantile(numeric[:: max(1, len(numeric) // 100_000)], np.linspace(0, 1, number + 2)[1:-1], axis=0).T
 
 
 def bins(numeric: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Return bin indices (N, F), int64."""
+    """Return the indices of the bins (N, F) of numbers (N, F)."""
     return np.stack([np.searchsorted(cut, column, side="left") for cut, column in zip(cuts, numeric.T)], axis=1).astype(
         np.int64
     )

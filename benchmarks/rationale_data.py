@@ -1,4 +1,5 @@
-"""Data sets of the benchmarks of rationales: public ones, and a generated shop for `--quick`."""
+"""Data sets of the benchmarks of rationales (two public logs, and a generated shop for quick runs), and the storage of
+finished parts, from which a stopped run continues."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from taiji.reasoning.settings import PromptSettings
 
 ONE_ITEM = PromptSettings()
 PART = 12
-"""Number of examples in a part; a resumed run skips finished parts."""
+"""Number of examples per stored part; a resumed run skips finished parts."""
 SORTS = {
     "Garden": ("Seeds", "Tools", "Pots"),
     "Kitchen": ("Knives", "Pans", "Cups"),
@@ -58,26 +59,28 @@ NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron
 
 @cache
 def work_folder() -> Path:
-    """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK`` (from which a killed run resumes; empty it after
-    changes of the code) or a new folder."""
+    """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK``, or a new temporary folder.
+
+    A stopped run continues from the folder of the variable. Empty it after changes of the code.
+    """
     named = os.environ.get("TAIJI_BENCHMARK_WORK")
     return Path(named) if named else Path(mkdtemp(prefix="taiji-benchmark-"))
 
 
 def in_parts(key: list[Any], examples: pl.DataFrame, make: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """Apply ``make`` to a dozen examples at a time, and store each part."""
+    """Apply ``make`` to a dozen examples at a time, and store the result of each part."""
     say(f"{' '.join(map(str, key))}: {len(examples)} examples")
     folder = work_folder() / value_hash([key, examples["example"].to_list()])[:20]
     return map_rows(LocalMapper(), lambda: make, examples, PART, folder)
 
 
 def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """Return the rationales of some examples."""
+    """Return the rows of ``texts`` that belong to the examples of a part."""
     return texts.filter(pl.col("example").is_in(part["example"].implode()))
 
 
 def once(key: list[Any], make: Callable[[], Any]) -> Any:
-    """Return a stored value; compute and store it (as JSON) if it is missing."""
+    """Return the value stored under a key. If it is missing, compute it and store it as JSON."""
     path = work_folder() / f"{value_hash(key)[:20]}.json"
     if not path.exists():
         say(" ".join(map(str, key)))
@@ -99,7 +102,7 @@ def available(quick: bool) -> list[str]:
 
 
 def load(name: str, seed: int = 0) -> Dataset:
-    """Return a data set by name; completejourney is a sample of 400 households."""
+    """Return a data set by name. completejourney is reduced to a sample of 400 households."""
     if name == "shop":
         return generated_shop(seed)
     if name == "completejourney":
@@ -110,8 +113,10 @@ def load(name: str, seed: int = 0) -> Dataset:
 def periods(
     dataset: Dataset, train: int, test: int, seed: int, prompts: PromptSettings = ONE_ITEM
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return examples of the LLM period (for rationales) and of the test period (for evaluation), with their target
-    sets if answers are sets."""
+    """Return examples of the LLM period (for rationales) and of the test period (for evaluation).
+
+    If the settings ask for sets as answers, the examples also have the user's next items as target sets.
+    """
     split = time_split(dataset, SplitSettings().fractions)
 
     def chosen(period: str, count: int) -> pl.DataFrame:
@@ -125,8 +130,11 @@ def periods(
 
 
 def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:
-    """Return a log of shoppers with one favourite category and two favourite sorts (80 % of their purchases). Titles
-    are words unrelated to both."""
+    """Return a log of users who each have one favourite category and prefer two of its three subcategories.
+
+    Of their purchases, 80 % are drawn from these two and the others from all subcategories. Titles are random words,
+    unrelated to categories.
+    """
     rng = np.random.default_rng([seed, 11])
     sorts = [(l1, l2) for l1, names in SORTS.items() for l2 in names]
     names = [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]

@@ -1,41 +1,48 @@
-"""Does each component of a recommender help if its mechanism is active, and not if it is switched off?
+"""Does each component of a recommender help in a world with the mechanism that it can use, but not in twins without it?
 
-In the world `short-video` and in twins in which mechanisms make no difference, a recommender is built from a log with a
-uniformly random policy: popularity, co-occurrence, SASRec, their merge, a ranker. The gain of a component is the true
-expected reward of the lists of all components minus that of the lists without it, on the same requests of the test
-period. It is computed from the truth, not estimated: only the log is random. Only requests that both variants answer
-with a complete list are compared, because without popularity, users without a history get no list, which is unrelated
-to these mechanisms (`answered` reports the share). The checks concern the twins; the gain of a component in the world
-is reported, not checked.
+In the world `short-video`, and in *twins* of it in which some mechanisms make no difference, a recommender is built
+from a log of uniformly random lists: popularity, co-occurrence, SASRec, their merged list, and a ranker. The *gain* of
+a component is the true expected reward of the lists of all components minus that of the lists without this component,
+on the same requests of the test period. The truth of the world is known, so only the log is random. Only requests for
+which both variants return a complete list are compared: without popularity, users without a history get no list, which
+has nothing to do with these mechanisms. Gains in the world are reported, not checked; the checks concern the twins.
 
-**First predictions**, stated before the first run, about the lower end of an interval over the users of two worlds.
-Popularity can exploit that some items appeal more to everybody (quality and clickbait). Co-occurrence and SASRec can
-exploit that tastes differ and are visible in histories. The ranker can exploit both. So popularity must show no gain in
+Columns: ``part`` (``true reward``, ``gain`` or ``appeal brought``, see below), ``where`` (world or twin) and ``what``
+(variant or component). ``value``, ``low`` and ``high``: mean over the requests of the first two worlds, with a 95 %
+interval over their users. ``mean over worlds``, with ``low`` and ``high``: over the means of all worlds, with Student's
+95 % interval; ``seeds`` lists these means. ``answered``: share of the requests that are compared. In checks and rows,
+``popular`` is popularity and ``together`` is co-occurrence; *bait* is clickbait.
+
+**First predictions**, written down before the first run, about the lower ends of the intervals over users. Some items
+appeal more to everybody, because of their quality or as clickbait; popularity can use this. Tastes differ and are
+visible in histories; co-occurrence and SASRec can use this. The ranker can use both. So popularity must show no gain in
 the twin without quality and clickbait, co-occurrence and SASRec none in the twin without tastes, and no component any
-gain in the twin without all of them. Two predictions failed: SASRec has a gain without tastes (+.023), and
-co-occurrence one of .0008 without all of them. The predictions are kept unchanged.
+gain in the twin without all of these mechanisms. Two predictions failed in the first run: SASRec had a gain of .023
+without tastes, and co-occurrence one of .0008 without all of them. The predictions are kept unchanged; in the stored
+run only the first of these two fails.
 
-**Second predictions**, stated after that, and before the runs on which they are checked. An interval over users treats
-the two fits of each model as the only ones, but a claim about a component also concerns other worlds and fits. The
-interval is therefore now Student's over the mean gains of worlds (`SEEDS` of them, each with its own fits). The
-information that components can use had also been stated wrongly:
+**Second predictions**, written down after that run and before the runs on which they are checked. An interval over
+users says nothing about other worlds and other trainings, which a claim about a component concerns as well. So the
+interval is now Student's, over the mean gains of six worlds, each with trainings of its own. The first predictions had
+also been wrong about the information that components can use:
 
-- popularity: quality and bait. Co-occurrence: tastes. SASRec and the ranker: tastes, quality and bait (a softmax over
-  the catalogue learns how often each item is clicked, as popularity does). So the twin in which SASRec must show no
-  gain is the one without all of them.
-- Without all of them one mechanism remains: competition within the list. A list with more topics is worth more,
-  whichever component found its items, so a component can have a gain or a loss by accident. If competition is switched
-  off as well, all lists of a request have the same value, and every gain must be zero up to rounding; a gain would show
-  a fault of the measurement.
-- `popularity` counts clicks, but if items come and go and are shown for different lengths of time, a click rate is a
-  better measure of their quality. SASRec's gain without tastes comes from this additional information: if popularity
-  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must show no gain.
-  Also reported is the appeal (quality and clickbait, on the scale of interest) of the items that SASRec adds to the
-  lists, minus that of the items that they replace; it is above zero if SASRec finds good items.
+- Popularity can use quality and bait; co-occurrence can use tastes; SASRec and the ranker can use tastes, quality and
+  bait. (SASRec's softmax over the catalogue learns how often each item is clicked, as popularity does.) So the twin in
+  which SASRec must show no gain is the one without all of them.
+- In the twin without all of them, one mechanism remains: the items of a list compete. A list with more topics is worth
+  more, whichever component found its items, so a component can have a gain or a loss by accident. Without competition
+  as well, all lists of a request have the same value, so every gain must be zero up to rounding. Any other gain there
+  would show a fault of the measurement.
+- Popularity counts clicks. If items come and go, and so are shown for different lengths of time, a click rate measures
+  their quality better. The prediction is that SASRec's gain without tastes comes from this: it must vanish if
+  popularity uses click rates (clicks per exposure before the test period, shrunk) instead of counts. The *appeal* of
+  the items that SASRec adds to lists, minus the appeal of those that they replace, must be above zero. (Appeal is
+  quality plus the attraction of clickbait, on the scale of interest.)
 
-`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run can be resumed.
+The full run has six worlds of 800 users and 500 items (two of the twin without competition), the quick one two small
+worlds. `TAIJI_BENCHMARK_FOLDER` stores the true rewards of each world's lists, from which a stopped run continues.
 
-    python -m benchmarks.recommend [--quick] [--json FILE]
+    python -m benchmarks.recommend [--quick] [--json benchmarks/results/recommend.json]
 """
 
 from __future__ import annotations
@@ -69,10 +76,10 @@ from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.satisfaction import Satisfaction
 
 SEEDS, FIRST = 6, 2
-"""Number of worlds in the full benchmark, and number of worlds that the first predictions concern."""
+"""Number of worlds of the full run, and number of them that the first predictions concern."""
 ALL_OF_THEM = ("content.quality", "satisfaction", "taste")
 NOTHING = "without competition either"
-"""Twin in which all lists of a request have the same value; two worlds of it suffice."""
+"""Twin in which all lists of a request have the same value. Two worlds of it suffice."""
 TWINS: dict[str, tuple[str, ...]] = {
     "world": (),
     "without quality and bait": ("content.quality", "satisfaction"),
@@ -86,7 +93,7 @@ IDLE: dict[str, tuple[str, ...]] = {
     "without tastes": ("together", "sasrec"),
     "without all of them": COMPONENTS,
 }
-"""First predictions: twin to the components that must show no gain there."""
+"""First predictions: by twin, the components that must show no gain there."""
 IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
     "without quality and bait": ("popular",),
     "without tastes": ("together",),
@@ -94,15 +101,17 @@ IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
 }
 """Second predictions, in the same form."""
 RATED = ("world", "without tastes")
-"""Places in which popularity by click rates is tried."""
+"""Places in which popularity by click rates is also measured."""
 RATES = "click rates for popularity"
 ROUNDING = 1e-9
 Array = np.ndarray
 
 
 class ClickRates(CatalogueRetriever):
-    """Retriever that scores items by clicks per exposure before a time, shrunk towards the overall rate with the weight
-    of an average item's exposures.
+    """Retriever that scores items by clicks per exposure before a given time.
+
+    A rate is shrunk towards the overall rate, as if the item had as many further exposures with this rate as an average
+    item has exposures.
 
     Args:
         start: time in microseconds before which exposures are counted.
@@ -122,7 +131,7 @@ class ClickRates(CatalogueRetriever):
         self.rates = (clicks + prior * clicks.sum() / exposed.sum()) / (exposed + prior)
 
     def scores(self, requests: Requests) -> Array:
-        """Return the rates, the same for everybody."""
+        """Return the rates (B, N), which are the same for every request."""
         return np.tile(self.rates, (len(requests), 1))
 
     def weights(self) -> dict[str, Array]:
@@ -135,6 +144,7 @@ class ClickRates(CatalogueRetriever):
 
 
 def measure(quick: bool) -> Result:
+    """Run all worlds and twins, and check both sets of predictions."""
     result = Result()
     size = {"users": 120, "items": 200, "days": 8} if quick else {"users": 800, "items": 500, "days": 14}
     seeds = 2 if quick else SEEDS
@@ -173,7 +183,7 @@ def measure(quick: bool) -> Result:
             low = over_worlds(gains[twin, component])["low over worlds"]
             result.at_most(f"{twin}: lower end over worlds of the gain of {component}", low, 0.0)
     largest = max(float(np.nanmax(np.abs(gap))) for component in COMPONENTS for gap in gains[NOTHING, component])
-    result.at_most(f"{NOTHING}: largest gain or loss of anything in any list", largest, ROUNDING)
+    result.at_most(f"{NOTHING}: largest gain or loss of any component in any list", largest, ROUNDING)
     low = over_worlds(gains["without tastes", f"sasrec, {RATES}"])["low over worlds"]
     result.at_most(f"without tastes: lower end over worlds of the gain of sasrec, {RATES}", low, 0.0)
     low = over_worlds(truths["without tastes", "appeal of what sasrec brings"])["low over worlds"]
@@ -182,7 +192,7 @@ def measure(quick: bool) -> Result:
 
 
 def over_worlds(found: Sequence[Array]) -> dict[str, Any]:
-    """Return the mean over worlds of each world's mean, NaN left out, with Student's interval."""
+    """Return the mean over worlds of each world's mean without NaN, and Student's interval."""
     means = np.array([np.nanmean(values) for values in found])
     error = float(means.std(ddof=1) / np.sqrt(len(means)))
     half = student_quantile(0.95, len(means) - 1) * error
@@ -195,7 +205,7 @@ def over_worlds(found: Sequence[Array]) -> dict[str, Any]:
 
 
 def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return :func:`truth_about_lists`, stored in the folder of the environment variable if it is set."""
+    """Return :func:`truth_about_lists`, stored if the environment variable names a folder."""
     kept = os.environ.get("TAIJI_BENCHMARK_FOLDER")
     if kept is None:
         return truth_about_lists(seed, twin, quick, **size)
@@ -209,8 +219,8 @@ def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Arr
 
 
 def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return the true expected reward (B,) of every variant's lists, NaN where a list is incomplete, and the appeal
-    that SASRec adds."""
+    """Return the true expected reward (B,) of the lists of every variant, NaN where a list is incomplete, and
+    :func:`appeal_brought` by SASRec."""
     world = World("short-video", seed, **size)
     for mechanism in TWINS[twin]:
         world = world.twin(mechanism)
@@ -258,7 +268,7 @@ def appeal_brought(world: World, log: Dataset, lists: Array, without: Array) -> 
     """Return the appeal (B,) of the items that a component adds to lists (B, K), minus that of the items that they
     replace.
 
-    NaN where the lists with and without the component have the same items.
+    It is NaN if the lists with and without the component have the same items.
     """
     content, satisfaction = world.find(Content), world.find(Satisfaction)
     assert content is not None and satisfaction is not None

@@ -1,5 +1,5 @@
-"""Separate processes for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is
-measured."""
+"""Processes that :mod:`benchmarks.scale_out` starts, each of which prints its peak memory: write a synthetic log of any
+size, or run stages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ YEAR = 365 * 86_400 * 1_000_000
 
 
 def make(folder: Path, events: int) -> None:
-    """Write a log with a given number of events as a dataset's folder, one batch at a time, so that it is never in
-    memory as a whole."""
+    """Write a synthetic log as the folder of a dataset, one batch at a time, so that the whole log is never in
+    memory."""
     import pyarrow.parquet as pq
 
     from taiji.core.artifacts import write_json, write_parquet
@@ -84,8 +84,8 @@ def make(folder: Path, events: int) -> None:
 
 
 def stages(run: Path, feature_users: int) -> None:
-    """Run the stages `examples` and `features` of a run with data and an aligned model, then the as-of joins of both
-    ranker periods."""
+    """Run the stages `examples` and `features` in the folder of a run that has data and a language model. Then join the
+    features to the exposures of the ranker period and of the test period, as of the time of each exposure."""
     from taiji.config import Config
     from taiji.features.partitioned import join_partitioned
     from taiji.pipeline.engine import Context
@@ -142,7 +142,7 @@ def stages(run: Path, feature_users: int) -> None:
 
 
 def examples(run: Path, config: str) -> None:
-    """Make the prompts of a run that has data, and store the configuration."""
+    """Store a configuration in the folder of a run that has data, and run the stage `examples`."""
     from taiji.config import Config
     from taiji.pipeline.engine import Context
     from taiji.pipeline.stages.examples_stage import Examples
@@ -155,7 +155,8 @@ def examples(run: Path, config: str) -> None:
 
 
 def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
-    """Run a single stage over partitions, in which the base model answers the test prompts, and print its seconds."""
+    """Let the base model answer the test prompts, as one stage over partitions. Print its seconds and a hash of the
+    texts."""
     from taiji.config import Config
     from taiji.pipeline.completions import complete
     from taiji.pipeline.engine import Context
@@ -186,6 +187,7 @@ def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
 
 
 def main() -> None:
+    """Run the command of the arguments, and print the peak memory in GiB."""
     what, folder, *rest = sys.argv[1:]
     from taiji.core import progress
 

@@ -1,12 +1,24 @@
-"""Logs larger than memory, and several workers.
+"""Can stages process logs that are larger than memory, and what do Ray and a second worker bring?
 
-*Memory*: a synthetic log (100 events per user, 50,000 items) passes through the stages `examples` and `features`, and
-through the as-of joins of the ranker period and of the test period. Each size runs in its own process; the peak is the
-resident set of the process, including mapped files. *Engines*: a stage over partitions, in which a language model
-answers prompts, runs on the local engine and on Ray with 1 and 2 workers, with one thread each, in turn. Overhead is
-the time of Ray with one worker divided by that of the local engine; efficiency is the local time divided by twice that
-of Ray with two workers. The start of the cluster has its own column and is not part of the stage, because it occurs
-once per run. Two workers need two free cores.
+*Memory*: synthetic logs of 1 to 30 million events (100 events per user, 50,000 items) pass through the stages
+`examples` and `features`, and through the join of features to the exposures of the ranker period and of the test
+period. Each size has its own process, whose peak of resident memory is measured; it includes files mapped into memory.
+
+*Engines*: a language model answers 640 prompts, a stage over partitions, on the local engine and on Ray with one and
+two workers. Each worker has one thread. The three run in turn, three times. Two workers need two free cores.
+
+Rows with ``part`` memory: ``events``, ``exposures joined``, ``feature rows``, ``peak GiB``, ``peak GiB while storing``
+the log, ``data GiB`` on disk, and the seconds of each stage. Rows with ``part`` engines: ``stage s``, the seconds of
+the stage, and ``start s``, those of starting the cluster, which occurs once per run and is not part of the stage. Of
+the last two rows, ``Ray's overhead on one worker`` is the time of Ray with one worker divided by that of the local
+engine, minus 1; ``efficiency of two workers`` is the local time divided by twice that of Ray with two workers.
+
+Checks: at most 6 GiB for the largest log; equal texts from all engines; and, if the local stage takes a minute or more,
+an overhead of at most .15 and an efficiency of at least .7. Quick sizes only check that everything runs and that the
+texts are equal. The engines take a quarter of an hour. ``TAIJI_SCALE_PART`` (``memory`` or ``engines``) runs one part;
+the stored file has the engines.
+
+    [TAIJI_SCALE_PART=engines] python -m benchmarks.scale_out [--quick] [--json benchmarks/results/scale_out.json]
 """
 
 from __future__ import annotations
@@ -30,7 +42,7 @@ LIMIT_GIB, MOST_OVERHEAD = 6.0, 0.15
 
 
 def child(*arguments: object) -> dict[str, Any]:
-    """Run :mod:`benchmarks.scale_child`, and return its merged output."""
+    """Run :mod:`benchmarks.scale_child` in a process of its own, and return what it printed as one dict."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale_child", *map(str, arguments)],
         capture_output=True,
@@ -48,13 +60,14 @@ def child(*arguments: object) -> dict[str, Any]:
 
 
 def model(folder: Path, hidden: int, layers: int) -> None:
-    """Write a random language model of a given size."""
+    """Write a random language model of this width and number of layers."""
     lm, tokenizer = tiny_causal_lm(hidden=hidden, layers=layers)
     lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def memory(result: Result, sizes: tuple[int, ...], feature_users: int) -> None:
+    """Add the peak memory and the seconds of the stages, by number of events."""
     for events in sizes:
         with tempfile.TemporaryDirectory(prefix="taiji-scale-") as name:
             folder = Path(name)
@@ -76,10 +89,15 @@ def memory(result: Result, sizes: tuple[int, ...], feature_users: int) -> None:
         )
     rows = [row for row in result.rows if row["part"] == "memory"]
     result.at_most("peak GiB of the largest log", rows[-1]["peak GiB"], LIMIT_GIB)
-    result.at_least("its exposures joined", float(rows[-1]["exposures joined"] > 0.2 * sizes[-1]), 1)
+    result.at_least(
+        "largest log: more than a fifth of the events are joined exposures (1: yes)",
+        float(rows[-1]["exposures joined"] > 0.2 * sizes[-1]),
+        1,
+    )
 
 
 def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int) -> None:
+    """Add the seconds of one stage on each engine, and compare them."""
     if find_spec("ray") is None:
         result.rows.append({"part": "engines", "engine": "Ray is not installed"})
         return
@@ -114,7 +132,7 @@ def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int
                         "start s": found["start_s"],
                     }
                 )
-    result.at_most("engines that wrote other texts", len(texts) - 1, 0)
+    result.at_most("sets of texts beyond the first (0: all engines wrote the same)", len(texts) - 1, 0)
     local, one = seconds["local", 1], seconds["ray", 1]
     overhead = statistics.median(b / a for a, b in zip(local, one)) - 1
     result.rows.append({"part": "engines", "engine": "Ray's overhead on one worker", "stage s": overhead})
@@ -128,7 +146,7 @@ def engines(result: Result, prompts: int, hidden: int, layers: int, repeats: int
 
 
 def measure(quick: bool) -> Result:
-    """Measure both parts. Quick sizes only check that they run and that both engines write the same texts."""
+    """Measure the chosen parts."""
     result = Result()
     if os.environ.get("TAIJI_SCALE_PART", "memory") == "memory":
         memory(result, QUICK_SIZES if quick else SIZES, 20 if quick else 2000)

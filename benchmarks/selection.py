@@ -1,20 +1,36 @@
-"""The decisive experiment: does selection help on held-out answers?
+"""Does a student answer held-out examples better if it is fine-tuned on selected rationales?
 
-A student is fine-tuned on the rationales that a filter kept. On examples of the test period, it then writes its own
-rationale and an answer. It is evaluated by its answers, and by the likelihood of the true item (log-perplexity of title
-and categories after its own rationale). The likelihood distinguishes small models even if hardly any answer is right.
-Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards), none, a random choice as
-large as the guarded one, and the answers of that random choice without any rationale. The teachers are the rule-based
-writer, the same writer with leaks planted into a fifth of its rationales, and (if the student is the default model) the
-model itself. Each student also answers without thinking, with the same prompts.
+A *rationale* is a text that explains a user's next item. A *student*, a language model, is fine-tuned on the rationales
+that a *filter* keeps. On examples of the test period it then writes its own rationale and an answer.
 
-Students: a tiny model that was pretrained on examples of the LLM period (always), and the default model (full run only,
-one seed: two cores allow no more). The gain of selection is measured, not checked. The checks are that every arm was
-trained and evaluated, and that the guarded rule keeps leaks out of the training data. A full run also checks that the
-tiny student answers in the format before any arm is trained; otherwise a comparison would be meaningless.
+Filters, the rows by ``arm``: ``plain`` keeps rationales that make the true answer likely (low perplexity, the paper's
+rule); ``guarded`` masks mentions of the answer before it computes the perplexity, requires a gain over an empty
+rationale, and rejects leaks, which are rationales that name the item; ``none`` keeps all; ``random`` keeps as many as
+``guarded``, by chance; ``answer only`` uses the examples of ``random`` without any rationale. ``before fine-tuning`` is
+the student itself; further rows are baselines without a language model. ``, without thinking`` marks answers without a
+rationale of the student's own.
 
-A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and resumes after a kill with
-``TAIJI_BENCHMARK_WORK=FOLDER``.
+Equal for all arms of an experiment: the student, the rationales to choose from, the training settings, the test
+examples, and the seeds. The calibration examples, 30 % of those for training, only set the filters' thresholds.
+Teachers, who write the rationales: the rule-based writer (``writer``), the same with titles planted into a fifth of its
+rationales (``writer with leaks``), and for the default student on completejourney the default model. Students:
+``tiny``, a small model pretrained on examples of the LLM period (three seeds), and ``default``, the default model (full
+run only; one seed, because two cores allow no more).
+
+Columns: ``kept``, number of training rows; ``kept that name the item``, their share with leaks; ``log-perplexity`` of
+the true item's title and categories after the student's rationale (lower is better, and informative even if hardly any
+answer is right); accuracy of the category levels ``category_l1`` to ``category_l3``; ``hit@50`` and ``hit@100`` of the
+true item; ``format``, share of well-formed answers. ``low`` and ``high`` are 95 % intervals over users. ``… against
+plain`` lists the paired difference from ``plain`` and its interval.
+
+The gain of selection is measured, not checked. The checks are that every arm was trained and evaluated, that
+``guarded`` keeps no leaks, and in a full run that at least half of the tiny student's answers are well formed before
+fine-tuning, because a comparison would be meaningless otherwise.
+
+A long run can be split by ``TAIJI_BENCHMARK_PARTS`` (``tiny`` or ``default``), and continues after a stop if
+``TAIJI_BENCHMARK_WORK`` names a folder.
+
+    [TAIJI_BENCHMARK_PARTS=tiny] python -m benchmarks.selection [--quick] [--json benchmarks/results/selection.json]
 """
 
 from __future__ import annotations
@@ -52,12 +68,12 @@ ARMS = ("plain", "guarded", "none", "random", "answer only")
 METRICS = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "format")
 CALIBRATION = 0.3
 FORMAT = 0.5
-"""Smallest share of well-formed answers after pretraining."""
+"""Smallest allowed share of well-formed answers of the tiny student before fine-tuning."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of an experiment."""
+    """Sizes of an experiment: numbers of examples, rationales per example, seeds, and tokens per answer."""
 
     pretrain: int
     train: int
@@ -77,7 +93,7 @@ SIZES = {
 def measure(quick: bool) -> Result:
     """Run the chosen students on every available data set."""
     result = Result()
-    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "tiny,default").split(",")  # a long run can be done in parts
+    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "tiny,default").split(",")
     for name in available(quick):
         dataset = load(name)
         if quick or "tiny" in wanted:
@@ -118,8 +134,8 @@ def measure(quick: bool) -> Result:
 
 
 def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Path) -> LanguageModel:
-    """Return a tiny student that has learnt the language of the task from rationales written without the answer and
-    from true answers, on examples of the LLM period."""
+    """Return a tiny student that has learnt the language of the task, from examples of the LLM period: rationales that
+    were written without knowing the answer, and true answers."""
     lines = item_lines(dataset)
     rng = np.random.default_rng(3)
     corpus = [lines[i] for i in rng.permutation(len(lines))[:3000]]
@@ -144,7 +160,7 @@ def experiment(
     prompts: PromptSettings,
     sft: SFTSettings,
 ) -> None:
-    """Train and evaluate all arms and seeds of one student and teacher on one data set."""
+    """Train and evaluate all arms with all seeds, for one student, teacher and data set."""
     completions: dict[str, list[str]] = {}
     surprise: dict[str, list[float]] = {}
     judged: list[pl.DataFrame] = []
@@ -223,7 +239,7 @@ def experiment(
         ready = next(f["value"] for f in figures if (f["model"], f["metric"]) == ("before fine-tuning", "format"))
         result.at_least(f"{label}: well-formed answers before fine-tuning", ready, FORMAT)
     result.at_least(
-        f"{label}: arms trained and judged", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS)
+        f"{label}: arms trained and evaluated", sum(len(v) == len(size.seeds) for v in kept.values()), len(ARMS)
     )
     result.at_most(
         f"{label}: share of guarded training rows that name their item", float(np.max(leaks["guarded"])), 0.0
@@ -241,7 +257,7 @@ def written_and_scored(
     prompts: PromptSettings,
     seed: int,
 ) -> pl.DataFrame:
-    """Return the teacher's rationales with their scores."""
+    """Return the rationales of the teacher with their scores."""
     if teacher != "default model":
         clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
         leaks = teacher == "writer with leaks"
@@ -260,7 +276,7 @@ def written_and_scored(
 
 
 def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
-    """Return the rows of each filter. The calibration examples set thresholds and are used for nothing else."""
+    """Return the rows that each filter keeps. Calibration examples only set the thresholds."""
     order = np.random.default_rng([seed, 31]).permutation(len(train))
     for_threshold = train["example"].gather(order[: max(2, round(CALIBRATION * len(train)))].tolist()).to_list()
     held = pl.col("example").is_in(for_threshold)
@@ -268,7 +284,7 @@ def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl
     for rule in ("plain", "guarded", "none"):
         settings = SelectionSettings(rule=rule)
         arms[rule] = select(scored.filter(~held), calibrate(scored.filter(held), settings), settings).filter("kept")
-    if arms["guarded"].is_empty():  # nothing passed: use the best by masked perplexity, so that the arm exists
+    if arms["guarded"].is_empty():  # nothing passed: keep the best one by masked perplexity, so that the arm exists
         arms["guarded"] = arms["none"].filter(pl.col("named").list.len() == 0).sort("ppl_masked").head(1)
     rng = np.random.default_rng([seed, 32])
     arms["random"] = arms["none"][np.sort(rng.permutation(len(arms["none"]))[: len(arms["guarded"])]).tolist()]
@@ -285,9 +301,9 @@ def answers(
     seed: int,
     thinks: bool,
 ) -> dict[str, dict[str, list]]:
-    """Return greedy completions by mode: with the model's own rationale (only if ``thinks``), and without a rationale.
+    """Return greedy completions by mode: after the model's own rationale (only if ``thinks``), and without a rationale.
 
-    Each mode has ``texts`` and ``surprise``: the log-perplexity of the true item's title and categories after that
+    Each mode has ``texts``, and ``surprise``: the log-perplexity of the true item's title and categories after the
     rationale.
     """
     known = known_answers(dataset, test, prompts, lm.tokenizer)

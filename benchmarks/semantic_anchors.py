@@ -1,57 +1,67 @@
-"""Do texts trained with the ranker (SARM) rank better than their frozen vectors for items with few exposures?
+"""Does a ranker gain if its text encoder is trained with it (SARM) instead of frozen, and above all for rarely shown
+items?
 
-The world ``live`` has rooms whose topic moves in every slot, with a description of each slot. In its twin, titles and
-descriptions are uninformative. In ``slow-rooms``, the same world with topics that hardly change in ten days (cosine of
-.9 with those of the first day), ids can learn the topics. If TAIJI_TEST_DATA names the public data sets, there are also
-the logs amazon-office and ml-latest-small, where the texts are titles and categories.
+Data (column ``data``): the world ``live`` has rooms whose topics move in every slot of half an hour, and a description
+of each room and slot. In its ``twin``, titles and descriptions are uninformative. In ``slow-rooms``, topics hardly
+change in ten days (cosine of .9 with those of the first day). If TAIJI_TEST_DATA names the public data sets, there are
+also the logs amazon-office and ml-latest-small, whose texts are titles and categories.
 
-All arms have the same network, with different encoders of the items: ids alone (a projection of the item's embedding);
-frozen vector (WordLlama through a trained network); codes (residual k-means of these vectors, embedded); SARM, whose
-tokens are initialised with WordLlama's vectors and with the axes of their co-occurrences in the texts; and SARM without
-the co-occurrences (embedder start), with a random start, and with untrained tokens (frozen start). Each arm has the
-same configurations, chosen for each seed and place by its click AUC on validation rows. Metric: AUC of the click on
-later rows: on all rows, by decile of the item's exposures in training, and by the item's age.
+Arms (column ``arm``), encoders of the items' texts:
 
-Predictions, written down before the first run:
+- ``sarm``: token embeddings that are trained with the ranker. They start as WordLlama's vectors, extended by the
+  principal axes of the tokens' co-occurrences in the texts (``context``).
+- ``embedder start``: SARM without these axes. ``random start``: SARM from random token embeddings. ``frozen start``:
+  SARM whose tokens are not trained.
+- ``frozen vector``: WordLlama's vector of the text through a trained network. ``codes``: embeddings of the codes that
+  residual k-means gives these vectors.
+- ``id only``: the embedding of the item's id instead of a text.
 
-1. ``live``: SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of
-   most.
-2. ``live``: SARM is above ids alone on all rows; the frozen vector is above them too.
-3. Twin: SARM is not above the frozen vector in the three lowest deciles.
-4. Logs: no prediction. Prediction 1 was doubted, because descriptions are two words of 96, and a trained network over a
-   frozen vector can distinguish all of them.
+Equal for all: the network above the encoder, the rows, the training settings, and two configurations (learning rates of
+the embeddings), one of which is chosen for each arm, seed and data set by the click AUC on validation rows.
 
-These predictions concerned the random start, and failed except for the third. The next ones concern SARM with the
-embedder's start, and were written down before its first run:
+Columns: ``auc``, mean over seeds of the click AUC on later test rows; ``sarm minus arm`` with ``low`` and ``high``,
+paired by seed, with Student's 95 % interval. ``rows`` names the test rows: ``all``; by decile of the item's exposures
+in training (*deciles 1-3* are rarely shown items); by quarter of the item's age. ``parameters`` are those outside
+embedding tables.
+
+Predictions, written down before the first run, when ``random start`` was the only form of SARM:
+
+1. ``live``: SARM is above the frozen vector in deciles 1-3, and by more than in deciles 8-10.
+2. ``live``: SARM is above ids alone on all rows; so is the frozen vector.
+3. Twin: SARM is not above the frozen vector in deciles 1-3.
+4. Logs: no prediction. We doubted prediction 1, because a description is two words out of 96, and a trained network
+   over a frozen vector can distinguish all of them.
+
+Predictions 1 and 2 failed, 3 held. The next ones, for ``embedder start``, were written down before its first run:
 
 5. amazon-office: SARM is above the random start by more than .02 on all rows, and not shown to be below the frozen
    vector.
 6. ml-latest-small: SARM is above the random start on all rows, and not shown to be below the frozen vector.
-7. ``live``: SARM is above the frozen vector in the three deciles of least exposure. This was doubted, but it is what
-   the paper claims, so it is checked. Twin: SARM is not above.
+7. ``live``: SARM is above the frozen vector in deciles 1-3; we doubted this, but it is the paper's claim. Twin: SARM is
+   not above.
 
-The next predictions concern SARM with co-occurrences. All arms now have inner products of four parts of h_CLS and
-h_UIN, and a mean over the history that includes ten zero vectors. On the trial seeds, the axes alone, without the
-network, were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles. Before the first run on other
-seeds:
+The next ones are for the present ``sarm``. Since then, all arms also have inner products of four parts of the
+candidate's and of the history's encoding, and a mean over the history that counts ten further vectors of zeros. In a
+trial on other seeds, the axes alone, without the network, were .0077 above WordLlama's vector in ``live``, and .0067 in
+deciles 1-3. Written down before the first run on the seeds of the benchmark:
 
-8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. It is also checked whether its gain
-   is larger there than in the three deciles of most exposure; this was doubted, because topics move in every room, so
-   ids cannot learn them anywhere.
+8. ``live``: SARM is above the frozen vector in deciles 1-3. It is also checked whether its gain is larger there than in
+   deciles 8-10; we doubted this, because topics move in every room, so ids cannot learn them for any.
 9. Twin: SARM is not above. Logs: as in 5 and 6.
 
-For ``slow-rooms``, after two trials on seeds 100 and 101 (+.0052 and +.0121 in the lowest deciles, +.0044 and +.0068 in
-the highest), before the first run on other seeds:
+For ``slow-rooms``, after two trials on seeds 100 and 101 (+.0052 and +.0121 in deciles 1-3, +.0044 and +.0068 in
+deciles 8-10), before the first run on other seeds:
 
-10. SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of most.
+10. SARM is above the frozen vector in deciles 1-3, and by more than in deciles 8-10.
 
-Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be resumed; several processes may share them,
-each with its own seeds.
+A *cell* is one arm on one data set with one seed. Finished cells are stored in $TAIJI_BENCHMARK_WORK, so that a stopped
+run can continue, and several processes with different seeds can share the work: with ``ANCHORS_LATER=1`` a process
+stops when its cells are finished, and a last process without it combines all cells. A full run has 252 cells with two
+trainings each. Files in benchmarks/results: ``semantic_anchors_live.json``, ``…_twin.json``, ``…_slow.json`` and
+``…_logs.json``, and the earlier form in ``semantic_anchors.json``.
 
     [ANCHORS_DEVICE=cuda] [ANCHORS_DATA="live twin slow-rooms amazon-office ml-latest-small"] [ANCHORS_SEEDS="0 1 2 3"] [ANCHORS_ARMS="sarm,id only"] [ANCHORS_LATER=1]
         python -m benchmarks.semantic_anchors [--quick] [--json FILE]
-
-With ``ANCHORS_LATER``, a process stops when its cells are finished; a last process without it combines all cells.
 """
 
 from __future__ import annotations
@@ -90,17 +100,17 @@ from taiji.world import World
 Array = NDArray[Any]
 LIVE, TWIN, SLOW = "live", "twin", "slow-rooms"
 SLOW_TOPICS = {"turn": 0.1, "drift": 0.1}
-"""Settings of the mechanism ``live`` in which rooms hardly change."""
+"""Settings of the mechanism ``live`` with which topics hardly change."""
 PUBLIC = {"amazon-office": "amazon:", "ml-latest-small": ""}
-"""Logs, and the prefix of the folder in the name of the source."""
+"""Public logs, with the prefix of their folder in the name of the source."""
 WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
 SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 8, 6, 2
-"""Number of seeds for worlds, for the training on a public log, and for a quick run. Sizes and rates were tried on seed
-100, which is not among them."""
+"""Numbers of seeds of a world, of a public log (seeds of the training), and of a quick run. Sizes and learning rates
+were chosen on seed 100, which is not among them."""
 CONFIGURATIONS: tuple[dict[str, float], ...] = ({"embedding_rate": 0.05}, {"embedding_rate": 0.005})
-"""On seed 100, a general learning rate of 6e-3 was worse than 2e-3 for all arms except one. In ``live``, the lower rate
-of the embeddings is better for every arm."""
+"""Learning rates of the embeddings. All other parameters have a rate of 2e-3: on seed 100, 6e-3 was worse for all arms
+except one. In ``live``, the lower rate of the embeddings is better for every arm."""
 SHARED: dict[str, Any] = {
     **TRAINING, "learning_rate": 2e-3, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
     "history": 20, "bins": 3, "tasks": ("click",), "text_width": 32, "text_layers": 1,
@@ -109,7 +119,7 @@ QUICK: dict[str, Any] = {"min_steps": 4, "hidden": (16,), "text_width": 8}
 CODES = ResidualKMeansSettings(levels=3, size=32)
 EMBEDDER = "wordllama"
 CONTEXT = 16
-"""Number of co-occurrence axes in the arms that use them."""
+"""Number of axes of co-occurrences in the arms that use them."""
 LOW, HIGH = "deciles 1-3 of exposure", "deciles 8-10 of exposure"
 
 
@@ -126,7 +136,7 @@ class IdEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """Trained network over frozen vectors; a text's only token is its index among the vectors."""
+    """Trained network over frozen vectors. The only token of a text is the index of its vector."""
 
     vectors: torch.Tensor
 
@@ -141,7 +151,7 @@ class VectorEncoder(nn.Module):
 
 
 class CodeEncoder(nn.Module):
-    """Encoder that embeds codes, one token per level."""
+    """Encoder that sums the embeddings of a text's codes, one token per level."""
 
     def __init__(self, codes: int, width: int, item: int) -> None:
         super().__init__()
@@ -155,10 +165,10 @@ class CodeEncoder(nn.Module):
 
 
 class IdRanker(SemanticAnchorsRanker):
-    """Ranker that reads ids instead of texts."""
+    """Ranker that reads item ids instead of texts."""
 
     def make_network(self) -> SemanticAnchorsNetwork:
-        """Return the network with the encoder that reads no text."""
+        """Return the network with an encoder that does not read texts."""
         network = super().make_network()
         network.encoder = IdEncoder(self.settings.text_width, self.settings.dimension)
         return network
@@ -170,7 +180,7 @@ class VectorRanker(SemanticAnchorsRanker):
     vectors: Array
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
-        """Return the index of each text among the distinct ones."""
+        """Return the index of each text among the distinct texts as its only token."""
         place, self.vectors = vectors_of(versions)
         tokens = torch.from_numpy(place)[:, None]
         return replace(super().read(dataset, text, versions), general=tokens, domain=tokens)
@@ -184,13 +194,13 @@ class VectorRanker(SemanticAnchorsRanker):
 
 
 class CodeRanker(SemanticAnchorsRanker):
-    """Ranker that reads codes of the frozen vectors; the coder is learnt from the texts before ``until``."""
+    """Ranker that reads codes of the frozen vectors. The coder is fitted to the texts before the time ``until``."""
 
     until = 0
     codes = 0
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
-        """Return each text's codes."""
+        """Return the codes of each text as its tokens."""
         place, vectors = vectors_of(versions)
         known = np.unique(place[1:][versions.since < self.until])
         size = min(CODES.size, max(2, len(known) // 4))
@@ -208,8 +218,8 @@ class CodeRanker(SemanticAnchorsRanker):
 
 
 def vectors_of(versions: TextVersions) -> tuple[Array, Array]:
-    """Return each text's index (1 + n,) among the distinct ones, 0 for none, and their standardised vectors (1 + m,
-    d)."""
+    """Return the index (1 + n,) of each text among the m distinct ones (0: no text), and their standardised vectors (1
+    + m, d)."""
     distinct = {name: 1 + place for place, name in enumerate(dict.fromkeys(versions.texts))}
     place = np.array([0, *(distinct[name] for name in versions.texts)])
     vectors = embedded(EMBEDDER, ["", *distinct]).astype(np.float32)
@@ -223,7 +233,7 @@ class RandomStart(SemanticAnchorsRanker):
 
 
 class FrozenTokens(StartedEncoder):
-    """Encoder in its initial state: no token is trained."""
+    """Encoder with the path from the frozen vectors alone, without trained token embeddings."""
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return (N, 2 * width) of tokens (N, T)."""
@@ -231,10 +241,10 @@ class FrozenTokens(StartedEncoder):
 
 
 class FrozenStart(SemanticAnchorsRanker):
-    """SARM whose tokens are not trained: its own paths over the frozen vector."""
+    """SARM whose token embeddings are not trained."""
 
     def make_network(self) -> SemanticAnchorsNetwork:
-        """Return the network with the encoder as it starts."""
+        """Return the network with the encoder without trained token embeddings."""
         network = super().make_network()
         texts, s = self._texts, self.settings
         assert texts.start is not None
@@ -244,7 +254,7 @@ class FrozenStart(SemanticAnchorsRanker):
 
 
 class EmbedderStart(SemanticAnchorsRanker):
-    """SARM from the embedder's vectors alone, without the co-occurrences of the texts."""
+    """SARM that starts from the embedder's vectors alone, without the axes of co-occurrences."""
 
 
 ARMS: dict[str, type[SemanticAnchorsRanker]] = {
@@ -286,12 +296,12 @@ def measure(quick: bool) -> Result:
 
 
 def exact(result: Result) -> None:
-    """Check on the log of a tiny world that the ranker's stored text encodings equal the encoder's output bit for bit,
-    and that serving does not call the encoder."""
+    """Check on the log of a tiny world that the encodings that the ranker stores equal fresh ones exactly, and that
+    serving does not call the encoder."""
     log = data(TWIN, 0, True)
     ranker = SemanticAnchorsRanker(SemanticAnchorsRanker.Settings(**{**SHARED, **QUICK, "texts": "room_text"}))
     ranker.fit(log.dataset, log.train, valid=log.valid, seed=0)
-    result.at_most("the bank off a fresh encoding, largest", float(ranker.staleness().max()), 0.0)
+    result.at_most("largest difference of a stored encoding from a fresh one", float(ranker.staleness().max()), 0.0)
     asked: list[int] = []
     handle = ranker.network.encoder.register_forward_hook(lambda module, given, out: asked.append(len(out)))
     ranker.predict(log.test)
@@ -301,7 +311,7 @@ def exact(result: Result) -> None:
 
 @lru_cache(maxsize=1)
 def data(place: str, seed: int, quick: bool) -> RankingLog:
-    """Return the log of a place, split by time. A public log is the same for every seed, which only changes the
+    """Return the log of a data set, split by time. A public log does not depend on the seed, which changes only the
     training."""
     if place in PUBLIC:
         folder = public_data() / place
@@ -315,7 +325,8 @@ def data(place: str, seed: int, quick: bool) -> RankingLog:
 
 
 def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[str, Any]:
-    """Return the results of one arm on one log with its chosen configuration. Finished cells are read from files."""
+    """Return the results of one arm on one data set with one seed, in the chosen configuration. A finished cell is read
+    from its file."""
     file = folder / f"{place}-{seed}-{name.replace(' ', '-')}.json"
     if file.is_file():
         return read_json(file)
@@ -345,8 +356,8 @@ def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[st
 
 
 def slices(ranker: SemanticAnchorsRanker, log: RankingLog) -> dict[str, float]:
-    """Return the click AUC of test rows: of all, by decile of the item's exposures in training, by quarter of its
-    age."""
+    """Return the click AUC of the test rows: of all, by decile of the item's exposures in training, and by quarter of
+    its age."""
     label, scores = log.test["click"].to_numpy(), ranker.predict(log.test)["click"].to_numpy()
     item, times = log.test["item"].to_numpy(), log.test["time"].to_numpy()
     exposed = np.bincount(log.train["item"].to_numpy(), minlength=log.dataset.n_items)[item]
@@ -369,7 +380,7 @@ def share(values: Array, ties: Array, parts: int) -> Array:
 
 
 def tell(result: Result, place: str, cells: list[dict[str, Any]]) -> None:
-    """Add a row for each arm and slice: mean over seeds, and SARM's difference with its interval."""
+    """Add a row for each arm and group of test rows: the mean over seeds, and SARM minus the arm with its interval."""
     for name in cells[0]:
         for metric in cells[0][name]["metrics"]:
             there = [seed for seed in cells if all(metric in seed[arm]["metrics"] for arm in cells[0])]
@@ -384,18 +395,20 @@ def tell(result: Result, place: str, cells: list[dict[str, Any]]) -> None:
 
 
 def gains(cells: list[dict[str, Any]], name: str, metric: str) -> list[float]:
-    """Return SARM's gain over an arm on some rows, one per seed."""
+    """Return the AUC of SARM minus that of an arm on a group of test rows, one value per seed."""
     return [seed["sarm"]["metrics"][metric] - seed[name]["metrics"][metric] for seed in cells]
 
 
 def judge(result: Result, found: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Check the predictions on the places that were run with two seeds or more."""
+    """Check the predictions on the data sets that were run with at least two seeds."""
     for place in (LIVE, SLOW):
         if len(cells := found.get(place, [])) > 1:
             low, high = gains(cells, "frozen vector", LOW), gains(cells, "frozen vector", HIGH)
             result.at_least(f"{place}: low end of SARM over the frozen vector, {LOW}", interval(low)[1], 1e-9)
             more = interval(np.subtract(low, high).tolist())
-            result.at_least(f"{place}: low end of how much more it gains there than in {HIGH}", more[1], 1e-9)
+            result.at_least(
+                f"{place}: low end of SARM's gain over the frozen vector in {LOW} minus that in {HIGH}", more[1], 1e-9
+            )
     if len(cells := found.get(LIVE, [])) > 1:
         result.at_least(f"{LIVE}: low end of SARM over ids alone", interval(gains(cells, "id only", "all"))[1], 1e-9)
         frozen = [seed["frozen vector"]["metrics"]["all"] - seed["id only"]["metrics"]["all"] for seed in cells]

@@ -1,15 +1,30 @@
-"""Sequential retrieval on public benchmarks: our SASRec, RecTools' SASRec, and simple retrievers.
+"""Is our SASRec as good as RecTools' SASRec and as the published one, does it beat simple retrievers, and is it faster?
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), where the targets are each user's last items; and
-ml-latest-small, split by time. The whole catalogue is ranked without seen items. Our SASRec and RecTools' (0.19, in the
-environment that ``make peers`` creates) have the same width, blocks, heads, dropout, batch, step size and length. Ours
-has a sampled softmax with 1,024 negatives that all positions of a step share. RecTools draws separate negatives for
-every position of every history, including padding, so its loss with 1,024 negatives is its slowest; it is therefore
-measured with its other losses as well. Quality: RecTools with its full softmax (its default) and with 32 negatives,
-each trained for twice the processor time of ours (``TAIJI_PEER_FACTOR``). Speed: processor time on the same 4,096
-histories, one epoch each in turn, with four of RecTools' losses, down to one negative. ``TAIJI_BENCHMARK_PARTS``
-(default ``beauty,toys,movies,speed``) chooses parts; ``TAIJI_PEERS`` names the environment's Python. A quick run uses a
-synthetic circle of items, without RecTools.
+Data (column ``data``): ``beauty`` and ``toys`` are Amazon Beauty and Toys (5-core, 2014, S3-Rec's files), where each
+user's last item is the target; ``movies`` is ml-latest-small, split by time, where the targets are the new items after
+a random event of the test period. The whole catalogue is ranked, without items that the user has seen.
+
+Models (column ``model``): ``Popularity``, ``ItemKNN``, ``Cooccurrence``, ``EASE``, our ``SASRec``, and ``RecTools
+SASRec`` with its loss (version 0.19, in the environment that ``make peers`` creates). Equal for both SASRecs: width,
+blocks, heads, dropout, batch size, learning rate and history length. Ours has a sampled softmax with 1,024 negatives,
+which all positions of a step share. RecTools draws separate negatives for every position of every history, including
+padding, so 1,024 negatives make it slowest; its other losses are therefore measured as well. For quality these are the
+full softmax (its default) and 32 negatives, each trained for twice the processor time of ours (``TAIJI_PEER_FACTOR``).
+
+Columns: ``R@k`` and ``N@k``, recall and NDCG at k; ``train seconds``, processor time of the SASRecs and elapsed time of
+the others; ``epoch``, the best one by validation for ours, the epochs so far for RecTools, which has a row for every
+second epoch and is not trained on ``movies``. Rows ``speed`` compare the training of ``sequences/s`` (ours) with
+``RecTools sequences/s`` for four of its losses, in processor time on the same 4,096 histories of Beauty, one epoch each
+in turn, three times; ``ratio`` is the median of ours over RecTools'.
+
+Checks: on Beauty and Toys, R@10 and N@10 reach .97 of the published values, and at least those of RecTools' best epoch,
+chosen on the test data; training is at least three times as fast as with RecTools' fastest loss.
+
+``TAIJI_BENCHMARK_PARTS`` (default ``beauty,toys,movies,speed``) chooses parts. ``TAIJI_PEERS`` names the Python of
+RecTools' environment. The full run trains for about an hour. A quick run uses a synthetic circle of items, without
+RecTools.
+
+    TAIJI_TEST_DATA=FOLDER python -m benchmarks.sequential [--quick] [--json benchmarks/results/sequential.json]
 """
 
 from __future__ import annotations
@@ -44,18 +59,19 @@ from taiji.models.retrieval.sasrec import SASRec, SASRecSettings
 ROOT = Path(__file__).parent.parent
 PEERS = Path(os.environ.get("TAIJI_PEERS", ROOT / ".venv-peers" / "bin" / "python"))
 PUBLISHED = {"beauty": (0.0921, 0.0531), "toys": (0.0970, 0.0580)}
-"""Recall@10 and NDCG@10 of SASRec with a sampled softmax and this protocol, as published by the authors."""
+"""Published recall@10 and NDCG@10 of SASRec with a sampled softmax under this protocol."""
 FOLDERS = {"beauty": "s3rec-Beauty", "toys": "s3rec-Toys_and_Games"}
 SETTINGS = SASRecSettings(seen="drop", dropout=0.5, valid_users=10**9, check_every=2, patience=5)
 DEPTHS = (5, 10, 20)
 LOSSES = (("softmax", 1), ("sampled_softmax", 1024), ("sampled_softmax", 32), ("BCE", 1))
-"""RecTools' losses whose speed is measured, with the number of negatives."""
+"""Losses of RecTools whose speed is measured, with their numbers of negatives."""
 TAUGHT = (("softmax", 1), ("sampled_softmax", 32))
-"""RecTools' losses whose quality is measured."""
+"""Losses of RecTools whose quality is measured."""
 
 
 def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return all interactions but each user's last, and requests at the last ones with their items as targets."""
+    """Return all interactions except each user's last one, and requests at the times of these last ones, whose items
+    are the targets."""
     last = data.events.group_by("user", maintain_order=True).agg(pl.col("time").max().alias("last"))
     events = data.events.join(last, on="user", maintain_order="left")
     test = events.filter(pl.col("time") == pl.col("last")).sort("user")
@@ -66,8 +82,8 @@ def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
 
 
 def by_time(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return the events before the test period, one request per user at a random event in it, and the new items that
-    follow as targets."""
+    """Return the events before the test period, one request per user at a random event in it, and as targets the items
+    after it that are new to the user."""
     from taiji.cascade.requests import period_requests
 
     start, _ = time_split(data).interval("test")
@@ -76,14 +92,14 @@ def by_time(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
 
 
 def quality(items: np.ndarray, targets: Targets) -> dict[str, float]:
-    """Return recall and NDCG at the depths."""
+    """Return recall and NDCG at each depth."""
     hit, counts = hits(items, targets), targets.counts
     out = {f"R@{k}": float(np.nanmean(recall(hit, counts, k))) for k in DEPTHS}
     return out | {f"N@{k}": float(np.nanmean(ndcg(hit, counts, k))) for k in DEPTHS}
 
 
 def simple(data: Dataset, train: pl.DataFrame, requests: Requests, targets: Targets) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the retrievers without a network."""
+    """Yield a row for each retriever without a network."""
     models: list[CatalogueRetriever] = [Popularity(), ItemKNN(), Cooccurrence(), EASE(EASESettings(items=13_000))]
     for model in models:
         model.settings = model.settings.model_copy(update={"seen": "drop"})
@@ -100,7 +116,7 @@ def simple(data: Dataset, train: pl.DataFrame, requests: Requests, targets: Targ
 def sasrec(
     data: Dataset, train: pl.DataFrame, requests: Requests, targets: Targets, settings: SASRecSettings, seed: int = 0
 ) -> dict[str, Any]:
-    """Return the row of our SASRec."""
+    """Train our SASRec, and return its row."""
     start = time.process_time()
     model = SASRec(settings).fit(data, train, seed=seed)
     seconds = time.process_time() - start
@@ -110,7 +126,7 @@ def sasrec(
 
 
 class Peer:
-    """RecTools' model in its own process."""
+    """RecTools' SASRec in a process of its own, :mod:`benchmarks.sequential_peer`."""
 
     def __init__(self, train: pl.DataFrame, settings: SASRecSettings, folder: Path, loss: str, negatives: int) -> None:
         import torch
@@ -132,7 +148,7 @@ class Peer:
         self.sequences = self._ask(json.dumps(about))["sequences"]
 
     def epoch(self) -> float:
-        """Train an epoch and return its seconds."""
+        """Train one more epoch, and return its processor seconds."""
         return float(self._ask("epoch")["seconds"])
 
     def lists(self, users: np.ndarray) -> np.ndarray:
@@ -156,7 +172,7 @@ class Peer:
 
 @contextmanager
 def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int) -> Iterator[Peer]:
-    """Start the peer, and stop it afterwards."""
+    """Start the process of the peer, and end it afterwards."""
     with tempfile.TemporaryDirectory() as name:
         made = Peer(train, settings, Path(name), loss, negatives)
         try:
@@ -168,8 +184,8 @@ def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: in
 def speed(
     data: Dataset, train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int, epochs: int
 ) -> dict[str, Any]:
-    """Return the training sequences per second of our SASRec with the given settings and of RecTools' with the given
-    loss, measured one epoch each in turn."""
+    """Return the training sequences per second of our SASRec, and of RecTools' with the given loss, measured one epoch
+    each in turn."""
     from taiji.models.retrieval.sasrec import epochs_of
 
     with peer(train, settings, loss, negatives) as theirs:
@@ -192,8 +208,8 @@ def speed(
 
 
 def taught(theirs: Peer, requests: Requests, targets: Targets, budget: float) -> Iterator[dict[str, float]]:
-    """Train the peer for a budget of seconds; after every second epoch, yield its quality with the number of epochs and
-    seconds so far."""
+    """Train the peer until a budget of seconds is spent. After every second epoch, yield its quality, and the epochs
+    and seconds so far."""
     seconds, epoch = 0.0, 0
     while seconds < budget:
         seconds, epoch = seconds + theirs.epoch(), epoch + 1
@@ -219,7 +235,9 @@ def measure(quick: bool) -> Result:
                 result.rows.append({"data": "beauty", **row})
                 result.so_far()
                 ratios.append(row["ratio"])
-            result.at_least("training sequences per second over RecTools' fastest loss", min(ratios), 3.0)
+            result.at_least(
+                "training sequences per second over those of RecTools with its fastest loss", min(ratios), 3.0
+            )
         else:
             _part(result, part, folder)
         result.so_far()
@@ -247,14 +265,14 @@ def _part(result: Result, part: str, folder: Path) -> None:
                 for found in taught(theirs, requests, targets, budget):
                     result.rows.append({"data": part, "model": f"RecTools SASRec, {loss}", **found})
                     result.so_far()
-                    # The best epoch by the test itself is an upper bound for any choice of an epoch.
+                    # The best epoch on the test data is an upper bound for any choice of an epoch.
                     best = {name: max(found[name], best.get(name, 0.0)) for name in ("R@10", "N@10")}
         for name, value in best.items():
             result.at_least(f"{part}: {name} over RecTools' in the same run", row[name] / value, 1.0)
 
 
 def _quick(result: Result) -> Result:
-    """Run on a circle of items, in which only the order determines the next item."""
+    """Run on a circle of items, in which only the order of the history determines the next item."""
     data = circle()
     train, requests, targets = last_out(data)
     for row in simple(data, train, requests, targets):

@@ -1,4 +1,4 @@
-"""A circle of items through which users step: only the order of the history predicts the next item."""
+"""Log of users who step around a circle of items, so that only the order of the history determines the next item."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taiji.data.schema import Tables
 
 
 def circle() -> Dataset:
-    """Return 120 users with four to eight interactions each with twelve items."""
+    """Return a log of 120 users with four to eight interactions each, on a circle of twelve items."""
     random = np.random.default_rng(0)
     rows = [
         (f"u{user}", f"i{(start + step) % 12:02d}", step)

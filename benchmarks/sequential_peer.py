@@ -1,10 +1,10 @@
-"""RecTools' SASRec, driven line by line over standard input; runs in an environment of its own (``make peers``), not in
-taiji's.
+"""RecTools' SASRec for :mod:`benchmarks.sequential`, in a process and an environment of its own (``make peers``).
 
-The script reads one JSON line of settings, then commands: ``epoch`` trains one more epoch and replies with its seconds
-of processor time, ``recommend`` writes the best items per user to a file and replies with their number, and ``quit``
-ends the script. All epochs are one call of the model's ``fit``, paused at the end of each epoch, because one call per
-epoch would start with a new optimiser state each time. The script imports nothing of taiji.
+The process reads one line of settings (JSON) from standard input, then commands. ``epoch`` trains one more epoch and
+prints its seconds of processor time. ``recommend`` writes the best items of each user to a file and prints their
+number. ``quit`` ends the process. All epochs belong to one call of the model's ``fit``, which pauses at the end of each
+epoch, because every call of ``fit`` would start with a new state of the optimiser. The script imports nothing from
+taiji.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ warnings.filterwarnings("ignore")
 
 
 def main() -> None:
-    """Serve the commands."""
+    """Read the settings, then execute the commands."""
     import logging
 
     logging.disable(logging.WARNING)

@@ -1,10 +1,22 @@
-"""Latency and throughput of the service over HTTP, on both stores, on a machine shared with the load generator.
+"""How many requests per second does the service answer over HTTP, how fast, and how soon is a new event in a response?
 
-Each kind of request runs as a closed loop, which measures the throughput. Reads also run as an open loop at 1,000 and
-1,200 requests per second, in which latency counts from the time when a request was due. `/healthz` shows the cost of
-the HTTP server and of routing, without a store. Freshness is the time from sending an event to reading a row that
-includes it, with an instant writer, so it measures queue, worker and store. Absolute times are reported for this
-machine; the checks are ratios and counts.
+The models are stand-ins that take no time, so HTTP server, queue, worker and store are measured, on SQLite and on Redis
+(if its server is installed). Service and load generator share the machine.
+
+Rows by ``what``: ``health`` (`/healthz`, the cost of the HTTP server and of routing, without a store), ``read``
+(features of a user), ``batch`` (of several users), ``rank``, ``write`` (events). Each runs as a closed loop, in which
+16 connections send the next request as soon as the last one is answered. ``read at 1,000/s`` and ``read at 1,200/s``
+are open loops: requests are due at fixed times, from which latency counts. ``event to fresh row, no LLM time`` is the
+time from sending an event until a row that includes it can be read. ``bytes of a feature answer`` has the size of a
+response in the column ``requests``.
+
+Columns: ``requests``; ``per_s``, requests per second; ``p50_ms`` to ``worst_ms``, percentiles of the latency and its
+maximum; ``api_cpu_us``, CPU microseconds of the HTTP process per request; ``not_2xx``, other responses and broken
+connections; ``target``: whether an open loop met the targets (its rate, 15 ms at the 99th percentile, only 2xx).
+Absolute times depend on the machine and are not checked. The checks are that all responses are 2xx, and that reads
+reach at least .3 of the throughput of `/healthz`. The full run takes about three minutes.
+
+    python -m benchmarks.serving [--quick] [--json benchmarks/results/serving.json]
 """
 
 from __future__ import annotations
@@ -29,12 +41,11 @@ from taiji.serving.traffic import Kind, LoadReport
 USERS = [f"user-{number}" for number in range(2000)]
 ITEMS = [f"item-{number}" for number in range(500)]
 TARGET_RATE, TARGET_P99_MS = 1000.0, 15.0
-"""Targets for reads: requests per second, and milliseconds at the 99th percentile. They are only reported next to the
-results, because absolute times depend on the machine."""
+"""Targets for reads: requests per second, and milliseconds at the 99th percentile. They are reported, not checked."""
 
 
 class Bench:
-    """A service on one store."""
+    """Running service on one store, with stand-ins for the models."""
 
     def __init__(self, store: str, folder: Path, stack: ExitStack) -> None:
         self.store, url = store, f"sqlite:{folder / 'store.sqlite3'}"
@@ -65,7 +76,8 @@ class Bench:
         self.api = psutil.Process(self.service.children("api")[0])
 
     def measure(self, kind: Kind, seconds: float, rate: float | None = None) -> tuple[LoadReport, dict[str, Any]]:
-        """Run a load, and measure the CPU time of the API process as well."""
+        """Put a load on the service. Return the report of the load and its row, with the CPU time of the HTTP
+        process."""
         before = sum(self.api.cpu_times()[:2])
         report = load(self.service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=16, rate=rate, seed=1)
         cpu = (sum(self.api.cpu_times()[:2]) - before) / max(1, report.requests) * 1e6
@@ -86,7 +98,7 @@ class Bench:
         return report, row
 
     def freshness(self, repeats: int) -> dict[str, Any]:
-        """Measure the seconds from an event to a row that includes it, one user at a time."""
+        """Return the row of the times from sending an event to reading a row that includes it, one user at a time."""
         seconds = []
         with httpx.Client(base_url=self.service.url) as client:
             for number in range(repeats):
@@ -120,13 +132,13 @@ class Bench:
         }
 
     def bytes_a_row(self) -> dict[str, Any]:
-        """Return the size of a response."""
+        """Return the row with the size of a response."""
         size = len(httpx.get(f"{self.service.url}/v1/features/{USERS[0]}").content)
         return {"store": self.store, "what": "bytes of a feature answer (8 ids, 50 items)", "requests": size}
 
 
 def measure(quick: bool) -> Result:
-    """Quick: less than a second per kind. Full: five seconds, and three repetitions of the reads."""
+    """Quick: 0.4 seconds per loop. Full: five seconds per loop, and three repeats of health checks and reads."""
     seconds, repeats = (0.4, 1) if quick else (5.0, 3)
     result = Result()
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]

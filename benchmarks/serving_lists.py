@@ -1,11 +1,21 @@
-"""`POST /v1/recommend` over a large catalogue: real models, a service in its own processes, a load generator in
-another.
+"""How fast does `POST /v1/recommend` return lists out of 100,000 items with real models? Latency, throughput, CPU time.
 
-`taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on a synthetic log of 100,000
-items. `taiji serve` then returns lists of 50 items out of about 500 ranked candidates, with two HTTP processes and no
-cache. An open loop sends 100 requests per second; latency counts from the time when a request was due. A closed loop
-measures the throughput. Service and load generator share the machine's cores, so all other work on the machine affects
-the figures. Absolute times are reported; the checks are counts.
+`taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on a synthetic log. `taiji serve`
+then returns lists of 50 items out of about 500 ranked candidates, with two HTTP processes and without a cache. The load
+generator has a process of its own on the same cores, so all work on the machine affects the measurements.
+
+Rows: an open loop of 100 requests per second, in which latency counts from the time when a request was due, and a
+closed loop of 8 connections, in which each sends its next request as soon as the last one is answered. ``requests/s``
+counts responses other than 503; ``p50 ms`` to ``p99 ms`` are percentiles of the latency; ``CPU ms a request`` is CPU
+time of the service; ``others' share of the CPU`` is the share of the machine's busy time that other processes took,
+including the load generator; ``refused`` counts responses with status 503, ``wrong`` all other failures and broken
+connections. The check is that every response is 2xx. (In the stored file, ``requests/s`` and ``CPU ms a request`` have
+their earlier names ``lists/s`` and ``CPU ms a list``.)
+
+The full run trains on 100,000 items, and then measures each loop three times for 20 seconds. ``TAIJI_BENCHMARK_FOLDER``
+keeps the log and the trained run for the next time. The quick run has 2,000 items and one second per loop.
+
+    python -m benchmarks.serving_lists [--quick] [--json benchmarks/results/serving_lists.json]
 """
 
 from __future__ import annotations
@@ -86,7 +96,7 @@ def write_log(folder: Path, users: int, items: int, rows: int) -> None:
 
 
 def train(folder: Path, quick: bool) -> Path:
-    """Return the run that `taiji recommend` makes of the log."""
+    """Run `taiji recommend` on the log, and return the run's folder."""
     small = {"epochs": 1, "min_steps": 10} if quick else {"epochs": 1}
     config = {
         "data": {"source": str(folder / "log")},
@@ -113,7 +123,7 @@ def train(folder: Path, quick: bool) -> Path:
 
 
 class Served:
-    """`taiji serve` of a run, on a free port, without caches."""
+    """`taiji serve` of a run in a process of its own, on a free port, without a cache of lists."""
 
     def __init__(self, served: Path, folder: Path, processes: int, store: str | None = None) -> None:
         port = free_port()
@@ -158,7 +168,7 @@ class Served:
         return sum(sum(process.cpu_times()[:2]) for process in [mine, *mine.children(recursive=True)])
 
     def memory(self) -> list[tuple[str, float]]:
-        """Return the role of each of the service's processes, and its unshared memory in megabytes."""
+        """Return each process of the service, as (role, unshared memory in megabytes)."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [(" ".join(child.cmdline()[-2:])[-40:], child.memory_full_info().uss / 1e6) for child in children]
 
@@ -166,10 +176,14 @@ class Served:
 def ask(
     served: Served, users: list[str], seconds: float, connections: int, rate: float | None, **load: Any
 ) -> dict[str, Any]:
-    """Put load on the service from a separate process, and return the measurements with the service's CPU time per
-    request.
+    """Put a load on the service from a separate process, and return its row.
 
     Args:
+        served: the running service.
+        users: users that the requests name.
+        seconds: duration.
+        connections: number of connections.
+        rate: requests per second of an open loop; None for a closed loop.
         load: further arguments of :func:`taiji.serving.load`; by default it requests lists.
     """
     kind: Kind = "recommend"
@@ -201,7 +215,7 @@ def ask(
 
 
 def measure(quick: bool) -> Result:
-    """Quick: 2,000 items and a second per loop. Full: 100,000 items, three runs of 20 seconds."""
+    """Train and serve, and measure both loops."""
     result = Result()
     users, items, rows, seconds, repeats = (300, 2000, 8000, 1.0, 1) if quick else (20_000, 100_000, 600_000, 20.0, 3)
     with tempfile.TemporaryDirectory() as name:

@@ -1,19 +1,30 @@
-"""Answers that are sets, after fine-tuning: are they well formed, how much do they repeat, and what do they cover?
+"""Does a small fine-tuned model answer with a set of intents that is well formed, varied, and covers the user's next
+items?
+
+An *intent* is an item that the user may want next. The default model is fine-tuned for one epoch on rationales of the
+rule-based writer, one for each of at most ``--rows`` prompts of the LLM period, without selection. It then answers
+``--prompts`` prompts of the test period, by sampling with a repetition penalty of ``--penalty`` (1: none). For each
+seed, which determines prompts, training order and samples, there are these rows, by ``what``:
+
+- ``fine-tuning``: numbers of training ``rows``, weight ``updates`` and ``prompts``; ``cpu_minutes`` of the training and
+  of the answers; ``next items``, mean number of target items; ``cut``, number of answers that the length limit cut off.
+- ``well formed``: share of well-formed answers. Of these: ``intents``, number of intents; ``different intents``, number
+  after near-duplicates are merged; ``redundancy``, share of the intents but the first that repeat an earlier one.
+- ``coverage``: largest cosine of a next item with an intent (WordLlama's vectors), averaged over the user's next items;
+  0 for a malformed answer.
+- ``coverage of X`` and ``coverage minus that of X``, paired by user: X is the user's last item, the user's last three
+  items, the three most popular items, another user's answer (a negative control), or the true next items (the upper
+  bound).
+
+``value``, ``low``, ``high``: mean and 95 % interval over users. Checks: all prompts are answered, the true next items
+cover themselves, and in a full run at least 90 % of the answers are well formed.
+
+The full run takes tens of minutes. The fine-tuned model, and the answers in parts of a dozen, are stored in
+``TAIJI_BENCHMARK_WORK``, from which a stopped run continues. Without ``--data``: amazon-office of ``TAIJI_TEST_DATA``.
+``set_answers.json`` has all 643 rows that exist (``--rows 700``), ``set_answers_210.json`` has 210.
 
     python -m benchmarks.set_answers [--data NAME_OR_PATH] [--prompts 200] [--rows 210] [--seed 0]... [--penalty 1.0]
-    [--quick] [--json FILE]
-
-The default model is fine-tuned for one epoch on rationales of the rule-based writer, one for each of ``--rows`` prompts
-of the LLM period, without selection. It then answers ``--prompts`` prompts of the test period. Reported by seed, with
-intervals over users: the share of well-formed answers, the number of intents per answer, the number left after merging
-near-duplicates, redundancy, and coverage of the user's next items (a malformed answer covers nothing). Coverage is
-compared, by paired differences, with that of the user's last item, the user's last three items, and the three most
-popular items. Another user's answer is the negative control, and the true next items are the upper bound. The full run
-checks that at least 90 % of the answers are well formed.
-
-The fine-tuned model and every dozen answers are stored in ``TAIJI_BENCHMARK_WORK``, from which a killed run resumes. A
-seed determines the prompts, the order of training and the samples. Without ``--data``: amazon-office of
-``TAIJI_TEST_DATA``.
+        [--quick] [--json benchmarks/results/set_answers.json]
 """
 
 from __future__ import annotations
@@ -56,9 +67,9 @@ from taiji.reasoning.sft import sft_rows, train_sft
 Array = NDArray[Any]
 EMBEDDER = "wordllama"
 WELL_FORMED = 0.9
-"""Smallest share of well-formed answers of the default model."""
+"""Smallest allowed share of well-formed answers of the default model."""
 LAST = POPULAR = 3
-"""Number of items of the baselines."""
+"""Numbers of items in the baselines with the last and with the most popular items."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,10 @@ class Trial:
     """Log, prompts and examples of one seed.
 
     Attributes:
-        dataset, prompts: the log and the settings of prompts.
-        train, test: examples.
+        dataset: the log.
+        prompts: settings of the prompts.
+        train: examples for fine-tuning.
+        test: examples whose prompts are answered.
         seed: seed of training and samples.
     """
 
@@ -78,7 +91,8 @@ class Trial:
     seed: int
 
     def tuned(self, lm: LanguageModel, settings: SFTSettings) -> tuple[LanguageModel, dict[str, float]]:
-        """Return the fine-tuned model, stored in the work folder, and the numbers of rows, updates and CPU minutes."""
+        """Return the fine-tuned model, which is stored in the work folder, and the numbers of rows, updates and CPU
+        minutes."""
         key = ["set answers, model", lm.version, self.train["example"].to_list(), settings.model_dump(), self.seed]
         folder = work_folder() / f"{value_hash(key)[:20]}-model"
 
@@ -93,7 +107,8 @@ class Trial:
         return load_language_model(folder), facts
 
     def answers(self, lm: LanguageModel, settings: GenerationSettings) -> pl.DataFrame:
-        """Return one completion for each test prompt, whether the length limit truncated it, and its CPU seconds."""
+        """Return one completion for each test prompt, with its CPU seconds, and ``cut``: True if the length limit cut
+        it off."""
 
         def work(part: pl.DataFrame) -> pl.DataFrame:
             start = time.process_time()
@@ -109,7 +124,8 @@ class Trial:
 
 
 def judged(trial: Trial, completions: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the values of the answers, and the coverage of the baselines and bounds, each (E,)."""
+    """Return the values of the answers, and the coverage of the baselines, of the control and of the upper bound, (E,)
+    each."""
     dataset, most = trial.dataset, trial.prompts.most
     catalogue = embedded(EMBEDDER, item_texts(dataset))
     parsed = [parse(text, max(1, len(dataset.levels)), most) for text in completions]
@@ -141,7 +157,7 @@ def judged(trial: Trial, completions: Sequence[str]) -> tuple[dict[str, Array], 
 
 
 def _others(users: Array) -> Array:
-    """Return the index of the next row of another user for each row, (E,); its own index if there is none."""
+    """Return, for each row, the index of the next row of another user (E,); its own index if there is none."""
     own = np.arange(len(users))
     found = own
     for step in range(1, len(users)):
@@ -150,7 +166,7 @@ def _others(users: Array) -> Array:
 
 
 def _sets(catalogue: Array, items: Sequence[Sequence[int]] | Array) -> Array:
-    """Return the vectors of sets of items, (E, m, d), zero where an item is missing (−1)."""
+    """Return the vectors of sets of items (E, m, d), zero where an item is missing (−1)."""
     found = np.zeros((len(items), max(map(len, items)), catalogue.shape[1]), np.float32)
     for row, chosen in enumerate(items):
         there = [int(item) for item in chosen if item >= 0]
@@ -190,7 +206,7 @@ def measure(quick: bool, data: str, asked: int, rows: int, seeds: Sequence[int],
 
 
 def tell(result: Result, common: dict[str, Any], trial: Trial, completions: Sequence[str]) -> float:
-    """Add the rows and the sanity checks of one seed, and return the share of well-formed answers."""
+    """Add the rows and checks of one seed, and return the share of well-formed answers."""
     values, against = judged(trial, completions)
     users, codes = np.unique(trial.test["user"].to_numpy(), return_inverse=True)
 

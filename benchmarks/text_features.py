@@ -1,22 +1,32 @@
-"""What could text features be worth to a ranker, and which way of using them is best? No language model is needed.
+"""What could text features at most be worth to a ranker, and which way of using them is best? No language model is
+needed.
 
-*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items, called the
-truth (the answer of a language model that is always right). They are made once and four times per period, with each
-half of the features, and for all users and for as few as the demo covers; there is also a negative control. If the
-truth does not improve the ranker, no answer can. If the truth improves it but a model's answers do not, the model is
-the bottleneck.
+A model's answer is replaced by the *truth*, the text vector of the user's next item that is new to the user: a language
+model that is always right. If the truth does not improve the ranker, no answer can; if it does but a model's answers do
+not, the model is the bottleneck.
 
-*Ways*: the ranker reads the same embedding as quantised ids and a look-alike's sequence (Taiji), or as a dense vector:
-through a projection, through KAR-style experts, or through KSER's weighed and aligned chunks (`model: knowledge`),
-which are trained with the ranker or alone (extractor-only). Results from before 27 November 2026 used an older module
-instead (`text: select_align`, no null chunk).
+Part ``ladder``: arms (column ``features``) from ``none`` to the truth. ``history mean`` is the mean text vector of the
+user's latest fifty items, which needs no model. ``truth for 90 users`` has features for as many users as an earlier
+demo covered. With ``4 times``, features are computed four times per period instead of once; ``ids only`` and
+``look-alike only`` use one half of them, the quantised ids of the vector or the items of the most similar other user;
+``the next ten, known or not`` is the mean vector of the next ten items, new or not. The shuffled truth is a negative
+control.
 
-Data: completejourney, ml-latest-small where TAIJI_TEST_DATA names the public data sets, and the synthetic shop, whose
-text carries the taste. Three training seeds; intervals over users and seeds. Finished cells are kept in
-$TAIJI_BENCHMARK_WORK.
+Part ``ways``: the ranker reads the same vector (history mean or truth, four times) as ``ids and look-alike`` (Taiji's
+way), or as a dense vector: through a ``projection``, through ``experts`` (KAR's), or through ``knowledge`` (KSER's
+weighted and aligned chunks), trained with the ranker or alone on top of it (``extractor-only``). Before 27 November
+2026, ``knowledge`` was an older module (`text: select_align`, no null chunk).
 
-    [TEXT_DATA="completejourney ml-latest-small shop"] [TAIJI_BENCHMARK_PARTS=ladder,ways] python -m
-    benchmarks.text_features [--quick] [--json FILE]
+Equal for all arms of a part: rows, training seeds (three), and, except for what the way itself needs, the ranker's
+settings. Columns: ``group`` of the test rows, ``metric`` and ``value``, the mean over seeds; ``minus none`` and ``minus
+history mean`` with the bounds of their 95 % intervals over users and seeds. The check is that the negative control
+shows no gain in click AUC.
+
+Data: completejourney, the synthetic shop, whose titles carry the tastes, and ml-latest-small if TAIJI_TEST_DATA
+contains it. A full run trains 10 + 11 arms three times on each. Finished trainings are stored in $TAIJI_BENCHMARK_WORK.
+
+    [TEXT_DATA="completejourney ml-latest-small shop"] [TAIJI_BENCHMARK_PARTS=ladder,ways]
+        python -m benchmarks.text_features [--quick] [--json benchmarks/results/text_features.json]
 """
 
 from __future__ import annotations
@@ -56,7 +66,7 @@ RANKERS = {
     "completejourney": {"embeddings": False, "bins": 16, "conversion_weight": 0.3},
     "ml-latest-small": {"dimension": 16},
 }
-"""Settings of the ladder's ranker by data set, as chosen by ``benchmarks.ranking``."""
+"""Settings of the ranker of the part ``ladder`` by data set, as chosen by ``benchmarks.ranking``."""
 QUICK_RANKER: dict[str, Any] = {"min_steps": 60, "hidden": (32,)}
 METRICS = ("click auc", "click log_loss", "ctcvr auc")
 
@@ -162,12 +172,12 @@ def history(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
 
 
 def truth(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
-    """Return the vectors of the next item that is new to each user."""
+    """Return the vectors of each user's next item that is new to the user."""
     return future_mean(dataset, users, as_ofs, lines)
 
 
 def next_ten(dataset: Dataset, users: Any, as_ofs: Any, lines: Any) -> Any:
-    """Return the mean vectors of the next ten items, whether or not they are new to the user."""
+    """Return the mean vectors of each user's next ten items, new or not."""
     return future_mean(dataset, users, as_ofs, lines, limit=10, new=False)
 
 
@@ -189,12 +199,12 @@ def made(
 
 
 def whole(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
-    """Train the built-in ranker as a whole."""
+    """Train the built-in ranker with all of its parameters."""
     return train_ranker(dataset, train, settings, seed)
 
 
 def extractor_only(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
-    """Train a ranker without text, then KSER's module alone on top of it."""
+    """Train a ranker without text, then the module of KSER alone on top of it."""
     base = train_ranker(dataset, train.drop("vector"), settings, seed)
     assert isinstance(base, TargetAttentionRanker)
     return base.extend(train, settings, seed=seed)

@@ -1,28 +1,44 @@
-"""The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, where each rung is compared
-with the one before it.
+"""What is item text worth to a ranker on a log? The uplift ladder: rankers with more and more inputs, rung by rung.
 
-Protocol: the positives are the first events of each user with each item. Each has four negatives, drawn from the items
-of other users in the same window. Models are trained on the candidates between 30 % and 80 % of the log, and tested on
-the rest. Item knowledge is refreshed four times in each period, and the fields of an event do not use events of the
-same instant. Our ranker and LightGBM are both trained, with two configurations each at every rung, chosen on the latest
-part of training. ``gain`` is the gain if text is used in all seeds. ``kept_gain`` is the gain of the built-in rule,
-which drops text in the seeds in which it does not lower the loss on the latest part of training (``kept`` is the share
-of seeds that keep text). The checks concern ``kept_gain``. Intervals: paired bootstrap over users and seeds. Controls:
-permuted texts, random vectors of the same geometry, titles of noise words, another user's history.
+Rungs: 0 counts (point-in-time statistics); 1 collaborative fields; 2 text match (similarity of the candidate's text to
+the history's texts); then the oracle of intents (similarity to the user's true next items, an upper bound), and
+negative controls: permuted texts, random vectors with the same mean and covariance, titles of noise words, another
+user's history. Each rung is compared with the previous one whose fields pay off; controls and oracle are compared with
+the rung on which they build (column ``against``).
 
-    python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
-        [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
+Equal for all rungs: the candidates, two configurations per ranker, one of which is chosen on the latest 15 % of the
+training rows, and the seeds. Positives are each user's first events with each item. Each has four negatives, items with
+which other users interacted in the same time window. Training rows lie between 30 % and 80 % of the positives in time
+order, test rows after them. Statistics from which the fields are computed are refreshed four times in the training
+period and up to three times in the test period. Fields of a row do not use events at the row's own time. Rankers
+(column ``model``): ``LightGBM``, and the built-in ``taiji``.
 
-With one ``--data`` there can also be rungs of a language model. Rung 3 uses a table of item knowledge
-(``knowledge.parquet`` of the stage ``item_knowledge``); if the table is missing, ``--model`` writes it, part by part,
-and resumes after a kill. Rung 4 uses rows of intents (a run's ``features/taiji.parquet``, or an export), and rung 5
-those of the aligned model. Rung 4 has an additional arm ``student``, reported with the share of the gain of rung 4 that
-it keeps. Each of these rungs is compared with text match, and reported with its negative control and its tokens; rows
-whose user had intents at the time are the stratum ``covered``.
+Columns: ``group`` of the test rows (``all``, ``cold items`` without events before the test period, ``sparse`` users
+with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC with ``low`` and ``high``, a 95 % interval
+over users and seeds, if the ranker reads the rung's fields with every seed; ``kept_gain`` and its bounds, if it drops
+them with the seeds for which they do not lower the loss on the latest training rows; ``kept``, the share of seeds that
+keep them. The first row of each log has facts about it (:func:`taiji.experiments.uplift_trial.log_facts`). Checks
+concern ``kept_gain``, or ``gain`` if there is none: permuted texts show no gain and cost at most .002, text match costs
+at most .002, and on amazon-office it gains at least .010 (WordLlama) or .015 (MiniLM).
 
-``--data`` is a source, a path, or the name of a folder in TAIJI_TEST_DATA. Without it: the world ``shop`` and its twin
-without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA has them.
-UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
+With one ``--data`` there can be rungs of a language model, each compared with text match and with a control of its own:
+
+- ``--knowledge FILE``, rung 3: a table of item knowledge (``knowledge.parquet`` of the stage ``item_knowledge``). If it
+  is missing, the model ``--model`` writes it, part by part, so that a stopped run continues.
+- ``--intents FILE``, rung 4: rows of intents (``features/taiji.parquet`` of a run, or an export). The rung ``4 intents,
+  student`` uses a student of these rows; ``share`` is the share of the gain of rung 4 that it keeps.
+- ``--aligned FILE``, rung 5: rows of intents of the aligned model.
+
+Their tokens are reported, and the group ``covered``: rows whose user had intents at the time.
+
+``--data`` is a source, a path, or the name of a folder in TAIJI_TEST_DATA. Without it: the world ``shop``, its twin
+with shuffled titles (``world:shop,-shelf.text``), completejourney, and amazon-office and ml-latest-small if
+TAIJI_TEST_DATA contains them. Without ``--embedder``: WordLlama, and MiniLM if it is installed. The environment
+variables UPLIFT_SEEDS (2), UPLIFT_ROWS (150000) and UPLIFT_MODELS ("LightGBM taiji") set the numbers of seeds and
+candidates, and the rankers.
+
+    python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--knowledge FILE [--model NAME]]
+        [--intents FILE] [--aligned FILE] [--quick] [--json benchmarks/results/uplift.json]
 """
 
 from __future__ import annotations
@@ -71,14 +87,14 @@ from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
 from taiji.reasoning.settings import PromptSettings
 
 BARS = {"wordllama": 0.010, "minilm": 0.015}
-"""Smallest gain of text match over collaborative fields on amazon-office, by embedder."""
+"""Smallest allowed gain of text match over collaborative fields on amazon-office, by embedder."""
 LOSS = -0.002
-"""Largest loss from uninformative text."""
+"""Smallest allowed gain of text where no gain is required: a loss of .002 is allowed."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """Files for the rungs of a language model; an empty name leaves the rung out."""
+    """Files for the rungs of a language model. Without a file, its rung is left out."""
 
     knowledge: str = ""
     model: str = ""
@@ -86,7 +102,7 @@ class Language:
     aligned: str = ""
 
     def rungs(self, dataset: Dataset, embedder: str) -> list[Rung]:
-        """Return the rungs made from these files, with their controls; each is compared with text match."""
+        """Return the rungs made from these files, with their controls. Each rung is compared with text match."""
         against, made = f"2 text match, {embedder}", []
         if self.knowledge:
             made += knowledge_rungs(knowledge_of(dataset, self.knowledge, self.model), embedder, against)
@@ -100,7 +116,7 @@ class Language:
 
 
 def knowledge_of(dataset: Dataset, file: str, model: str) -> pl.DataFrame:
-    """Return a table of item knowledge, written by a model if it is missing."""
+    """Return a table of item knowledge. If the file is missing, a model writes it."""
     path = Path(file)
     if not path.is_file():
         language = LanguageSettings(**({"model": model} if model else {}))
@@ -150,9 +166,9 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
 
 
 def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the share of the gain of a language model's intents that the student keeps, by model and stratum.
+    """Return the share of the gain of a language model's intents that the student keeps, by ranker and group.
 
-    The share is None if the interval of the gain of the intents includes 0.
+    The share is None if the interval of the intents' gain includes 0.
     """
     found = {(row["model"], row["group"], row["rung"]): row for row in rows if row.get("gain") is not None}
     shares = []
@@ -166,14 +182,14 @@ def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> None:
-    """Check a row against the limits stated beforehand."""
+    """Check a row against the limits that were set beforehand."""
     gain, low = row.get("kept_gain", row.get("gain")), row.get("kept_low", row.get("low"))
     if row["group"] != "all" or not isinstance(gain, float):
         return
     name = f"{data}, {row['model']}, {row['rung']}"
     if "control, permuted" in str(row["rung"]) and isinstance(low, float):
-        result.at_most(f"{name}: lower end of a control's gain", low, 0.0)
-        result.at_least(f"{name}: what text that says nothing costs", gain, LOSS)
+        result.at_most(f"{name}: lower end of the gain of a control", low, 0.0)
+        result.at_least(f"{name}: gain of uninformative text (a loss)", gain, LOSS)
     elif row["rung"] == f"2 text match, {embedder}":
         result.at_least(name, gain, BARS.get(embedder, 0.0) if data == "amazon-office" else LOSS)
         if data == "amazon-office" and isinstance(low, float):
@@ -181,7 +197,7 @@ def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> N
 
 
 def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str]]:
-    """Return logs, embedders, files of language models, and the remaining arguments for the harness."""
+    """Return logs, embedders, files of a language model, and the arguments that are left for the harness."""
     parser = argparse.ArgumentParser(add_help=False)
     files = ("knowledge", "model", "intents", "aligned")
     for name in files:
@@ -195,7 +211,7 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str
     found = known.embedder or [name for name in ("wordllama", "minilm") if chosen_embedder("auto") in (name, "minilm")]
     language = Language(**{name: getattr(known, name) for name in files})
     if language != Language() and len(known.data) != 1:
-        parser.error("files of a language model belong to one log: name it with a single --data")
+        parser.error("the files of a language model belong to one log: name this log with a single --data")
     return logs, found, language, rest
 
 

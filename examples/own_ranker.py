@@ -1,6 +1,7 @@
-"""Your own ranker instead of the built-in one: any callable, an ONNX file or an HTTP endpoint that scores user-item pairs.
+"""Use your own ranker instead of the built-in one: a callable, an ONNX file, or an HTTP endpoint that scores user-item
+pairs.
 
-The same function can give the rewards of alignment (through the reward table), and evaluate the answers of the models.
+The same function can compute rewards for alignment (through the reward table) and evaluate the answers of the models.
 """
 
 import numpy as np
@@ -11,13 +12,14 @@ from taiji.models.ranking.external import CallableRanker
 
 
 def my_ranker(frame: pl.DataFrame) -> np.ndarray:
-    """Stand-in for your model: it prefers cheap items, and items whose number is the user's."""
+    """Stand-in for your model. It prefers cheap items, and the item whose number is that of the user."""
     same = frame["user_id"].str.slice(1) == frame["item_id"].str.slice(1)
     return (0.2 / (1 + frame["price"].fill_null(5.0)) + 0.5 * same.cast(pl.Float64)).to_numpy()
 
 
 def score(user_ids, item_ids, timestamps):
-    """Called by taiji with the ids of your tables and the timestamp of each pair (UTC); return one score per pair."""
+    """Return one score per pair. Taiji calls this function with the ids of your tables and the timestamp (UTC) of each
+    pair."""
     return my_ranker(
         pl.DataFrame(
             {"user_id": user_ids, "item_id": item_ids, "price": [None] * len(user_ids)},

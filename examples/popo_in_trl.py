@@ -1,6 +1,7 @@
-"""A TRL script with two conflicting rewards; changing two names and one argument makes the reward weights adapt.
+"""Train with two conflicting rewards whose weights adapt. Compared with stock TRL, two class names and one argument
+(`weighting`) differ.
 
-The script runs in seconds on a tiny random model; replace the model, the data and the rewards by yours.
+The script runs in seconds on a tiny random model. Replace the model, the data and the rewards by yours.
 """
 
 from datasets import Dataset
@@ -13,12 +14,12 @@ from taiji.language.tiny import tiny_causal_lm
 
 
 def short(completions, **_):
-    """The fewer characters the better."""
+    """Return higher rewards for completions with fewer characters."""
     return [-len(text) / 100 for text in completions]
 
 
 def vowels(completions, **_):
-    """The more vowels the better."""
+    """Return higher rewards for completions with more vowels."""
     return [sum(letter in "aeiou" for letter in text) / 10 for text in completions]
 
 
@@ -48,5 +49,6 @@ trainer.train()
 for line in trainer.state.log_history:
     if "weight/short" in line:
         print(
-            f"step {line['step']}: weight of short {line['weight/short']:.3f}, of vowels {line['weight/vowels']:.3f}, moved by {line['max_delta_log_weight']:.3f}"
+            f"step {line['step']}: weight of short {line['weight/short']:.3f}, of vowels {line['weight/vowels']:.3f}, "
+            f"largest change of a log weight {line['max_delta_log_weight']:.3f}"
         )

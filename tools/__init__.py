@@ -1,1 +1,1 @@
-"""Scripts of the repository: pages that are generated and checks that `make` runs. Not part of the package."""
+"""Scripts of the repository that are not part of the package: generators of pages, and checks that `make` runs."""

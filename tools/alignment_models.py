@@ -1,9 +1,13 @@
-"""Make docs/alignment-models.md: for every causal LM class of transformers, whether its shared prompts are computed
-once.
+"""Print docs/alignment-models.md: which causal LM classes of transformers can compute a shared prompt once, and how
+exactly.
 
-Each class is built from a tiny configuration, in float32 and in bfloat16. What :func:`supports_sharing` serves is
-compared with the model's own unshared forward: log-probabilities, gradients, decoding. Takes minutes: ``python -m
-tools.alignment_models`` writes the page to standard output and progress to standard error.
+Each class is built from a tiny configuration, in float32 and in bfloat16. Where :func:`supports_sharing` accepts the
+model, log-probabilities, gradients and decoding with shared prompts are compared with the model's own forward pass,
+which does not share. A run takes minutes.
+
+    python -m tools.alignment_models > docs/alignment-models.md
+
+Progress is written to standard error.
 """
 
 from __future__ import annotations
@@ -52,18 +56,25 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "ZambaForCausalLM": {"num_hidden_layers": 3},
     "ZayaForCausalLM": {"num_experts_per_tok": 1},
 }
-"""Settings that a class asks for on top of TINY."""
+"""Settings that some classes need in addition to TINY."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
 LARGEST = 20_000_000
-"""Parameters of a model that is still tried; larger ones have sizes that TINY does not name."""
+"""Largest number of parameters of a model that is tried. A larger model has sizes that TINY does not name."""
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.02}
-"""Error allowed on top of the unshared forward's own, relative to the log-probabilities or gradients in float32."""
+"""Error that is allowed in addition to that of the unshared forward pass, relative to the values in float32."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A class in one precision: ``served``, or ``reason``; errors relative to float32, of the unshared and of the
-    shared way."""
+    """Result of a class in one precision.
+
+    Attributes:
+        kind: name of the class.
+        dtype: precision; empty if the class could not be built.
+        served: True if prompts are shared.
+        reason: why they are not.
+        errors: for each quantity its name, and the errors without and with sharing, relative to float32.
+    """
 
     kind: str
     dtype: str
@@ -73,12 +84,12 @@ class Row:
 
     @property
     def right(self) -> bool:
-        """Return whether what is served is as exact as the unshared forward (half-precision rounding counts twice)."""
+        """True if the errors with sharing are at most twice those without, plus rounding."""
         return all(ours <= 2 * theirs + ROUNDING[self.dtype] for _, theirs, ours in self.errors)
 
 
 def kinds() -> list[tuple[str, str]]:
-    """Model types and names of the causal LM classes."""
+    """Return the names and model types of the causal LM classes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     found: dict[str, str] = {}
@@ -88,8 +99,8 @@ def kinds() -> list[tuple[str, str]]:
 
 
 def build(name: str, model_type: str) -> Any:
-    """A tiny model of the class in evaluation mode, its weights drawn from one seed; settings that are None stay so
-    where that works."""
+    """Return a tiny model of the class in evaluation mode, with weights drawn from one seed. Settings that are None
+    stay None where that works."""
     errors: list[Exception] = []
     for heads, fill, layers in itertools.product((True, False), (False, True), (2, 4)):
         try:
@@ -101,8 +112,13 @@ def build(name: str, model_type: str) -> Any:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way to make a configuration tiny: its number of layers, whether to fill settings that are None, whether to
-    set the size of heads and to share keys and values among them."""
+    """One way to make a configuration tiny.
+
+    Attributes:
+        layers: number of layers.
+        fill: True to replace settings that are None.
+        heads: True to set the size of the heads, and to let several heads share keys and values.
+    """
 
     layers: int
     fill: bool
@@ -124,14 +140,12 @@ def _built(name: str, model_type: str, how: _Attempt) -> Any:
         torch.manual_seed(0)
         model = cls(config).eval()
         with torch.no_grad():
-            model(
-                input_ids=torch.randint(3, 97, (2, 24))
-            )  # a configuration that the class itself cannot run says nothing of us
+            model(input_ids=torch.randint(3, 97, (2, 24)))  # reject a configuration that the class itself cannot run
         return model
 
 
 def _tiny(values: dict[str, Any], how: _Attempt) -> dict[str, Any]:
-    """Small sizes for the settings that a configuration has; lists of one entry per layer are cut."""
+    """Return small sizes for the settings that a configuration has. Lists with one entry per layer are shortened."""
     small: dict[str, Any] = {}
     for key, value in values.items():
         if key in LAYERS:
@@ -150,7 +164,7 @@ def _tiny(values: dict[str, Any], how: _Attempt) -> dict[str, Any]:
 
 
 def rows(dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> Iterator[Row]:
-    """Try every class; one row per precision."""
+    """Yield the results of every class, one per precision."""
     import torch
 
     for name, model_type in kinds():
@@ -180,8 +194,8 @@ def _tried(model: Any, name: str, dtype: Any, label: str) -> Row:
 
 
 def _errors(exact: Any, model: Any) -> tuple[tuple[str, float, float], ...]:
-    """Errors of the unshared and of the shared way against the float32 model: log-probabilities, gradients,
-    decoding."""
+    """Return the errors of log-probabilities, gradients and decoding without and with sharing, relative to the float32
+    model."""
     import torch
 
     from taiji.language.prefix_decode import SharedDecoder
@@ -230,7 +244,7 @@ def _first_line(error: Exception) -> str:
 
 
 def page(found: list[Row]) -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     import transformers
 
     served = [row for row in found if row.served]

@@ -1,7 +1,7 @@
-"""Extension of Griffe (`make docs`): reads our docstrings as mkdocstrings wants them.
+"""Griffe extension (`make docs`) that rewrites our docstrings into the form that mkdocstrings expects.
 
-Arguments that are described together (``first, second: …``) become one entry each, with their own types, and Sphinx's
-roles plain code.
+Arguments that are described together (``first, second: …``) get an entry each, so that each has its own type. Roles of
+Sphinx become plain code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOGETHER = re.compile(r"^(?P<indent> +)(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)+): (
 
 
 def plain(text: str) -> str:
-    """Return a docstring with an entry for each argument and without roles."""
+    """Return a docstring with an entry for each argument, and without roles."""
 
     def apart(match: re.Match[str]) -> str:
         return "\n".join(f"{match['indent']}{name}: {match['rest']}" for name in match["names"].split(", "))
@@ -27,9 +27,9 @@ def plain(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Applies :func:`plain` to every docstring."""
+    """Extension that applies :func:`plain` to every docstring."""
 
     def on_object(self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **kwargs: Any) -> None:
-        """Rewrite the docstring of an object that was just loaded."""
+        """Rewrite the docstring of an object that has just been loaded."""
         if obj.docstring:
             obj.docstring.value = plain(obj.docstring.value)

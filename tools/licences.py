@@ -1,9 +1,9 @@
-"""Writes docs/licences.md: what every package in constraints.txt says about its licence.
+"""Print docs/licences.md: the licence of every package in constraints.txt, according to the package's metadata.
 
-    python -m tools.licences
+    python -m tools.licences > docs/licences.new
 
-prints it. A package that is not installed in the environment it runs in keeps the licence that the page has, so
-`make pages` runs it in each.
+A package that is not installed in the current environment keeps the licence that docs/licences.md has. `make pages`
+therefore runs the script in each environment of the repository.
 """
 
 from __future__ import annotations
@@ -35,20 +35,23 @@ SHORT = (
 
 
 def plain(name: str) -> str:
-    """A distribution's name as indices compare it."""
+    """Return a distribution's name in the normal form in which package indices compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def licence(name: str, pin: str) -> str:
-    """The licence of an installed distribution by its metadata: expression, classifiers, or the field's first line.
+    """Return the licence of an installed distribution according to its metadata.
 
-    Empty where the version pinned is not installed.
+    Sources, in this order: the licence expression, the licence field if it is a short line, the classifiers, and known
+    words in a longer licence field. The result is empty if the pinned version is not installed.
     """
     try:
         about = metadata(name)
     except PackageNotFoundError:
         return ""
-    if about["Version"].partition("+")[0] != pin:  # of a build for one kind of device: 2.13.0+cpu
+    if (
+        about["Version"].partition("+")[0] != pin
+    ):  # without the name of a build for one kind of device, as in 2.13.0+cpu
         return ""
     if expression := about.get("License-Expression"):
         return str(expression)
@@ -75,14 +78,14 @@ def licence(name: str, pin: str) -> str:
 
 
 def kept(name: str) -> str:
-    """The licence that the page has for a distribution; environments of their own (`make docs`) do not hold
-    everything."""
+    """Return the licence that docs/licences.md has for a distribution, because no environment contains every
+    package."""
     row = re.search(rf"^\| {re.escape(name)} \|.*\| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     return row[1] if row else UNKNOWN
 
 
 def page() -> str:
-    """The page, from constraints.txt, pyproject.toml and what is installed."""
+    """Return the page in Markdown, from constraints.txt, pyproject.toml and the installed packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {
         "taiji": project["dependencies"],

@@ -1,9 +1,8 @@
-"""Writes docs/reference.md: every module with the first sentence of its docstring and its public names.
+"""Print docs/reference.md: every module with the first paragraph of its docstring and its public names.
 
     python -m tools.reference_page > docs/reference.md
 
-Reads the sources without importing them. The site (`make docs`) has the whole docstrings, from the same list of
-modules.
+The sources are read without importing them. The site (`make docs`) shows the complete docstrings of the same modules.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ ORDER = (
 ABOUT = """# Reference
 
 Every module with its public classes and functions (`make pages` writes this page, a test compares it with the source). `make docs` builds a
-site that also shows arguments, returned values and errors; so does `python -c "import taiji.data.splits as m; help(m)"`.
-Settings have [a page of their own](configuration.md), commands [another](commands.md).
+site that also shows arguments, returned values and errors; `python -c "import taiji.data.splits as m; help(m)"` prints
+them for one module. Settings have [a page of their own](configuration.md), commands [another](commands.md).
 """
 LEFT_OUT = ("__init__", "settings", "cli")
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module's dotted name, the first sentence of its docstring, its public classes and functions."""
+    """Dotted name of a module, the first paragraph of its docstring, and its public classes and functions."""
 
     name: str
     about: str
@@ -54,7 +53,7 @@ class Module:
 
 
 def first(docstring: str | None) -> str:
-    """The first sentence or line of a docstring, as one line of Markdown."""
+    """Return the first paragraph of a docstring as one line of Markdown."""
     paragraph = " ".join((docstring or "").split("\n\n")[0].split())
     paragraph = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", paragraph)
     return paragraph.replace("``", "`").replace("|", "\\|")
@@ -74,8 +73,10 @@ def described(path: Path) -> Module:
 
 @cache
 def packages() -> dict[str, list[Module]]:
-    """Return each package's modules with public names, packages in the order data walks through them, modules by
-    name."""
+    """Return the modules with public names by package.
+
+    Packages are in the order in which data passes through them, and modules in alphabetical order.
+    """
     rest = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in ORDER)
     paths: Iterable[Path] = [
         *sorted(PACKAGE.glob("*.py")),
@@ -90,7 +91,7 @@ def packages() -> dict[str, list[Module]]:
 
 
 def page() -> str:
-    """Return the page."""
+    """Return the page in Markdown."""
     parts = [ABOUT]
     for package, modules in packages().items():
         parts.append(f"\n## {package}\n\n")

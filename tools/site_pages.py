@@ -1,9 +1,9 @@
-"""Hook of MkDocs (`make docs`): pages and files of the site that do not lie in docs/ as they stand.
+"""MkDocs hook (`make docs`) that adds what the site needs and docs/ does not contain, and adapts links to the site.
 
-The README, CONTRIBUTING and CHANGELOG become pages; files of the repository that a page links to come along under
-`files/`; each package gets a page of reference, in which mkdocstrings puts arguments, returns and raises; links and
-blocks are rewritten from what GitHub reads to what MkDocs reads. Functions up to :func:`rewritten` need no MkDocs, so
-that the tests can use them anywhere.
+README, CONTRIBUTING and CHANGELOG become pages. Files of the repository to which pages link are copied to `files/`.
+Each package gets a page of reference, which mkdocstrings fills from the docstrings. Links and code blocks are rewritten
+from the form that GitHub reads to the form that MkDocs reads. The functions above :func:`on_config` need no MkDocs, so
+the tests can use them in any environment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Pages outside docs/: path in the repository → path in the site."""
+"""Pages outside docs/: path in the site by path in the repository."""
 SHIM = "https://unpkg.com/iframe-worker/shim"
 SHIM_HERE = "site/iframe-worker.js"
 BESIDE = "files/"
@@ -33,17 +33,18 @@ MODULE_LINK = re.compile(r"\[`(?P<module>taiji[\w.]*)`\]\((?:[^)#\s]*/)?referenc
 
 
 def repository_path(page: str) -> str:
-    """Return where a page of the site lies in the repository."""
+    """Return the path in the repository of a page of the site."""
     return next((path for path, moved in MOVED.items() if moved == page), f"docs/{page}")
 
 
 def site_path(path: str) -> str:
-    """Return where a file of the repository lies in the site."""
+    """Return the path in the site of a file of the repository."""
     return MOVED.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else BESIDE + path)
 
 
 def linked_files(page: str, text: str) -> set[str]:
-    """Return the files of the repository, outside docs/ and not pages, to which a page of the site links."""
+    """Return the files of the repository to which a page of the site links, without pages and without files in
+    docs/."""
     targets = {
         posixpath.normpath(posixpath.join(posixpath.dirname(repository_path(page)), match["path"]))
         for match in LINK.finditer(FENCED.sub("", text))
@@ -52,17 +53,17 @@ def linked_files(page: str, text: str) -> set[str]:
 
 
 def rewritten(page: str, text: str) -> str:
-    """Return a page's text with the site's links, and with names of blocks as titles.
+    """Return the text of a page with the links of the site, and with the names of code blocks as titles.
 
     Args:
-        page: The page's path in the site.
-        text: Its Markdown, with links as they are right in the repository.
+        page: path of the page in the site.
+        text: Markdown of the page, with links that are right in the repository.
     """
     here = posixpath.dirname(repository_path(page))
 
     def link(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(here, match["path"]))
-        if (ROOT / path).is_dir():  # a site has no listing of a folder
+        if (ROOT / path).is_dir():  # the site has no listings of folders
             return match["before"][1:-1]
         target = posixpath.relpath(site_path(path), posixpath.dirname(page) or ".")
         return f"{match['before']}({target}{match['anchor'] or ''})"
@@ -75,12 +76,13 @@ def rewritten(page: str, text: str) -> str:
 
 
 def with_module_links(text: str) -> str:
-    """Return a page's text with links of module names to the list of modules as links to the modules themselves."""
+    """Return the text of a page with links to the modules' own reference, where the text links a module's name to the
+    list of modules."""
     return MODULE_LINK.sub(r"[`\g<module>`][\g<module>]", text)
 
 
 def package_pages() -> dict[str, str]:
-    """Return the pages of reference: path in the site → Markdown, a page for each package with its public modules."""
+    """Return the pages of reference as Markdown by path in the site, one per package, with its public modules."""
     return {
         f"reference/{package}.md": f"# {package}\n\n" + "".join(f"::: {module.name}\n\n" for module in modules)
         for package, modules in reference_page.packages().items()
@@ -88,7 +90,7 @@ def package_pages() -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of packages behind the list of modules."""
+    """Insert the pages of the packages after the list of modules in the navigation."""
     for section in config.nav or ():
         if isinstance(section, dict) and "Reference" in section:
             pages = [{path.removeprefix("reference/").removesuffix(".md"): path} for path in package_pages()]
@@ -97,7 +99,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what does not lie in docs/."""
+    """Add the pages and files that are not in docs/."""
     from mkdocs.structure.files import File
 
     for path, moved in MOVED.items():
@@ -112,8 +114,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite links and blocks; names of modules become links to their reference, in the list of modules and where
-    pages link to it."""
+    """Rewrite links and code blocks of a page. Names of modules link to their reference, in the list of modules and on
+    pages that link to it."""
     path = page.file.src_uri
     if path.startswith("reference/"):
         return markdown
@@ -123,7 +125,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Take the worker of the search from the site itself: the theme names an address of the network for it."""
+    """Load the worker of the search from the site itself, because the theme loads it from a server on the internet."""
     here = posixpath.dirname(page.file.dest_uri) or "."
     return output.replace(SHIM, posixpath.relpath(SHIM_HERE, here))
 

@@ -1,9 +1,9 @@
-"""Installs a wheel with the tested versions into an empty environment outside the repository and runs the loop from
-there.
+"""Install a wheel with the tested versions into an empty environment outside the repository, and run the recipe of
+`taiji run` there.
 
     python -m tools.try_wheel dist/taiji-0.1.0-py3-none-any.whl
 
-Takes some minutes and the package index, because everything is installed anew; `make try-dist` calls it.
+A run takes minutes and needs the package index, because everything is installed anew. `make try-dist` calls it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ ROOT = Path(__file__).parent.parent
 
 
 def main(wheel: Path) -> None:
-    """Install, run the tiny loop, say what came out; any failure ends the script with its command."""
+    """Install the wheel, run `taiji doctor` and a tiny `taiji run`, and print the size of the report. A command that
+    fails ends the script."""
     with tempfile.TemporaryDirectory(prefix="taiji-wheel-") as place:
         folder = Path(place)
         config = write_config(folder / "tiny.yaml", write_shop(folder / "shop"), write_model(folder / "model"))
         clean = {
             name: value for name, value in os.environ.items() if name != "PYTHONPATH"
-        }  # or pip would find the sources and install nothing
+        }  # otherwise pip would find the sources and install nothing
         venv.create(folder / "venv", with_pip=True)
         pip = [
             folder / "venv" / "bin" / "pip",
@@ -43,7 +44,8 @@ def main(wheel: Path) -> None:
         subprocess.run([taiji, "doctor", "--quiet"], check=True, cwd=folder, env=clean)
         subprocess.run([taiji, "run", config, "--quiet"], check=True, cwd=folder, env=clean)
         print(
-            f"{wheel.name}: installed outside the repository, doctor content, report {(folder / 'runs/tiny/report.html').stat().st_size:,} bytes"
+            f"{wheel.name}: installed outside the repository; taiji doctor found no problem; "
+            f"the report has {(folder / 'runs/tiny/report.html').stat().st_size:,} bytes"
         )
 
 

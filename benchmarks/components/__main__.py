@@ -1,6 +1,10 @@
-"""Does each component help in the world that it is made for, and not in the world's twin?
+"""Does each component help in the simulated world that it is made for, and not in that world's twin?
 
-python -m benchmarks.components [--only NAME ...] [--quick] [--json FILE]
+Every other module of this package with a ``COMPONENT`` describes one comparison: the question, the arms, and the metric
+that decides. The module :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
+equal for all arms. Without ``--only`` all components are run.
+
+    python -m benchmarks.components [--only NAME]... [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from taiji.core.errors import ConfigError
 def main() -> None:
     """Parse ``--only``, and leave the other arguments to the harness."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--only", action="append", metavar="NAME", help="a component; may be repeated")
+    parser.add_argument("--only", action="append", metavar="NAME", help="run only this component; may be repeated")
     arguments, rest = parser.parse_known_args()
     known = components()
     chosen = arguments.only or list(known)
@@ -30,7 +34,7 @@ def main() -> None:
         )
 
     def all_of_them(quick: bool) -> Result:
-        """Does each component help in its world, and not in the twin? ``--only NAME`` runs one."""
+        """Run the chosen components one after another."""
         result = Result()
         for name in chosen:
             measure(name, known[name], result, quick)

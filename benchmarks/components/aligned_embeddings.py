@@ -1,14 +1,21 @@
-"""Text vectors aligned on pairs of items that occur together in amazon-office, which must be in the folder
-TAIJI_TEST_DATA.
+"""Do text vectors that are aligned on pairs of items that occur together place a user's next item nearer?
 
-Metric: the share of users whose last item is nearer to their previous item than an equally popular item is (by chance:
-one half). The training pairs come from the log without the last items. The encoder is a small causal LM with random
-weights and a tokenizer fitted to the titles, so its knowledge comes only from the data set. Controls: the same encoder
-trained on pairs whose second items are shuffled, and the same encoder without training. A quick run uses the
-checkerboard, where both items of a pair have the same colour.
+Data: amazon-office in the folder TAIJI_TEST_DATA; a quick run uses a checkerboard, where both items of a pair have the
+same colour. The encoder is a small causal LM with random weights and a tokenizer fitted to the titles, so that it knows
+nothing but this log. The pairs come from the log without each user's last items.
 
-Claim, stated beforehand: an encoder trained on pairs of the log prefers the last item more often than an encoder
-trained on shuffled pairs.
+Metric (column ``preferred``): the share of users whose last item is nearer to their previous item than an equally
+popular item is; by chance one half. One row per ``arm`` and ``seed``.
+
+Arms, all with the same encoder: ``aligned`` on the pairs and on a question about each item; ``shuffled pairs``, the
+deciding baseline, aligned on pairs whose second items are shuffled; ``aligned, judged pairs`` without the pairs whose
+titles WordLlama finds unlike; ``aligned, no answers`` without the question; ``not trained``. Further rows: WordLlama's
+vectors, as they are and smoothed over co-occurring items.
+
+Claim, stated beforehand: over five seeds, the lower end of the interval of ``aligned`` minus ``shuffled pairs`` is at
+least 0. No result of a full run is stored.
+
+    TAIJI_TEST_DATA=FOLDER python -m benchmarks.components --only aligned_embeddings [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -42,12 +49,20 @@ from taiji.testing import checkerboard
 Array = NDArray[Any]
 SEEDS = 5
 LEAST = 0.3
-"""Cosine of two titles by WordLlama below which the judge rejects a pair."""
+"""Cosine of WordLlama's vectors of two titles below which the judge rejects a pair."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Texts, pairs of the training log, and (item, next item, equally popular item) of the test."""
+    """Texts and training pairs of one log and seed, and the test.
+
+    Attributes:
+        texts: title of each item.
+        answers: question about each item, and its answer.
+        history: training log.
+        pairs: items, and the other items of the training pairs.
+        test: previous items, last items, and items as popular as the last ones.
+    """
 
     texts: list[str]
     answers: list[tuple[str, str]]
@@ -57,7 +72,7 @@ class Trial:
 
     @classmethod
     def of(cls, dataset: Dataset, seed: int, epochs: int) -> Trial:
-        """Return the trial of a dataset; each user's last item is the test."""
+        """Return the trial of a dataset. Each user's last items are the test."""
         train, requests, targets = last_out(dataset)
         history = History.from_events(train, dataset.n_users)
         towers = TwoTowers(TwoTowers.Settings(epochs=epochs)).fit(dataset, train, seed=seed)
@@ -74,8 +89,10 @@ class Trial:
 
 
 def aligned(trial: Trial, pairs: tuple[Array, Array] | None, settings: AlignedSettings, seed: int, told: bool) -> Array:
-    """Return the vectors of a small LM aligned on pairs and, if ``told``, on the answers to the question about each
-    item. If ``pairs`` is None, the LM is not trained.
+    """Return the vectors of a small LM that is aligned on pairs and, if ``told``, on the answers to the question about
+    each item.
+
+    If ``pairs`` is None, the LM is not trained.
     """
     model, tokenizer = tiny_causal_lm(tiny_tokenizer(trial.texts, 2048), hidden=64, layers=2, seed=seed)
     encoder = AlignedEncoder.start(LanguageModel(model, tokenizer, "tiny"), settings, seed)
@@ -85,7 +102,7 @@ def aligned(trial: Trial, pairs: tuple[Array, Array] | None, settings: AlignedSe
 
 
 def arms(trial: Trial, settings: AlignedSettings, seed: int) -> dict[str, Array]:
-    """Return the vectors of all arms by name."""
+    """Return the item vectors of all arms by name."""
     wordllama = load_embedder("wordllama")
     first, second = trial.pairs
     judged = judged_pairs(first, second, trial.texts, Cosine(wordllama, LEAST))

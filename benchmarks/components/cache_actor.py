@@ -1,20 +1,30 @@
-"""Choice of the users who get a newly computed list at peak load, by a policy trained with cache-aware critics; the
-other users get their kept list.
+"""Who should get a newly computed list at peak load? A policy trained with cache-aware critics, compared with chance.
 
-In this world more lists are requested than can be computed: :data:`CAPACITY` lists per request of an average hour. In
-the log, every user gets a computed list with probability one half, as far as the capacity permits. For three more days
-with the same users, each arm gives priorities to the requests in the order in which they arrive. A list is computed if
-the priority reaches a threshold, which depends on the remaining capacity and on the demand of this hour in the log. A
-state describes the user and the kept list: its age, its value for the user's present profile, and the share of it that
-is still available. There are two load levels, below and above the capacity. Chain, critics and actor are learnt from
-the log alone.
+In the world ``peak-load``, more lists are requested than can be computed. The capacity of every hour is .4 times the
+number of requests of an average hour. A user whose list is not computed gets the *kept list*, an earlier one. In the
+log of nine days, every request asks for a computed list with probability one half, and gets one as far as the capacity
+permits. For three more days with the same users, each arm gives a priority to every request when it arrives. A list is
+computed if the priority reaches a threshold, which depends on the hour's remaining capacity and usual demand. The state
+describes the user and the kept list: its age, its value for the user's present profile, and the share of it that is
+still available. Critics distinguish two load levels, below and above the capacity. All that is learnt is learnt from
+the log: the Markov chain of the levels, critics, and actor. In the twin, kept lists are as good as computed ones.
 
-Metric: expected clicks per user in the three days, by the world's law for the lists that were shown. The deciding
-baseline draws random priorities and uses the same threshold. Three other baselines follow fixed rules: order of
-arrival; always the kept list; and first the users without a list, then those with the oldest one. Variants of the
-critics look ahead level by level (``expected``, ``coupled``) or not at all. One actor is learnt from a log in which the
-keen users got the computed lists. The upper bound gives priority by the true value of the current request. In the twin,
-kept lists are as good as computed ones. Stated beforehand: a gain in the world, and none in the twin.
+Metric: expected clicks per user in the three days, computed from the world's formula for the lists that were shown.
+Arms:
+
+- ``CARL``: the actor with critics of the *eigen* form, which takes future load levels into account through the
+  eigenvectors of the levels' chain. ``expected`` and ``coupled`` use the mean over next levels, and the observed next
+  level. ``nobody looks ahead`` has critics of the current request alone.
+- ``by lot``, the deciding baseline: random priorities, same threshold.
+- fixed rules: ``in order of arrival`` (no threshold), ``always kept``, and ``without first, then oldest`` (users
+  without a kept list, then those with the oldest one).
+- ``CARL, log of the keen``: learnt from a log in which the users who click most got the computed lists.
+- ``truth known``, the upper bound: priority by the true value of the current request.
+
+Stated beforehand: a gain in the world, none in the twin. :mod:`benchmarks.components.comparison` explains the columns,
+the checks, and what is held equal for all arms.
+
+    LONG_TERM=cache_actor python -m benchmarks.long_term [--quick] [--json benchmarks/results/long_term.json]
 """
 
 from __future__ import annotations
@@ -41,24 +51,23 @@ from taiji.world.scenario import load_scenario
 
 Array = NDArray[Any]
 RATE, LOAD = 5, 6
-"""Columns of an observation: click rate so far, and the load; the next column is 1 if a list is kept."""
+"""Columns of an observation: the user's click rate so far, and the load."""
 LOGGED_DAYS, PLAYED_DAYS = 9, 3
-"""Number of days of the log, and number of days of an arm after it."""
+"""Number of days of the log, and number of days that each arm serves after it."""
 CAPACITY = 0.4
 """Number of lists that can be computed per slot, relative to the requests of a slot of average demand."""
 LATEST = 1000
-"""Number of latest requests whose priorities determine the threshold."""
+"""Number of latest requests from whose priorities the threshold is computed."""
 STRONGEST = 3.0
-"""Largest length of a user's profile that states distinguish."""
+"""Length at which the length of a user's profile is capped in states."""
 First = Callable[["Service", Array, Array], Array]
-"""Function from the service, the requesting users, and their states to priorities (B,). The requests with the highest
-priorities get computed lists."""
+"""Function from (service, requesting users, their states) to the priorities (B,) of the requests. Requests with the
+highest priorities get computed lists."""
 
 
 class Service:
-    """A world, and what the service knows about each user's kept list: the slot in which it was computed, and the
-    user's number of clicks at that time.
-    """
+    """A world, and what the service knows about each user's kept list: the slot in which it was computed (``since``),
+    and the user's number of clicks at that time (``clicks``)."""
 
     def __init__(self, env: WorldEnv, seen: Array) -> None:
         self.env, self.seen = env, seen
@@ -67,7 +76,7 @@ class Service:
         self.clicks = np.zeros(len(seen))
 
     def states(self, user: Array) -> Array:
-        """Return the states (B, 12) of requesting users, without the load."""
+        """Return the states (B, 12) of the requesting users. They do not include the load."""
         seen, kept = self.seen[user], self.load.has_cache(user).astype(np.float64)
         age = np.log1p(self.env.world.slot - self.since[user])
         clicked = np.log1p(self.env.world.public.clicked[user] - self.clicks[user])
@@ -77,10 +86,10 @@ class Service:
         return np.stack(columns, axis=1).astype(np.float64)
 
     def summary(self, user: Array) -> tuple[Array, Array, Array]:
-        """Return three arrays (B,).
+        """Return three arrays (B,) about the requesting users.
 
-        These are the length of a user's profile, at most :data:`STRONGEST`; the mean product of the profile with the
-        titles of the kept list; and the share of the kept list that is still available.
+        These are the length of the profile, at most :data:`STRONGEST`; the mean product of the profile with the titles
+        of the kept list; and the share of the kept list that is still available.
         """
         public, items = self.env.world.public, self.load.cached(user)
         here = (items != NO_ITEM) & self.env.world.observation.available[np.maximum(items, 0)]
@@ -103,11 +112,12 @@ class Service:
 
     @property
     def hour(self) -> int:
-        """Number of the current hour of the day."""
+        """Current hour of the day, 0 to 23."""
         return int(self.env.world.slot * self.env.world.slot_days * 24) % 24
 
     def step(self, user: Array, wanted: Array) -> tuple[Array, Array]:
-        """Serve the requests; return whether their lists were computed (B,), and their clicks."""
+        """Serve the requests of ``user``; ``wanted`` is True for those that should get a computed list. Return whether
+        their lists were computed (B,), and their clicks (B,)."""
         action = np.zeros(len(self.seen), dtype=np.int64)
         action[user[wanted]] = 1
         before, clicked = self.load.lists.copy(), self.env.world.public.clicked[user].copy()
@@ -125,9 +135,10 @@ class Logged:
 
     Attributes:
         service: the service.
-        columns: the log: states (n, 12), and actions, followers, levels and clicks, (n,) each.
-        keen: a log in which the keen users got the computed lists, in the same form.
-        demand: mean number of requests by hour of the day, (24,).
+        columns: the log: states (n, 12), and actions, rows of the users' next requests, load levels and clicks, (n,)
+            each.
+        keen: the same columns of a log in which the keen users got the computed lists.
+        demand: (24,) mean number of requests by hour of the day.
         until: slot until which an arm serves.
     """
 
@@ -148,7 +159,7 @@ def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
 
 
 def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return the service after a log, together with the other log."""
+    """Return the service after its log, together with the log in which the keen users got the computed lists."""
     users, length, more = (80, 1, 1) if quick else (4800, LOGGED_DAYS, PLAYED_DAYS)
     logs = []
     for keen in (True, False):
@@ -163,7 +174,8 @@ def data(place: str, seed: int, quick: bool) -> Logged:
 def logged(
     service: Service, until: float, keen: bool, random: np.random.Generator
 ) -> tuple[tuple[Array, Array, Array, Array, Array], Array]:
-    """Return the log of a service up to a slot, and the hour of the day of each request."""
+    """Serve until a slot with random or keen-first decisions. Return the columns of the log, and the hour of the day of
+    each request."""
     keenness = service.env.world.traits["keenness"]
     rows: list[tuple[Array, ...]] = []
     while service.env.world.slot < until:
@@ -178,11 +190,11 @@ def logged(
 
 
 def played(given: Logged, first: First, parameters: int) -> Outcome:
-    """Return the result of an order of requests, for the users of the log in the days after it.
+    """Return the outcome of priorities for the users of the log, in the days after it.
 
     Requests arrive in groups, and all groups of an hour share its capacity. A list is therefore computed if the
-    request's priority reaches a threshold. The share of the latest requests that reach the threshold equals the share
-    of the hour's remaining requests that can still get a computed list.
+    priority reaches a threshold. The threshold is chosen so that the share of the latest requests that reach it equals
+    the share of the hour's remaining requests that can still get a computed list.
     """
     service = copy.deepcopy(given.service)
     random = np.random.default_rng([service.env.world.seed, 10])
@@ -194,7 +206,7 @@ def played(given: Logged, first: First, parameters: int) -> Outcome:
         latest.extend(worth)
         room = max(service.load.capacity - service.load.computed, 0)
         left = max(given.demand[service.hour] - service.load.asked + len(user), len(user), 1)
-        few = max(left - left**0.5, len(user), 1)  # a low estimate, so that no capacity stays unused
+        few = max(left - left**0.5, len(user), 1)  # a low estimate of the demand, so that no capacity stays unused
         bar = np.quantile(latest, 1 - min(room / few, 1.0), method="lower") if len(user) else 0.0
         order = np.lexsort((random.random(len(user)), -worth))
         wanted = np.zeros(len(user), dtype=bool)
@@ -211,7 +223,7 @@ def played(given: Logged, first: First, parameters: int) -> Outcome:
 
 
 def learnt(form: Form, keen: bool = False, ahead: bool = True) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of an actor."""
+    """Return the run of an actor with critics of one form, from the random or from the keen users' log."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         states, action, after, level, clicks = given.keen if keen else given.columns
@@ -230,7 +242,7 @@ def learnt(form: Form, keen: bool = False, ahead: bool = True) -> Callable[[Logg
 def fixed(
     which: Literal["arrival", "lot", "always", "oldest", "truth"],
 ) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of an order that is not learnt."""
+    """Return the run of priorities that are not learnt."""
 
     def first(service: Service, user: Array, told: Array) -> Array:
         if which == "arrival":
@@ -252,7 +264,7 @@ TRIED: tuple[dict[str, Any], ...] = ({"discount": 0.8}, {"discount": 0.5})
 RIDGES: tuple[dict[str, Any], ...] = ({"ridge": 1e-3}, {"ridge": 1e-2})
 FIXED: tuple[dict[str, Any], ...] = ({}, {})
 COMPONENT = Component(
-    claim="an actor with cache-aware critics chooses better than chance who gets a computed list",
+    claim="an actor with cache-aware critics chooses better than chance which requests get computed lists",
     metric="expected clicks per user",
     arms={
         "CARL": Arm(learnt("eigen"), TRIED),

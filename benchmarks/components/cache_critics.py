@@ -1,12 +1,20 @@
-"""Predicted values of requests, in a world where more lists are requested in the evening than can be computed, and in
-the twin, where cached lists are as good as fresh ones.
+"""Do critics that know whether a request was served from the cache predict returns better?
 
-In the log, lists were computed as far as the load allowed. Critics are fitted on half of the users. For requests of
-the other half, they predict the clicks of the rest of the user's history, discounted per request; the truth is the
-observed return. Metric: mean squared error. The deciding baseline is a critic without the cache's state; critics of
-both states that learn from the state as it occurred (coupled) are reported, too. In this world the cache depends on
-what was served, so the identity of eigen coordinates holds only approximately. Expected: a smaller error than without
-the state in the world, and no smaller error in the twin.
+In the world ``peak-load``, more lists are requested in the evening than can be computed, and further requests get
+cached lists. In the twin, cached lists are as good as new ones. In the log, lists were computed as far as the capacity
+allowed. Critics are fitted to the requests of half of the users. For requests of the other half in the first two thirds
+of the time, they predict the *return*: the user's clicks from this request on, discounted by .8 per request.
+
+Metric: mean squared error from the observed return; lower is better. Arms: ``CARL``, critics in the eigen form, one
+head per state of the cache; ``without the state``, the deciding baseline, one critic that does not read this state;
+``coupled``, critics of both states that learn from the state that actually followed. The eigen form assumes that the
+cache does not depend on what was served, which holds only approximately here.
+
+Stated beforehand: a smaller error than without the state in the world, and no smaller one in the twin.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The
+numbers of parameters differ.
+
+    LONG_TERM=cache_critics python -m benchmarks.long_term [--quick] [--json benchmarks/results/long_term.json]
 """
 
 from __future__ import annotations
@@ -35,7 +43,7 @@ class Log:
 
     Attributes:
         features: (n, F).
-        level: (n,) 1 where the cache served.
+        level: (n,) 1 if the request was served from the cache, otherwise 0.
         rewards: (n,) clicks.
         after: (n,) row of the user's next request, or ``NO_ROW``.
         train: (n,) bool, requests of one half of the users.
@@ -65,7 +73,7 @@ def data(place: str, seed: int, quick: bool) -> Log:
     user, time = lists["user_id"].to_numpy(), lists["timestamp"].dt.epoch("us").to_numpy()
     after = followers(user, time)
     clicks, hour = lists["click"].to_numpy().astype(np.float64), 2 * np.pi * (time / 3.6e9 % 24) / 24
-    so_far = lists.with_columns(  # the user's lists and clicks before the request
+    so_far = lists.with_columns(  # numbers of the user's lists and clicks before the request
         seen=pl.int_range(pl.len()).over("user_id"), before=pl.col("click").cum_sum().over("user_id") - pl.col("click")
     )
     seen, before = so_far["seen"].to_numpy().astype(np.float64), so_far["before"].to_numpy()
@@ -86,7 +94,7 @@ def data(place: str, seed: int, quick: bool) -> Log:
 
 
 def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
-    """Return features, followers, levels and rewards of the training half, with renumbered rows."""
+    """Return features, next rows, levels and rewards of the training half, with the rows renumbered."""
     number = np.full(len(log.train), NO_ROW)
     number[log.train] = np.arange(int(log.train.sum()))
     after = log.after[log.train]
@@ -99,12 +107,12 @@ def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
 
 
 def error(log: Log, values: Array, parameters: int) -> Outcome:
-    """Return the mean squared error of values (n,) on the test requests."""
+    """Return the outcome of predicted values (n,): their mean squared error on the test requests."""
     return Outcome(0.0, {"squared error": float(np.square(values - log.returned)[log.test].mean())}, parameters)
 
 
 def eigen(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run critics in eigen coordinates, under the chain of the training half."""
+    """Run the critics in the eigen form, under the Markov chain of the levels in the training half."""
     features, after, level, rewards = rows_of(log)
     made = CacheCritics(CacheCriticsSettings(discount=DISCOUNT, ridge=RIDGE)).fit(features, after, level, rewards)
     going = after != NO_ROW
@@ -113,7 +121,7 @@ def eigen(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
 
 
 def least_squares(features: Array, after: Array, rewards: Array) -> Array:
-    """Return the weights (F,) of one critic by least squares on temporal differences."""
+    """Return the weights (F,) of one critic, by least squares on temporal differences."""
     ahead = np.where((after != NO_ROW)[:, None], features[after], 0.0)
     system = features.T @ (features - DISCOUNT * ahead) / len(features) + RIDGE * np.eye(features.shape[1])
     return np.asarray(np.linalg.solve(system, features.T @ rewards / len(features)))
@@ -127,7 +135,7 @@ def without_state(log: Log, configuration: Mapping[str, Any], seed: int) -> Outc
 
 
 def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run critics of both states, each trained with the state that actually followed."""
+    """Run critics of both states, which learn from the state that actually followed."""
     _, after, _, rewards = rows_of(log)
     both = (np.eye(2)[log.level][:, :, None] * log.features[:, None, :]).reshape(len(log.level), -1)
     weights = least_squares(both[log.train], after, rewards)

@@ -1,8 +1,16 @@
-"""Search of a long history by item codes, compared with the last twenty behaviours, where tastes are long-term.
+"""Does a ranker gain if it searches a long history by item codes, compared with reading the last twenty behaviours?
 
-Codes are residual k-means of item factors of the training period. One control assigns the same codes to items at
-random, so that the search finds random entries; another one attends to the whole history. In the twin, users like
-everything equally, so no search can help.
+In the world ``short-video``, tastes are long-term; in the twin, users like everything equally, so no search can help.
+Items have three codes each, from residual k-means of item factors of the training period. ``found by codes`` reads the
+twenty entries of the last 300 that share the most leading codes with the candidate.
+
+Arms: ``last twenty``, the deciding baseline; ``whole history``, attention to all 300 entries; ``codes dealt at
+random``, a control in which the codes are permuted among the items, so that the search finds unrelated entries. Metric:
+click AUC. All arms have the same network, settings and learning rates to choose from.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The exact
+part compares attention to the entries found with masked attention to all entries.
+
+    python -m benchmarks.components --only code_sequence [--quick] [--json benchmarks/results/code_sequence.json]
 """
 
 from __future__ import annotations
@@ -30,7 +38,7 @@ CODES = ResidualKMeansSettings(levels=3, size=8)
 
 
 def coded(make: Callable[[str, int, bool], RankingLog]) -> Callable[[str, int, bool], RankingLog]:
-    """Return ``make`` with codes for the items of its logs, which are learnt from the training period alone."""
+    """Return ``make`` with codes for the items of its logs. The codes are learnt from the training period alone."""
 
     def data(place: str, seed: int, quick: bool) -> RankingLog:
         log = make(place, seed, quick)
@@ -44,7 +52,7 @@ def coded(make: Callable[[str, int, bool], RankingLog]) -> Callable[[str, int, b
 
 
 def dealt(arm: Arm) -> Arm:
-    """Return an arm in which the codes of the items are permuted at random."""
+    """Return an arm in which the codes are permuted at random among the items."""
 
     def run(log: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
         items = log.dataset.items
@@ -57,19 +65,22 @@ def dealt(arm: Arm) -> Arm:
 
 
 def arm(**fixed: Any) -> Arm:
-    """Return the ranker with these settings as an arm, chosen by the AUC of the click."""
+    """Return the ranker with these settings as an arm. The configuration is chosen by the click AUC."""
     return ranker_arm(CodeSequenceRanker, {**SHARED, **fixed}, RATES, ["click"])
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare attention to the entries found with full attention in which all other entries are masked, in float64."""
+    """Compare attention to the entries that the search finds with attention to all entries, in which all others are
+    masked, in float64."""
     torch.manual_seed(0)
     mine, theirs = torch.randint(0, 4, (2, 50, 3)), torch.randint(0, 4, (2, 2000, 3))
     query, history = torch.randn(2, 50, 16).double(), torch.randn(2, 2000, 16).double()
     there, shared = torch.ones(2, 2000, dtype=torch.bool), shared_levels(mine, theirs, 0)
     found = attend_found(query, history, *search(shared, there, 2000, 1))
     distance = float((found - attend_masked(query, history, shared >= 1)).abs().max())
-    result.at_most("code_sequence: attention in the bucket, off masked full attention by", distance, 1e-12)
+    result.at_most(
+        "code_sequence: largest difference of attention to found entries from masked attention to all", distance, 1e-12
+    )
 
 
 COMPONENT = Component(

@@ -1,10 +1,18 @@
-"""Prediction of the time that readers stay in the comments, in a world where comments on their topics keep them, and in
-the twin where the topics of comments attract nobody.
+"""Do the texts of comments help to predict how long a user stays in the comments (LCU)?
 
-Metric: XAUC of the predicted seconds on test rows, over all pairs of rows with different stays; XAUC within requests
-and the mean absolute error are also reported. All arms have the same number of weights. The baselines do not read the
-comments' texts, omit one or both auxiliary losses, or use the squared error of the logarithm instead of the weighted
-logistic loss. The exact part checks the mean stay that a model predicts if it cannot distinguish rows.
+In the world ``feed-with-comments``, comments on topics that a user likes keep the user there; in the twin, the topics
+of comments attract nobody. ``lcu`` reads titles and comments, and has a weighted logistic loss of the seconds and two
+auxiliary losses: which comment is clicked, and the order of the comments by popularity.
+
+Metric: XAUC of the predicted seconds, the share of all pairs of test rows with different stays that are ordered
+correctly. XAUC within requests and the mean absolute error are also reported. Arms: ``titles alone``, the deciding
+baseline, does not read the comments; ``no auxiliary losses``, ``no order of comments`` and ``no clicked comment`` omit
+these losses; ``squared error`` uses the squared error of the logarithm instead of the weighted logistic loss.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms.
+
+The exact part checks, for a model that cannot distinguish rows, that the predicted expected stay equals the mean stay.
+
+    python -m benchmarks.components --only comment_dwell [--quick] [--json benchmarks/results/comment_dwell.json]
 """
 
 from __future__ import annotations
@@ -36,30 +44,30 @@ SHARED = {
 
 
 class Titles(CommentDwellNetwork):
-    """Network with the same weights that does not read the texts of the comments."""
+    """Network with the same weights that does not read the comments."""
 
     def told(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the components of the title, and zeros for the components of the comments."""
+        """Return the components of the title, and zeros instead of those of the comments."""
         found = super().told(numbers)
         return torch.cat([found[:, :1], torch.zeros_like(found[:, 1:])], dim=1)
 
 
 class TitlesRanker(CommentDwellRanker):
-    """See :class:`Titles`."""
+    """Ranker with the network :class:`Titles`."""
 
     network_class = Titles
 
 
 class SquaredError(CommentDwellLoss):
-    """Squared error of log(1 + seconds) of the same prediction."""
+    """Loss with the squared error of the same prediction from log(1 + seconds)."""
 
     def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-        """Return each row's loss."""
+        """Return the loss of each row."""
         return 0.5 * (outputs[:, self.column] - torch.log1p(seconds)).square()
 
 
 class SquaredErrorRanker(CommentDwellRanker):
-    """See :class:`SquaredError`."""
+    """Ranker with the loss :class:`SquaredError`."""
 
     def build(self, *arguments: Any, **named: Any) -> SquaredErrorRanker:
         """Make the network, and the loss of this arm."""
@@ -69,7 +77,7 @@ class SquaredErrorRanker(CommentDwellRanker):
 
 
 def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
-    """Return an arm of a ranker; its configuration is chosen by the XAUC of validation rows."""
+    """Return an arm of a ranker. Its configuration is chosen by the XAUC of validation rows."""
 
     def run(data: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
         ranker = kind(kind.Settings(**{**SHARED, **fixed, **configuration}))
@@ -88,7 +96,10 @@ def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare E[T], and the odds alone, with the mean of drawn stays, of which one in eight is above 0 seconds."""
+    """Compare the expected stay E[T] of a model of one parameter, and its odds alone, with the mean of drawn stays.
+
+    One stay in eight is above 0 seconds.
+    """
     random = torch.Generator().manual_seed(0)
     opened = torch.rand(20_000, generator=random).double() < 0.125
     seconds = torch.where(opened, -12 * torch.rand(20_000, generator=random).double().log(), 0.0)
@@ -96,7 +107,11 @@ def exact(result: Result, quick: bool) -> None:
     (slope,) = torch.autograd.grad(stay_loss(stay.expand(len(seconds)), seconds).mean(), stay)
     expected = log_expected_stay(stay.detach(), torch.logit(opened.double().mean())).exp()
     result.at_most("comment_dwell: slope of the loss at the optimum", abs(float(slope)), 1e-12)
-    result.at_most("comment_dwell: E[T] off the mean stay by", abs(float(expected / seconds.mean()) - 1), 1e-12)
+    result.at_most(
+        "comment_dwell: relative difference of E[T] from the mean stay",
+        abs(float(expected / seconds.mean()) - 1),
+        1e-12,
+    )
     row = {"component": "comment_dwell", "metric": "odds alone over the mean stay"}
     result.rows.append({**row, "value": float(stay.detach().exp() / seconds.mean())})
 

@@ -1,13 +1,27 @@
-"""The framework that compares one component with its baselines, in the world that it is made for and in that world's
-twin.
+"""Framework that compares one component with its baselines, in the simulated world that it is made for and in that
+world's twin.
 
-A module of this package defines ``COMPONENT``, a :class:`Component`, and is found by its file name. Everything that
-decides the comparison is stated there before anything runs: arms, the configurations of each, the metric with its
-direction, seeds, world and twin. All arms have the same number of configurations. One of them is chosen for each seed
-and place by the arm's own score on validation data. The numbers of parameters of all arms are reported and compared.
-If the episodes of a component are expensive, configurations are chosen once for all seeds and places, in a world with
-a seed of its own, where the score is the deciding metric. Differences are paired by seed, with an interval of
-Student's t. ``BENCH_WORKERS`` processes share the seeds and places; results do not depend on their number.
+A *world* has a mechanism that the component can use. In its *twin*, the negative control, this mechanism makes no
+difference. A module of this package defines ``COMPONENT``, a :class:`Component`, and is found by its file name. It
+states everything that decides the comparison before anything runs: *arms* (the component, its deciding baseline, and
+other baselines), metric, configurations, seeds, and data of the *places* (world, twin, and further ones).
+
+Held equal for the arms of a component: the data of each place and seed, the number of configurations, and, unless a
+module says otherwise, the number of parameters, within a factor of 1.25. One configuration is used for each arm, seed
+and place, the one with the best score on validation data. If runs are expensive (``tuning``), it is instead chosen once
+for all seeds and places, in a world with a seed of its own, by the deciding metric.
+
+Columns: ``component``, ``place``, ``arm`` and ``metric``; ``value``, the mean over seeds; ``parameters``; ``seeds``;
+``component minus arm`` with ``low`` and ``high``, the difference paired by seed with Student's 95 % interval. Rows of
+the place ``tuning`` have the score of each ``configuration``. Further rows come from a component's ``exact`` part,
+which needs no world.
+
+Checks of a full run: in the world, the interval of the component minus the deciding baseline lies above zero (below, if
+lower is better); in other places it does not, and in those of ``fails`` it lies on the other side of zero. Quick runs
+have too few seeds to decide anything. A full run of a component makes one run for each arm, configuration, seed (at
+least five) and place.
+
+``BENCH_WORKERS`` processes share seeds and places. Their number does not change the results.
 """
 
 from __future__ import annotations
@@ -32,15 +46,15 @@ from taiji.metrics.exact import student_quantile
 
 WORLD, TWIN = "world", "twin"
 PARAMETERS = 1.25
-"""Largest ratio between the numbers of parameters of any two arms, if ``same_parameters`` is True."""
+"""Largest allowed ratio between the numbers of parameters of two arms, if ``same_parameters`` is True."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run of one arm.
+    """Result of one run of one arm.
 
     Attributes:
-        validation: score by which configurations are chosen, on data that no metric uses; higher is better.
+        validation: score by which the configuration is chosen, on data that no metric uses; higher is better.
         metrics: values by name, on test data or in a closed loop.
         parameters: number of learnt parameters.
     """
@@ -56,7 +70,7 @@ class Arm:
 
     Attributes:
         run: function from (data of a place, configuration, seed) to the outcome.
-        configurations: configurations to try; all arms of a component have the same number.
+        configurations: configurations to try; all arms of a component have equally many.
     """
 
     run: Callable[[Any, Mapping[str, Any], int], Outcome]
@@ -65,19 +79,19 @@ class Arm:
 
 @dataclass(frozen=True)
 class Component:
-    """One system, its baselines, and the claim.
+    """One component, its baselines, and the claim about them.
 
     Attributes:
         claim: the claim, in one sentence.
         metric: metric that decides.
         direction: better direction of the metric.
-        arms: arms by name; the first is the component, the second the deciding baseline, the others are only
-            reported.
-        data: function from (place, seed, quick) to the data of the arms, for the places ``world`` and ``twin``.
-        seeds: number of seeds of a whole run, at least 5.
+        arms: arms by name; the first is the component, the second the deciding baseline. The others are only reported.
+        data: function from (place, seed, quick) to the data of the arms.
+        seeds: number of seeds of a full run, at least 5.
         quick_seeds: number of seeds of a quick run, which decides nothing.
-        same_parameters: whether the arms must keep to :data:`PARAMETERS`.
-        exact: checks that need no world (identities, costs), run first.
+        same_parameters: True if the numbers of parameters of the arms must keep to :data:`PARAMETERS`.
+        exact: checks that need no world (identities, costs), which are run first.
+        places: names of the places.
         tuning: seed of the world in which configurations are chosen once for all seeds and places; None chooses them
             for each seed and place.
         fails: places in which the component must be worse than the deciding baseline, with an interval that excludes
@@ -128,19 +142,20 @@ def components() -> dict[str, Component]:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and the bounds of the interval of paired differences, one per seed."""
+    """Return the mean of paired differences, one per seed, and the bounds of Student's 95 % interval."""
     values = np.asarray(differences, dtype=np.float64)
     half = student_quantile(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def tuned(arm: Arm, data: Any, seed: int) -> Outcome:
-    """Return the outcome of the arm's configuration with the best validation score."""
+    """Return the outcome of an arm in the configuration with the best validation score."""
     return max((arm.run(data, configuration, seed) for configuration in arm.configurations), key=lambda o: o.validation)
 
 
 def chosen(name: str, component: Component, result: Result, quick: bool) -> Component:
-    """Return the component with one configuration per arm if ``tuning`` is set, and add the scores to the rows."""
+    """Return the component with one configuration per arm if ``tuning`` is set, and add the scores of all
+    configurations to the rows."""
     if component.tuning is None or quick:
         return component
     tasks = [(arm,) for arm, own in component.arms.items() if any(own.configurations)]
@@ -185,9 +200,8 @@ def _outcomes(
 
 
 def _in_worker(action: Callable[..., Any], name: str, task: tuple[Any, ...]) -> Any:
-    """Run a task in another process, which finds the component by the name of its module, because arms cannot be
-    pickled.
-    """
+    """Run a task in another process. It finds the component by the name of its module, because arms cannot be
+    pickled."""
     return action(name, importlib.import_module(f"benchmarks.components.{name}").COMPONENT, *task)
 
 
@@ -200,10 +214,10 @@ def _mapped(action: Callable[..., Any], name: str, component: Component, tasks: 
 
 
 def measure(name: str, component: Component, result: Result, quick: bool) -> None:
-    """Run a component and add its rows and checks to a result.
+    """Run a component, and add its rows and checks to a result.
 
-    A whole run checks that the interval of the difference from the deciding baseline excludes zero in the world, and
-    includes it in the twin and in any further place.
+    A full run checks that the interval of the difference from the deciding baseline excludes zero in the world, and not
+    in the twin or any further place.
     """
     if component.exact is not None:
         component.exact(result, quick)

@@ -1,13 +1,22 @@
-"""New items in a world whose creators upload more when their items are shown, and in the twin where exposure makes no
-difference.
+"""Do creators upload more if their new items are matched with users (DualRec)?
 
-Users and items are described by public information: titles, and the titles that a user clicked. Every midnight the
-items of the last two days are matched with users who are likely to come. An item that was shown to a user, or is no
-longer new, is removed from the user's matches. Arms differ in the users with whom items are matched, and in the weight
-of a match in the score. Metric: uploads per creator on the test days, which follow the days used to choose a
-configuration. The deciding baseline (``none``) has no matches; clicks per user are reported as the cost. The exact part
-compares the auction, where users are scarce, with turn-taking: items choose users one after another, in the order of
-their ids or in random order.
+In the world ``creators``, creators upload more when their items are shown; in the twin, exposure makes no difference.
+Users and items are described by public information: titles, and the titles that a user clicked. Every midnight, items
+uploaded in the last two days that were shown fewer than ten times are matched with users who are likely to come. A
+match ends when the item is shown to the user or is no longer new. Matches become candidates of the user's lists, and
+their value, times the weight λ (``boost``), is added to the score.
+
+Arms, equal in everything else: ``matched``; ``none``, the deciding baseline, without matches; ``random users``, matched
+with random users who are likely to come; ``everybody``, no matches, but every new item gets a bonus for all users.
+Metric: uploads per creator on the test days, which follow the days on which λ is chosen. Also reported: the share of
+new items shown at least ten times, the Gini coefficient of the creators' exposure, and as the cost clicks per user and
+per showing of a new item. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
+equal for all arms. Numbers of parameters are not compared.
+
+The exact part matches items with too few users: by the auction, and by turns in which items choose users one after
+another, in the order of their ids or in random order.
+
+    python -m benchmarks.components --only creator [--quick] [--json benchmarks/results/creator.json]
 """
 
 from __future__ import annotations
@@ -41,7 +50,7 @@ class Loop:
 
     Args:
         world: world at its start.
-        kind: users with whom items are matched.
+        kind: arm, which decides with whom new items are matched.
         boost: weight λ of a match in the score.
         seed: seed of drawn users.
     """
@@ -55,7 +64,7 @@ class Loop:
         self.new, self.new_shown, self.new_clicks = np.zeros(world.scenario.items, dtype=bool), 0, 0
 
     def serve(self, until: float) -> None:
-        """Serve until day ``until``."""
+        """Serve requests until the day ``until``."""
         while (self.world.slot + 1) * self.world.slot_days < until:
             today = int(self.world.slot * self.world.slot_days + 1e-9)
             if today > self.day:
@@ -74,13 +83,13 @@ class Loop:
             self.new_clicks += int(found.outcome["click"][new].sum())
 
     def new_items(self) -> Array:
-        """Return (items,) bool, True for items that can be shown and were uploaded in the last ``NEW_DAYS`` days."""
+        """Return (items,) bool: True for items that are available and were uploaded in the last ``NEW_DAYS`` days."""
         born = self.world.find(Content).born
         return self.world.available(self.world.slot) & (born > max(self.day - NEW_DAYS, 0.0)) & (born <= self.day)
 
     def midnight(self) -> None:
         """Release items that are no longer new. In arms with matches, match the new items that were seldom shown,
-        within the remaining capacity."""
+        within the remaining capacity of the users."""
         new = self.new = self.new_items()
         gone = ~new[self.matches.item]
         self.matches.release(self.matches.user[gone], self.matches.item[gone])
@@ -124,7 +133,7 @@ Data = tuple[World, tuple[float, float, float]]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return a world at its start, and the ends of warm-up, validation and test."""
+    """Return a world at its start, and the days on which warm-up, validation and test end."""
     world = World("creators", seed, users=100 if quick else 600, items=3000, days=14)
     if place == TWIN:
         world = world.twin("creators")
@@ -132,7 +141,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
-    """Return an arm. Until the end of the warm-up, lists are served without matches."""
+    """Return an arm. During the warm-up, lists are served without matches."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, (warm, validated, end) = given
@@ -164,9 +173,8 @@ def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
 
 
 def scarce(result: Result, quick: bool) -> None:
-    """Report the total value of the auction and of turn-taking if items want more users than there is capacity for,
-    and the advantage of a low item id in each.
-    """
+    """Report the total value of the auction and of turns if items want more users than there is capacity for, and the
+    share of this value that the first third of the items gets."""
     random = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(5 if quick else 20):
@@ -187,13 +195,15 @@ def scarce(result: Result, quick: bool) -> None:
         )
     totals = {name: np.mean(pairs, axis=0) for name, pairs in found.items()}
     result.at_least(
-        "creator: worth of the auction over drawn turns", totals["auction"][0] / totals["drawn turns"][0], 1.0
+        "creator: total value of the auction over that of turns in random order",
+        totals["auction"][0] / totals["drawn turns"][0],
+        1.0,
     )
 
 
 STRENGTHS = ({"boost": 0.5}, {"boost": 2.0})
 COMPONENT = Component(
-    claim="Matching new items with users keeps creators uploading",
+    claim="matching new items with users makes creators upload more",
     metric="uploads per creator",
     arms={
         "matched": arm("matched", STRENGTHS),

@@ -1,11 +1,19 @@
-"""Videos on weak networks, in a closed loop: in the world stalls shorten the watch time and drive users away, in the
-twin they cost nothing.
+"""Does it pay to replace videos that would stall on a weak network by videos on the device (GRF)?
 
-Each user's pool contains the videos that the server ranked next when the network was last good. All arms have the same
-lists, pools and fitted trees, and a video of the list that is in the pool is played from there. Arms differ in the
-videos that they replace. Metric: the scenario's reward per user (clicks, and watch time) on the test days, which follow
-the days used to choose a configuration. The deciding baseline is no replacement; a random gate and a gate that always
-replaces are also reported.
+In the world ``weak-network``, stalls shorten the watch time and drive users away; in the twin, they cost nothing. Each
+user's device has a pool of ten videos: those that the server ranked next when the network was last good. A video of the
+list that is in the pool is played from there. A *gate* decides which videos of the list are replaced by videos of the
+pool. It is based on trees, fitted to a log of random lists, that predict stalls and the value of a view.
+
+Arms, equal in lists, pools and fitted trees: ``gate``; ``none``, the deciding baseline, which replaces nothing;
+``random gate``, which replaces a random share; ``always``. Metric: the scenario's reward per user, from clicks and
+watch time, on the test days in a closed loop. The test days follow those on which the configuration is chosen.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. Numbers
+of parameters are not compared.
+
+The exact part checks that the exported file of the gate is at most 1 MiB.
+
+    python -m benchmarks.components --only device [--quick] [--json benchmarks/results/device.json]
 """
 
 from __future__ import annotations
@@ -37,9 +45,8 @@ Data = tuple[World, Callable[[Array], Array], DeviceGate, tuple[float, float, fl
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return a world after some days of random lists, the server's score, fitted trees, and the ends of warm-up,
-    validation and test.
-    """
+    """Return a world after some days of random lists, the server's score, the gate with fitted trees, and the days on
+    which warm-up, validation and test end."""
     world = World("weak-network", seed, users=150 if quick else 600, items=400, days=14)
     if place == TWIN:
         world = world.twin("network")
@@ -77,19 +84,19 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 class Random(DeviceGate):
-    """Gate that replaces a fixed share of the videos, chosen at random."""
+    """Gate that replaces a random share of the videos."""
 
     share = 1.0
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return a very large gain for the drawn videos, and −∞ for the others."""
+        """Return a very large gain for the videos that are drawn, and −∞ for the others."""
         drawn = np.random.default_rng(len(stall)).random(stall.shape)
         return np.where(drawn < self.share, 1e6, -np.inf)
 
 
 def closed_loop(world: World, server: Callable[[Array], Array], gate: DeviceGate, until: float) -> dict[str, float]:
-    """Serve until a day, and return totals: reward, watch seconds, views, stalls, positions, positions from the
-    device."""
+    """Serve until a day. Return totals of reward, watch seconds, views, stalls, positions, and positions played from
+    the device."""
     length, users = world.scenario.slate, world.scenario.users
     pool, loaded = np.full((users, POOL), NO_ITEM), np.zeros(users)
     total = dict.fromkeys(("reward", "watch", "views", "stalls", "places", "from the device"), 0.0)
@@ -120,7 +127,7 @@ def closed_loop(world: World, server: Callable[[Array], Array], gate: DeviceGate
 
 
 def _with_pool(world: World, asked: Observation, server: Callable[[Array], Array], held: Array) -> Slate:
-    """Return the candidates and the device's videos, without duplicates, with the server's scores."""
+    """Return the candidates and the videos on the device, without duplicates, with the server's scores."""
     own = asked.candidates.items
     new = np.where((held[:, :, None] == own[:, None, :]).any(axis=2), NO_ITEM, held)
     items = np.concatenate([own, new], axis=1)
@@ -131,7 +138,7 @@ def _with_pool(world: World, asked: Observation, server: Callable[[Array], Array
 def arm(
     make: Callable[[DeviceGate, Mapping[str, Any]], DeviceGate],
 ) -> Callable[[Data, Mapping[str, Any], int], Outcome]:
-    """Return the run of an arm: validation days, then test days, in a copy of the world."""
+    """Return the run of an arm in a copy of the world: validation days, then test days."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, server, gate, (_, validated, end) = given
@@ -162,12 +169,12 @@ def copied(kind: type[DeviceGate], gate: DeviceGate, **settings: Any) -> DeviceG
 
 
 def component(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
-    """Return the component with this cost of a stall."""
+    """Return the component with the cost of a stall from the configuration."""
     return copied(DeviceGate, gate, **configuration)
 
 
 def blind(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
-    """Return a gate that replaces at random."""
+    """Return a gate that replaces a random share of the videos."""
     made = copied(Random, gate)
     assert isinstance(made, Random)
     made.share = configuration["share"]
@@ -175,15 +182,15 @@ def blind(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
 
 
 def size(result: Result, quick: bool) -> None:
-    """Add the size of the device's file to the result."""
+    """Check the size of the exported file of the gate."""
     _, _, gate, _ = data("world", 0, True)
     with tempfile.TemporaryDirectory() as folder:
         count = export_device_gate(gate, Path(folder) / "gate.onnx")
-    result.at_most("device: bytes of the graph over 1 MiB", count / LARGEST, 1.0)
+    result.at_most("device: size of the exported file, in MiB", count / LARGEST, 1.0)
 
 
 COMPONENT = Component(
-    claim="Replacing videos that would stall gains more than the replacement loses",
+    claim="replacing videos that would stall gains more than it loses",
     metric="reward per user",
     arms={
         "gate": Arm(arm(component), ({"stall_cost": 1.0}, {"stall_cost": 3.0})),

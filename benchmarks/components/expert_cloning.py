@@ -1,17 +1,25 @@
-"""Users who return because they were served well, and users who return anyway.
+"""Does it bring users back to imitate how the most active users were served (SEC)?
 
-For six weeks each user is served with individual weights, drawn once, so that chance determines who is served well. For
-ten more days a policy learnt from these weeks serves the same users. There are four places. In the world, good lists
-bring users back, and users do not differ otherwise in how often they come. In the twin, nothing brings users back. In
-``confounded``, good lists have the same effect, but eager users return much sooner whatever they see, and the logging
-policy gave them the lists that please least. ``active users`` is like the world, but users differ in their own
-activity, as in the scenario; a tier then mostly reflects this activity.
+A list is ordered by a weighted sum of five predictions. In the world ``retention``, pleasing lists bring users back.
+For six weeks, each user is served with individual weights, drawn once per user, so that chance determines who is served
+well. For ten more days, a policy learnt from this log serves the same users. A *tier* is about a third of the users, by
+days with a request.
 
-Metric: days with a request per user in the ten days. The deciding baseline clones all users in the same way. Also
-reported: the logged weights continued, the mean weights, cloning of the upper tier alone, TD3 on the log, and PPO with
-two further worlds to act in. The upper bound puts weight only on the outcome that changes the moods, which no learner
-can know. Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and no larger gain than in
-the world if users differ in their own activity.
+Places: in the world, users do not otherwise differ in how often they come. In the twin, no list brings users back. In
+``confounded``, eager users return much sooner whatever they see, and the log gave them the lists that please least.
+``active users`` is like the world, but users differ in their own activity, as in the scenario, so that tiers mostly
+reflect this activity.
+
+Metric: days with a request per user in the ten days. Arms: ``SEC`` clones each tier; ``everybody cloned``, the deciding
+baseline, clones all users alike; ``upper tier cloned``; ``logged weights`` continues each user's own, ``mean weights``
+their mean; ``TD3 on the log``; ``PPO in two worlds``, which acts in two further worlds; ``law known``, the upper bound,
+puts weight only on the outcome that changes moods, which no learner can know.
+
+Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and in ``active users`` no larger
+gain than in the world. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal
+for all arms. The numbers of parameters differ.
+
+    LONG_TERM=expert_cloning python -m benchmarks.long_term [--quick] [--json benchmarks/results/long_term.json]
 """
 
 from __future__ import annotations
@@ -32,29 +40,36 @@ from taiji.world.environment import WorldEnv
 Array = NDArray[Any]
 CONFOUNDED, ACTIVE = "confounded", "active users"
 OWN_ACTIVITY = 0.5
-"""Spread, in the place ``active users``, of the part of the logarithm of a user's visits that does not depend on
-lists."""
+"""Standard deviation of users' own activity in the place ``active users``, as a logarithm of visits."""
 TIERS = 3
 CLOCK_AND_SESSION = (1, 2, 3)
-"""Columns of an observation that do not depend on the user's past: hour and position in the session."""
+"""Columns of an observation that do not depend on the user's past: the time of day, and the position in the session."""
 PREDICTIONS = -5
-"""First of the columns with the spreads of the predictions."""
+"""First of the columns with the spreads of the predictions, counted from the end."""
 Act = Callable[[Array], Array]
-"""Function from observations (users, F) to weights (users, K)."""
+"""Function from observations (users, F) to weights of the predictions (users, K)."""
 
 
 LOGGED_DAYS, PLAYED_DAYS = 42, 10
-"""Number of days of the log, and number of days of a policy after it."""
+"""Number of days of the log, and number of days that a policy serves after it."""
 EAGER = 1.0
-"""Decrease of the logarithm of the time away per standard deviation of keenness, in the confounded place."""
+"""Decrease of the logarithm of the time away per standard deviation of keenness, in the place ``confounded``."""
 SALT = 1_000_003
 """Difference between the seeds of a log and those of the worlds in which PPO acts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """Observations (n, F) and weights (n, K) of requests, their users (n,) and days (n,), days with a request (users,),
-    and the reward per user."""
+    """Requests of an episode and what they led to.
+
+    Attributes:
+        states: (n, F) observations of the requests.
+        weights: (n, K) weights with which they were served.
+        user: (n,) users of the requests.
+        day: (n,) days of the requests.
+        days: (users,) number of days with a request.
+        reward: reward per user.
+    """
 
     states: Array
     weights: Array
@@ -66,8 +81,19 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Environment after the log, its last observation and step information, the place, the seed, the log, the users'
-    tiers and weights, the day until which a policy serves, and the number of days for which it serves.
+    """An environment after its log.
+
+    Attributes:
+        env: the environment.
+        seen: its last observation.
+        told: the information of its last step.
+        place: name of the place.
+        seed: seed of the world.
+        log: the log.
+        tier: (users,) tier of each user.
+        own: (users, K) weights with which each user was served.
+        until: day until which a policy serves.
+        more: number of days for which it serves.
     """
 
     env: WorldEnv
@@ -85,7 +111,8 @@ class Logged:
 def play(
     env: WorldEnv, seen: Array, told: dict[str, Any], act: Act, until: int
 ) -> tuple[Episode, Array, dict[str, Any]]:
-    """Continue until a day; return the episode, its last observation, and the information of its last step."""
+    """Serve with a policy until a day. Return the episode, its last observation, and the information of its last
+    step."""
     users, rows, reward = len(seen), [], 0.0
     while told["slot"] < until:
         asks = np.flatnonzero(seen[:, 0] > 0)
@@ -99,7 +126,7 @@ def play(
 
 
 def known(seen: Array) -> Array:
-    """Return the part of observations that a policy reads, which does not show how often the user has come."""
+    """Return the part of the observations that a policy reads. It does not show how often the user has come."""
     return np.concatenate([seen[:, CLOCK_AND_SESSION], seen[:, PREDICTIONS:]], axis=1).astype(np.float64)
 
 
@@ -116,7 +143,7 @@ def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
 
 
 def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return the environment after the log, in which each user was served with individual weights."""
+    """Return the environment after its log, in which each user was served with individual weights."""
     users, length, more = (100, 4, 4) if quick else (1000, LOGGED_DAYS, PLAYED_DAYS)
     env = environment(place, seed, users, length + more)
     random = np.random.default_rng([seed, 5])
@@ -135,7 +162,7 @@ def data(place: str, seed: int, quick: bool) -> Logged:
 
 
 def played(given: Logged, act: Act, parameters: int) -> Outcome:
-    """Return the result of a policy for the users of the log, in the days after it."""
+    """Return the outcome of a policy for the users of the log, in the days after it."""
     env = copy.deepcopy(given.env)
     found, _, _ = play(env, given.seen, given.told, act, given.until)
     pleased = env.fused.index("pleased")
@@ -149,7 +176,7 @@ def played(given: Logged, act: Act, parameters: int) -> Outcome:
 
 
 def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of cloning with this number of tiers, or with the upper tier alone."""
+    """Return the run of cloning with this number of tiers, or of the upper tier alone."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         log = given.log
@@ -166,9 +193,8 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
 
 
 def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of weights that are not learnt: ``logged`` continues the user's own, ``mean`` uses the mean of the
-    log, and ``law`` uses only the outcome that changes the moods.
-    """
+    """Return the run of weights that are not learnt: each user's own (``logged``), their mean (``mean``), or all weight
+    on the outcome that changes moods (``law``)."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         if which == "logged":
@@ -180,14 +206,13 @@ def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
 
 
 def scale(given: Logged) -> tuple[Array, Array]:
-    """Return mean and spread of the states of the log."""
+    """Return mean and standard deviation of the states of the log."""
     return given.log.states.mean(axis=0), np.maximum(given.log.states.std(axis=0), 1e-6)
 
 
 def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 on the log; a transition goes from a user's first request of a day to the first request of the user's
-    next day with one.
-    """
+    """Run TD3 on the log. A transition goes from the first request of a user's day to the first request of the user's
+    next day with one."""
     from benchmarks.environments.retention_days import td3
 
     log = given.log
@@ -202,7 +227,7 @@ def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcom
 
 
 def by_ppo(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run PPO, which first acts in worlds with other seeds."""
+    """Run PPO, which first learns by acting in worlds with other seeds."""
     from benchmarks.environments.retention_days import PPO_WORLDS, ppo
 
     users = len(given.tier)

@@ -1,14 +1,25 @@
-"""Codings with equal numbers of bits on skewed catalogues: collisions by item and by test target, use of the codes,
-residual energy, and stability across refits.
+"""Do fewer items share their codes if a grid replaces the last level of residual k-means, at an equal number of bits?
 
-Catalogues: vectors of nested clusters whose sizes fall as a power of their rank, their twin with clusters of equal
-size, and amazon-office if TAIJI_TEST_DATA contains it (titles encoded by WordLlama; the targets are each user's last
-items). Every item has three codes, so that all codings have the same number of bits. :func:`effect` measures what
-collisions cost a recommender, given a decoder. The bound on this is computed here: the hit rate if the codes of every
-target are predicted correctly and items with equal codes are ranked by popularity.
+Every item gets three codes of 6 or 8 bits. Items with the same three codes *collide*. Catalogues: 4,000 vectors of
+nested clusters whose sizes fall as a power of their rank (skewed), the same with clusters of equal size, and
+amazon-office if TAIJI_TEST_DATA contains it (titles encoded by WordLlama; the targets are each user's last items). Each
+coding is fitted with five seeds.
 
-Claim, stated beforehand: a grid instead of the last level of k-means has fewer collisions, by item and by target, on
-the skewed catalogue.
+Codings: ``residual k-means``, the deciding baseline; ``k-means and grid``; ``product`` codes; a ``grid`` alone;
+``RQ-VAE`` and ``balanced RQ-VAE``. ``smoothed`` codings encode vectors that are averaged with those of co-occurring
+items.
+
+Columns, means over seeds: ``bits`` of all three codes; ``collisions by item`` and ``by target``, the share of items or
+targets whose codes another item has; ``bound of hit @ k``, the hit rate of a recommender that predicts the codes of
+every target correctly and ranks items with equal codes by popularity; ``use``, the share of the codebook entries in
+use; ``entropy`` of the three codes, summed; ``residual``, squared error divided by the variance; ``stability 1``,
+agreement of the groups that the first code forms with two consecutive seeds.
+
+Claim, stated beforehand, and checked on the skewed catalogue and on amazon-office: the grid has fewer collisions than
+residual k-means, by item and by target (upper end of the interval of the difference at most 0). :func:`effect` measures
+what collisions cost a given decoder; :mod:`benchmarks.generative` calls it.
+
+    python -m benchmarks.components --only item_codes [--quick] [--json benchmarks/results/item_codes.json]
 """
 
 from __future__ import annotations
@@ -56,8 +67,8 @@ class Catalogue:
         vectors: (N, d).
         targets: (T,) dense item ids.
         popularity: (N,) number of interactions in the training log.
-        pairs: item, other item, weight (P,) of the training log; None if there is none.
-        dataset: dataset of the items; None if the vectors are drawn.
+        pairs: items, co-occurring items and weights, (P,) each, of the training log; None for drawn vectors.
+        dataset: dataset of the items; None for drawn vectors.
     """
 
     name: str
@@ -69,7 +80,7 @@ class Catalogue:
 
 
 def office(folder: str | Path) -> Catalogue:
-    """Return amazon-office: titles as vectors, and each user's last items (often several on one day) as targets."""
+    """Return amazon-office, with titles as vectors and each user's last items (often several on one day) as targets."""
     dataset = Dataset.from_tables(load_source(folder, non_clicks=0))
     train, _, targets = last_out(dataset)
     history = History.from_events(train, dataset.n_users)
@@ -84,7 +95,8 @@ def office(folder: str | Path) -> Catalogue:
 
 
 def drawn(seed: int, power: float, items: int) -> Catalogue:
-    """Return vectors of nested clusters whose sizes fall as rank ** −power; popular items occur in any cluster."""
+    """Return vectors of nested clusters whose sizes fall as rank ** −power. Popularity does not depend on the
+    cluster."""
     random = np.random.default_rng(seed)
     width, clusters = 32, 40
     chance = np.arange(1, clusters + 1.0) ** -power
@@ -98,7 +110,7 @@ def drawn(seed: int, power: float, items: int) -> Catalogue:
 
 
 def coders(bits: int, quick: bool = False) -> dict[str, Coder]:
-    """Return coders of three codes of this number of bits each, not yet fitted."""
+    """Return coders of three codes with this number of bits each, not yet fitted."""
     size, steps = 2**bits, 30 if quick else 600
     return {
         "product": ProductCodes(ProductSettings(slots=3, bits=bits)),
@@ -119,7 +131,7 @@ def effect(
     bits: int = 8,
     seeds: int = SEEDS,
 ) -> None:
-    """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its
+    """Add a row per coding and seed, with its collisions by target and the hit rate of a decoder that is trained on its
     codes.
 
     Args:
@@ -128,7 +140,7 @@ def effect(
         hit_rate: function from (catalogue, codes, seed) to the hit rate on the catalogue's targets.
         names: names of the codings.
         bits: bits per code.
-        seeds: number of refits of coder and decoder.
+        seeds: number of seeds with which coder and decoder are fitted.
     """
     for seed in range(seeds):
         for name in names:
@@ -149,7 +161,7 @@ def effect(
 
 
 def found(catalogue: Catalogue, coder: Coder, vectors: Array, seeds: int) -> list[dict[str, float]]:
-    """Return the figures of a coder fitted with each seed; stability compares each seed with the previous one."""
+    """Return the metrics of a coder, one dict per seed. Stability compares each seed with the previous one."""
     out, before = [], None
     for seed in range(seeds):
         codes = ItemCodes.of(coder.fit(vectors, seed=seed), vectors)
@@ -171,7 +183,7 @@ def found(catalogue: Catalogue, coder: Coder, vectors: Array, seeds: int) -> lis
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Run all codings on all catalogues."""
+    """Fit all codings on all catalogues, and check the claim."""
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "amazon-office"
     catalogues = [drawn(0, power, 300 if quick else 4000) for power in (1.2, 0.0)]
     if folder.is_dir() and not quick:
@@ -198,7 +210,7 @@ def exact(result: Result, quick: bool) -> None:
 
 
 def tell(result: Result, catalogue: Catalogue, name: str, bits: int, figures: list[dict[str, float]]) -> None:
-    """Add the means over seeds as a row."""
+    """Add a row with the means over seeds."""
     means = {key: float(np.nanmean([figure[key] for figure in figures])) for key in figures[0]}
     where = {"component": "item_codes", "catalogue": catalogue.name, "coding": name, "bits": 3 * bits}
     result.rows.append({**where, **means})

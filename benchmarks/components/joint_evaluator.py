@@ -1,16 +1,25 @@
-"""Choice among lists in a world whose items compete for a list's clicks, and in the twin where the clicks of each item
-do not depend on the others.
+"""Does it pay to evaluate the candidate lists of a request jointly (FlashEvaluator)?
 
-The generator proposes perturbed lists. The value of a list is the world's expectation, so every list of a request has a
-reward. Metric: the lead of the chosen list over the average proposed list, as a share of the lead of the best proposed
-list. The deciding baseline is a sum over positions of pointwise values, learnt from the same lists with the same loss.
-The same network without attention across lists, slightly wider to compensate, is also reported.
+In the world ``short-video``, the items of a list compete for its clicks; in the twin, the clicks of an item do not
+depend on the other items. For each request, a generator proposes twelve perturbed lists of five items. The value of
+each is the world's expectation of its clicks, so the evaluators learn from true values of all lists.
 
-The baseline wins. In this world, choosing by the sum of the true pointwise values reaches 99.7 % of the best list's
-lead, so almost nothing depends on the list as a whole. The baseline also won with competition five and ten times as
-strong (where that share is 93 % and 78 %), with three times the lists, and with twice the passes (one seed each). The
-exact part reports the number of multiplications by number of lists, and the number of lists from which one joint pass
-is cheaper, by the formula and by measured time.
+Metric: ``share of the lead``. The *lead* of a list is its value minus the mean value of the request's lists. The metric
+is the lead of the list with the highest score, divided by the largest lead. Arms: ``joint``; ``pointwise``, the
+deciding baseline, a sum over positions of pointwise values, learnt from the same lists with the same loss; ``without
+attention across lists``, the joint network, slightly wider to compensate. :mod:`benchmarks.components.comparison`
+explains the columns, the checks, and what is held equal for all arms.
+
+Result: the baseline wins. In this world, the list with the largest sum of *true* pointwise values has 99.7 % of the
+best list's lead, so almost nothing depends on the list as a whole. The baseline also won with competition five and ten
+times as strong (93 % and 78 % instead of 99.7 %), with three times as many requests, and with twice as many epochs, in
+one seed each.
+
+The exact part reports, by number of ``lists``, the cost of evaluating each list alone divided by that of one joint
+pass: ``alone over joint`` in multiplications and ``alone over joint, time`` in measured time. It checks the number of
+lists from which one pass is cheaper.
+
+    python -m benchmarks.components --only joint_evaluator [--quick] [--json benchmarks/results/joint_evaluator.json]
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ Data = tuple[Array, JudgedLists, JudgedLists, JudgedLists]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return the items' vectors, and lists of fit, validation and test requests with their values."""
+    """Return the items' vectors, and the lists of training, validation and test requests with their true values."""
     world = World("short-video", seed, users=300, items=300, days=14, slate=LENGTH)
     if place == TWIN:
         world = world.twin("funnel.competition")
@@ -59,7 +68,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
             asked_full = asked.take(full)
             items = asked_full.candidates.items[:, :CANDIDATES]
             features = public_features(world, asked_full, items)
-            scores = features[..., 0] + features[..., 2]  # closeness to what was clicked, and the click rate
+            scores = features[..., 0] + features[..., 2]  # similarity to clicked titles, and the click rate
             lists = generator.propose(asked_full.requests, Slate(items, scores), LISTS, LENGTH)
             rows = np.arange(len(full))[:, None, None]
             worth = world.truth.list_values(asked_full, items[rows, lists])
@@ -77,8 +86,9 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def outcome(score: Any, validation: JudgedLists, test: JudgedLists, parameters: int) -> Outcome:
-    """Return the share of the possible lead that is reached by choosing the list with the highest ``score``, a function
-    from judged lists to (B, K).
+    """Return the share of the lead that is reached by choosing the list with the highest ``score``.
+
+    ``score`` is a function from judged lists to scores (B, K).
     """
 
     def share(part: JudgedLists) -> float:
@@ -110,8 +120,9 @@ def joint(across: bool) -> Any:
 
 
 def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run the baseline: the sum over positions of the position's weight times the item's value, which a network
-    computes from the item's vector and score.
+    """Run the baseline: a sum over positions of the position's weight times the item's value.
+
+    A network computes the value from the item's vector and score.
     """
     vectors, fit, validation, test = slates
     with torch.random.fork_rng(devices=[]):
@@ -149,8 +160,7 @@ def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outc
 
 def cost(result: Result, quick: bool) -> None:
     """Report the cost of evaluating each list alone divided by that of one joint pass, and the number of lists from
-    which this ratio exceeds 1, in multiplications and in time.
-    """
+    which this ratio exceeds 1, in multiplications and in time."""
     sizes = {"candidates": 60, "length": 6, "history": 1000, "width": 64}
 
     def ratio(lists: int) -> float:
@@ -173,19 +183,18 @@ def cost(result: Result, quick: bool) -> None:
     row = {"component": "joint_evaluator", "metric": "lists from which one pass is cheaper, time", "value": measured}
     result.rows.append({**row, "formula": crossing})
     result.at_most(
-        "joint_evaluator: lists from which one pass is cheaper, over candidates / length", crossing / 10, 1.5
+        "joint_evaluator: number of lists from which one pass is cheaper, over candidates / length", crossing / 10, 1.5
     )
     if not quick:
         apart = max(measured / crossing, crossing / measured)
-        result.at_most("joint_evaluator: factor between that number by the clock and by the formula", apart, 3.0)
+        result.at_most("joint_evaluator: factor between this number in time and in multiplications", apart, 3.0)
 
 
 def clocked(
     network: JointNetwork, lists: int, repeats: int, *, candidates: int, length: int, history: int, width: int
 ) -> float:
-    """Return the time of evaluating each list alone divided by that of one joint pass. In both cases the history's keys
-    are computed once.
-    """
+    """Return the time of evaluating each list alone divided by that of one joint pass. In both cases the keys of the
+    history are computed once."""
     random = torch.Generator().manual_seed(0)
     items, past = (torch.randn(1, n, f, generator=random) for n, f in ((candidates, width + 1), (history, width)))
     there, known = torch.ones(1, candidates, dtype=torch.bool), torch.ones(1, history, dtype=torch.bool)
@@ -209,7 +218,7 @@ def clocked(
 
 
 COMPONENT = Component(
-    claim="Evaluating whole lists jointly chooses better lists than a sum of pointwise values",
+    claim="evaluating whole lists jointly chooses better lists than a sum of pointwise values",
     metric="share of the lead",
     arms={
         "joint": Arm(joint(True), ({"rate": 0.002}, {"rate": 0.006})),

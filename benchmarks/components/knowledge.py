@@ -1,11 +1,17 @@
-"""KSER in a world where half of the chunks of knowledge are about another user, and in the twin where tastes make no
-difference.
+"""Does a ranker gain from knowledge in chunks if half of the chunks are about another user (KSER)?
 
-A row's vector has four chunks. Each is its user's long-term taste with noise, like the content of a good rationale,
-or, with probability one half, the taste of another user. Metric: AUC of the click. The baselines are a linear layer
-over the same vector, experts (KAR), no knowledge, and KSER without its null chunk. All arms have about the same number
-of weights. Also reported: how well a chunk's weight separates true chunks from planted ones (AUC), and how much weights
-vary.
+In the world ``short-video``, tastes determine clicks; in the twin, they make no difference. Each row has a vector of
+four chunks. A chunk is the long-term taste of the row's user with noise, as a good rationale would describe it, or,
+with probability one half, that of another user (a *planted* chunk).
+
+Arms: ``kser``, which weights the chunks; ``nothing``, the deciding baseline, without the vector; ``no null chunk``,
+KSER without the empty chunk that can take up weight; ``vector as it is``, one linear layer over the vector;
+``experts``, KAR's experts over it. Metric: click AUC. For KSER it is also reported how well a chunk's weight separates
+true chunks from planted ones (``true chunks told by their weight``, an AUC), and the standard deviation of the weights.
+All arms have about the same number of weights. :mod:`benchmarks.components.comparison` explains the columns, the
+checks, and what is held equal for all arms.
+
+    python -m benchmarks.components --only knowledge [--quick] [--json benchmarks/results/knowledge.json]
 """
 
 from __future__ import annotations
@@ -37,14 +43,14 @@ SHARED = {**TRAINING, "min_steps": 100, "pair_fields": (), "device": "cpu", "his
 
 @dataclass(frozen=True)
 class ToldLog:
-    """A log whose rows have vectors, and a mask (N, C) of the test rows' chunks that are about their own user."""
+    """A log whose rows have vectors, and a mask (N, C) of the test rows' chunks that are about the row's own user."""
 
     log: RankingLog
     true: Array
 
 
 def data(place: str, seed: int, quick: bool) -> ToldLog:
-    """Return a log with vectors; half of their chunks are about another user."""
+    """Return a log whose rows have vectors. Half of the chunks are about another user."""
     sizes = {"users": 12, "items": 40, "days": 3} if quick else {"users": 250, "items": 300, "days": 8}
     world = World("short-video", seed, **sizes)
     tastes = world.find(Taste).long  # before the twin is made: both have the same knowledge
@@ -65,7 +71,7 @@ def data(place: str, seed: int, quick: bool) -> ToldLog:
 
 
 def arm(kind: type[Ranker], **fixed: Any) -> Arm:
-    """Return an arm of a ranker; its configuration is chosen by the click AUC of validation rows."""
+    """Return an arm of a ranker. Its configuration is chosen by the click AUC of validation rows."""
 
     def run(given: ToldLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
         log = given.log
@@ -82,7 +88,7 @@ def arm(kind: type[Ranker], **fixed: Any) -> Arm:
 
 
 COMPONENT = Component(
-    claim="weighed and aligned chunks rank better than no knowledge",
+    claim="weighted and aligned chunks rank better than no knowledge",
     metric="auc",
     arms={
         "kser": arm(KnowledgeRanker, hidden=(48, 32), kinds={"vector": CHUNKS}),

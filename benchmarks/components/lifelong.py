@@ -1,10 +1,20 @@
-"""Low-rank attention over the whole history, compared with the last hundred behaviours, where tastes are long-term.
+"""Does a ranker gain from attention to a long history at low rank, compared with its last hundred behaviours (SOLAR)?
 
-There are few users, who come often, so that histories have several hundred behaviours. The exact part checks that the
-factored softmax equals the full one on a history of the same rank, and that the processor time for computing interests
-grows linearly with the length of the history, up to 100,000 behaviours. Attention by interests is only an
-approximation. In the twin, users like everything equally, so their history is uninformative. AUC is reported with the
-milliseconds of a request with 200 candidates; linear attention (Katharopoulos et al. 2020) is reported, too.
+In the world ``short-video``, tastes are long-term; in the twin, users like everything equally, so a history is
+uninformative. There are only eight users, who come often, so that histories have a few hundred behaviours; they are cut
+at 300.
+
+Arms: ``interest_softmax``, attention to 8 interests that summarise the history; ``truncated to 100``, the deciding
+baseline, full attention to the last hundred; ``full_softmax``, to all 300; ``factored_softmax``, an approximation of it
+at rank 8; ``linear attention`` (Katharopoulos et al. 2020). Metric: click AUC; ``ms`` is the time of a request with 200
+candidates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all
+arms.
+
+The exact part checks that the factored softmax equals the full one on a history whose rank is that of the factors, and
+that the processor time of the interests grows about linearly with the number of behaviours, up to 100,000 (``slope in
+N``, the exponent). The full run takes a quarter of an hour.
+
+    python -m benchmarks.components --only lifelong [--quick] [--json benchmarks/results/lifelong.json]
 """
 
 from __future__ import annotations
@@ -29,7 +39,7 @@ WIDTH, RANK, CANDIDATES = 16, 8, 200
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Check identities in float64, and measure milliseconds by length of the history."""
+    """Check identities in float64, and measure the milliseconds of attention by length of the history."""
     torch.manual_seed(0)
     history = torch.randn(1, 3000, RANK).double() @ torch.randn(1, RANK, WIDTH).double()
     queries, mask = torch.randn(1, CANDIDATES, WIDTH).double(), torch.ones(1, 3000, dtype=torch.bool)
@@ -40,7 +50,9 @@ def exact(result: Result, quick: bool) -> None:
 
     full = of("full_softmax")
     distance = float((of("factored_softmax") - full).abs().max() / full.abs().max())
-    result.at_most("lifelong: factored softmax on a history of its rank, off the full one by", distance, 1e-10)
+    result.at_most(
+        "lifelong: relative difference of the factored from the full softmax, on a history of its rank", distance, 1e-10
+    )
     cosine = float(torch.cosine_similarity(of("interest_softmax").flatten(), full.flatten(), dim=0))
     result.rows.append({"component": "lifelong", "metric": "cosine of interests and full softmax", "value": cosine})
     lengths = (1000, 3000, 10_000) if quick else (1000, 3000, 10_000, 30_000, 100_000)
@@ -56,12 +68,12 @@ def exact(result: Result, quick: bool) -> None:
             slope = float(np.polyfit(np.log(lengths[-3:]), np.log(seconds[-3:]), 1)[0])
             result.rows.append({"component": "lifelong", "arm": operator, "metric": "slope in N", "value": slope})
             if operator == "interest_softmax" and not quick:
-                result.at_most("lifelong: slope of the time of interests in the history's length", slope, 1.25)
-                result.at_least("lifelong: slope of the time of interests in the history's length", slope, 0.75)
+                result.at_most("lifelong: exponent of the time of interests in the number of behaviours", slope, 1.25)
+                result.at_least("lifelong: exponent of the time of interests in the number of behaviours", slope, 0.75)
 
 
 def fastest(attention: LowRankAttention, *inputs: torch.Tensor) -> float:
-    """Return the seconds of processor time of the fastest of some runs."""
+    """Return the shortest processor time of eight runs in seconds."""
     taken = []
     for _ in range(8):
         start = time.process_time()
@@ -81,7 +93,7 @@ class LinearAttention(nn.Module):
 
 
 class LinearNetwork(LifelongNetwork):
-    """The same network with linear attention."""
+    """Network with linear attention instead."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -90,18 +102,18 @@ class LinearNetwork(LifelongNetwork):
 
 
 class LinearRanker(LifelongRanker):
-    """See :class:`LinearNetwork`."""
+    """Ranker with the network :class:`LinearNetwork`."""
 
     network_class = LinearNetwork
 
 
 def arm(kind: type[LifelongRanker] = LifelongRanker, **settings: Any) -> Arm:
-    """Return a ranker as an arm."""
+    """Return a ranker with these settings as an arm."""
     return ranker_arm(kind, {**SHARED, "history": 300, **settings}, RATES, ["click"])
 
 
 COMPONENT = Component(
-    claim="interests of the whole history rank better than its last hundred behaviours",
+    claim="interests of a long history rank better than its last hundred behaviours",
     metric="auc",
     arms={
         "interest_softmax": arm(),

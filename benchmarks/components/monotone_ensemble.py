@@ -1,14 +1,23 @@
-"""Fusion of predictions in a world where an item's true value is a non-linear function of them that differs between
-users, and in the twin where the value is the mean of the predictions' ranks.
+"""Does a monotone ensemble of predictions with personal weights (UMRE) order items better than averaged ranks?
 
-There are three predictions, and each click is drawn from the value. Metric: Spearman's correlation with the value
-within slates. The deciding baseline is averaged ranks, because they beat this kind of fusion elsewhere; a linear
-regression, and one whose weights depend on the user (IntEL's idea), are also reported. Every arm has two
-configurations, chosen by the correlation of scores with labels on validation slates.
+Data are drawn, not simulated: slates of ten items with three predictions each, and clicks drawn from the item's
+*value*. In the world, the value is a non-linear function of the predictions that differs between users; in the twin, it
+is the mean of the predictions' ranks within the slate.
 
-In a first run, the twin's value was the mean of the predictions. Ranks among ten candidates represent this mean only
-coarsely. There the ensemble led averaged ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015
-to 0.034).
+Metric: Spearman's correlation of the score with the value, within slates. Arms: ``ensemble``; ``averaged ranks``, the
+deciding baseline, because learnt fusions lost to it elsewhere; ``regression``, a linear one; ``personal regression``,
+whose weights depend on the user (IntEL's idea). Each arm's configuration is chosen by the correlation of scores with
+clicks on validation slates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
+equal for all arms. The numbers of parameters differ.
+
+In a first run, the value in the twin was the mean of the predictions themselves. It was no negative control, because
+ranks among ten candidates represent this mean only coarsely: the ensemble led averaged ranks by 0.049 (0.041 to 0.058),
+and lost to plain regression by 0.024 (0.015 to 0.034).
+
+The exact part counts the *violations*: pairs in which the score falls when one prediction is raised.
+
+    python -m benchmarks.components --only monotone_ensemble [--quick]
+        [--json benchmarks/results/monotone_ensemble.json]
 """
 
 from __future__ import annotations
@@ -33,7 +42,7 @@ Data = tuple[FusionRows, FusionRows, FusionRows, Array]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return fit, validation and test slates, and the values of the test slates."""
+    """Return training, validation and test slates, and the values of the test slates."""
     random = np.random.default_rng([seed, 3])
     slates = 200 if quick else 1000
     kind = random.uniform(-1, 1, slates)
@@ -53,7 +62,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def outcome(scores: Any, slates: Data, parameters: int) -> Outcome:
-    """Return the outcome of scores, given as a function from rows to (B, M)."""
+    """Return the outcome of ``scores``, a function from rows to scores (B, M)."""
     _, validation, test, worth = slates
     return Outcome(
         float(np.corrcoef(scores(validation).ravel(), validation.labels["click"].ravel())[0, 1]),
@@ -63,7 +72,7 @@ def outcome(scores: Any, slates: Data, parameters: int) -> Outcome:
 
 
 def ensemble(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run the component."""
+    """Run the monotone ensemble."""
     base = {
         "weights": dict.fromkeys(TASKS, 1.0),
         "columns": ["kind"],
@@ -81,15 +90,14 @@ def ensemble(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outco
 
 
 def ranks(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run averaged ranks."""
+    """Run averaged ranks with the weights of the configuration."""
     fuser = RankAverage(configuration["weights"])
     return outcome(lambda rows: fuser.fuse(rows.predictions, rows.requests), slates, len(TASKS))
 
 
 def regression(personal: bool) -> Any:
-    """Return the run of a ridge regression of the label on predictions, with or without weights that depend on
-    ``kind``.
-    """
+    """Return the run of a ridge regression of clicks on predictions, with or without weights that depend on
+    ``kind``."""
 
     def features(rows: FusionRows) -> Array:
         x = np.stack([rows.predictions[task] for task in TASKS], axis=2)
@@ -111,7 +119,7 @@ def regression(personal: bool) -> Any:
 
 
 def violations(result: Result, quick: bool) -> None:
-    """Count the scores that fall when one prediction is raised, among about a million pairs (fewer in a quick run)."""
+    """Count the scores that fall when one prediction is raised, in about a million pairs (fewer in a quick run)."""
     random = np.random.default_rng(0)
     fuser = MonotoneEnsemble(
         MonotoneEnsembleSettings(weights=dict.fromkeys(TASKS, 1.0), columns=("kind",), epochs=3, grid=9, width=8)
@@ -130,7 +138,7 @@ def violations(result: Result, quick: bool) -> None:
 
 
 COMPONENT = Component(
-    claim="A monotone ensemble with personal weights orders items by value better than averaged ranks",
+    claim="a monotone ensemble with personal weights orders items by value better than averaged ranks",
     metric="spearman",
     arms={
         "ensemble": Arm(ensemble, ({"rate": 0.01}, {"rate": 0.003})),

@@ -1,4 +1,4 @@
-"""Logs of worlds for components that are rankers, and rankers as arms."""
+"""Data and arms of the components that are rankers: logs of simulated worlds, split by time, and rankers as arms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from taiji.testing import exposures_of
 from taiji.world import World
 
 PARTS = (0.6, 0.75)
-"""Ends of training and validation, as shares of the exposures in time order; the rest is for testing."""
+"""Ends of the training and validation parts, as shares of the exposures in time order. The rest is the test part."""
 
 TRAINING = {
     "dropout": 0.1,
@@ -34,13 +34,13 @@ TRAINING = {
     "epochs": 1,
     "batch": 512,
 }
-"""Training settings of every arm that is a ranker, independent of the defaults; a component sets steps and learning
-rates."""
+"""Training settings of every arm that is a ranker. They do not change with the defaults of the rankers. Each component
+adds numbers of steps and learning rates."""
 
 
 @dataclass(frozen=True)
 class RankingLog:
-    """A world's log, and its exposures by time."""
+    """Log of a world, and its exposures in three parts by time."""
 
     dataset: Dataset
     train: pl.DataFrame
@@ -49,11 +49,12 @@ class RankingLog:
 
 
 def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, bool], RankingLog]:
-    """Return the ``data`` of a component: a log of the scenario, or of its twin without ``twin``.
+    """Return the function ``data`` of a component: logs of a scenario, and of its twin.
 
     Args:
-        scenario, twin: names.
-        sizes: sizes of the scenario; those that begin with ``quick_`` replace the others in a quick run.
+        scenario: name of the scenario.
+        twin: mechanism that makes no difference in the twin.
+        sizes: sizes of the scenario. Those that begin with ``quick_`` replace the others in a quick run.
     """
 
     def data(place: str, seed: int, quick: bool) -> RankingLog:
@@ -68,7 +69,7 @@ def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, b
 
 
 def parts_in_time(dataset: Dataset, exposures: pl.DataFrame) -> RankingLog:
-    """Return exposures of a log, cut at :data:`PARTS`."""
+    """Return exposures of a log, split by time at :data:`PARTS`."""
     rows = exposures.sort("time", maintain_order=True)
     ends = [int(rows["time"][int(share * len(rows))]) for share in PARTS]
     when = pl.col("time")
@@ -85,15 +86,14 @@ def ranker_arm(
 ) -> Arm:
     """Return a ranker as an arm.
 
+    All arms read the same fields, so no field is dropped because it does not pay off. The metrics are ``auc``, ``auc
+    NAME`` of each prediction, and ``ms``, the median milliseconds of one request with 200 candidates.
+
     Args:
         kind: class of the ranker.
-        fixed: fixed settings.
-        tried: settings of each configuration.
-        heads: predictions whose mean AUC is ``auc``, on validation data and on test data; None takes all
-            probabilities.
-
-    All arms read the same fields: none has to pay off. Its metrics are ``auc``, each prediction's ``auc NAME``, and
-    ``ms``, the milliseconds of one request with 200 candidates (median).
+        fixed: settings of all configurations.
+        tried: further settings of each configuration.
+        heads: predictions whose mean AUC is ``auc``; None takes all probabilities.
     """
 
     def run(data: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
@@ -120,7 +120,7 @@ def areas(ranker: Ranker, rows: pl.DataFrame, heads: Sequence[str] | None) -> di
 
 
 def milliseconds(ranker: Ranker, data: RankingLog, candidates: int = 200, repeats: int = 5) -> float:
-    """Return the median time of one request, encoded and scored."""
+    """Return the median milliseconds of one request, which is encoded and scored."""
     row = data.test.tail(1)
     columns = {name: row[name].to_numpy() for name in data.dataset.event_columns.context if name in row.columns}
     request = Requests(row["user"].to_numpy(), row["time"].to_numpy(), columns)
@@ -134,6 +134,6 @@ def milliseconds(ranker: Ranker, data: RankingLog, candidates: int = 200, repeat
 
 
 def dense_parameters(network: nn.Module) -> int:
-    """Return the number of weights outside of embedding tables, which all rankers share."""
+    """Return the number of weights outside embedding tables, which all rankers have alike."""
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     return sum(weight.numel() for weight in network.parameters() if id(weight) not in tables)

@@ -1,11 +1,18 @@
-"""EASQ in a world where bait attracts clicks but disappoints users, and in the twin where bait has no effect.
+"""Do a few questionnaire answers help to rank satisfying items higher where clicks mislead (EASQ)?
 
-The world asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often and
-is answered more often, so that a small log has as many answers as one 200 times its size would have. Metric: NDCG@5 of
-the served score within test lists; the gain of an item is the world's probability that viewing it satisfies the user.
-All arms have the same number of weights and the same answers. The other arms ignore the answers, use them as a further
-task of the shared path, or let them order the served score directly, in addition to the labels of behaviour. The click
-AUC is also reported.
+In the world ``short-video``, clickbait attracts clicks but disappoints users; in the twin, it has no effect. The
+scenario asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often and
+is answered more often, so that the log has as many answers as one that is 200 times as large.
+
+Metric: ``satisfaction ndcg``, the NDCG@5 of the served score within test lists; the gain of an item is the world's
+probability that viewing it satisfies the user. Click AUC is also reported. EASQ learns the answers in a path of its
+own, and aligns the served score with it. Arms, with equally many weights and the same answers: ``easq``, aligned on
+pairs of answers; ``no questionnaire``, the deciding baseline, ignores the answers; ``extra task`` learns them as a
+further task of the shared path; ``answers order what is served`` lets them order the served score directly, by a
+pairwise loss; ``easq, pairs of exposures`` is aligned on these pairs instead. :mod:`benchmarks.components.comparison`
+explains the columns, the checks, and what is held equal for all arms.
+
+    python -m benchmarks.components --only satisfaction [--quick] [--json benchmarks/results/satisfaction.json]
 """
 
 from __future__ import annotations
@@ -42,7 +49,7 @@ SHARED = {**TRAINING, "min_steps": 100, "hidden": (24, 16), "pair_fields": (), "
 
 @dataclass(frozen=True)
 class SurveyedLog:
-    """A log, and the world's probability of satisfaction of each row of validation and test."""
+    """A log, and the world's probability of satisfaction for each validation and test row."""
 
     log: RankingLog
     valid: Array
@@ -50,7 +57,8 @@ class SurveyedLog:
 
 
 class Joined(SatisfactionNetwork):
-    """The same weights without stopping gradients: satisfaction is a further task of the shared path."""
+    """Network with the same weights, but without stopped gradients: satisfaction is a further task of the shared
+    path."""
 
     def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one path twice."""
@@ -59,7 +67,7 @@ class Joined(SatisfactionNetwork):
 
 
 class Pooled(SatisfactionLoss):
-    """Loss by which pairs of answers order the served score itself."""
+    """Loss with which pairs of answers order the served score itself."""
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         """Return the mean pairwise loss of the served score over pairs of answers."""
@@ -68,13 +76,13 @@ class Pooled(SatisfactionLoss):
 
 
 class JoinedRanker(SatisfactionRanker):
-    """See :class:`Joined`."""
+    """Ranker with the network :class:`Joined`."""
 
     network_class = Joined
 
 
 class PooledRanker(JoinedRanker):
-    """See :class:`Pooled`."""
+    """Ranker with the loss :class:`Pooled`."""
 
     def build(self, *arguments: Any, **named: Any) -> PooledRanker:
         """Make the network, and the loss of this arm."""
@@ -84,7 +92,7 @@ class PooledRanker(JoinedRanker):
 
 
 def data(place: str, seed: int, quick: bool) -> SurveyedLog:
-    """Return a log and its truth."""
+    """Return a log, and the truth about its validation and test rows."""
     sizes = {"users": 20, "items": 60, "days": 4} if quick else {"users": 400, "items": 300, "days": 10}
     scenario = load_scenario("short-video", **sizes)
     often = scenario.mechanisms["satisfaction"].model_copy(update=ASKED)
@@ -125,7 +133,7 @@ def ndcg(scores: Array, gains: Array, lists: Array) -> float:
 
 
 def arm(kind: type[SatisfactionRanker], **fixed: Any) -> Arm:
-    """Return an arm of a ranker; its configuration is chosen by the NDCG of validation lists."""
+    """Return an arm of a ranker. Its configuration is chosen by the NDCG of validation lists."""
 
     def run(given: SurveyedLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
         ranker = kind(kind.Settings(**{**SHARED, **fixed, **configuration}))
@@ -149,7 +157,7 @@ def arm(kind: type[SatisfactionRanker], **fixed: Any) -> Arm:
 
 
 COMPONENT = Component(
-    claim="an isolated path and alignment rank satisfying items higher than behaviour alone does",
+    claim="an isolated path with alignment ranks satisfying items higher than behaviour alone",
     metric="satisfaction ndcg",
     arms={
         "easq": arm(SatisfactionRanker, alignment_weight=0.5),

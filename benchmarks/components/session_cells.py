@@ -1,19 +1,26 @@
-"""Sessions in a world where pleasing lists keep users, and in the twin where lists affect neither leaving nor
-returning.
+"""Does a fusion of predictions that learns from whole sessions make users watch more (xMTF)?
 
-The return of a session is the number of seconds watched. Bait keeps users watching for the moment and disappoints them,
-so ranking items by the seconds watched now does not maximise the seconds watched in total; in the twin it does. Logs of
-a random policy contain the watched seconds. The inner functions of the cells are fitted to the order of these seconds,
-and the outer functions are learnt in episodes. Metric: seconds watched per user in worlds that no arm has seen. The
-deciding baseline is the cells without an outer stage: in the twin an outer stage is useless, so the gain over this
-baseline must vanish there. Three further arms
-have as many episodes with the same predictions, and are only reported. They learn weights of the predictions'
-logarithms: by the same policy, by the cross-entropy method (in each episode users are divided among ten candidates), or
-by TD3, whose critic learns from single requests.
+In the world ``retention``, pleasing lists keep users; in the twin, lists affect neither leaving nor returning. The
+return of a session is the number of seconds watched. Clickbait keeps users watching for the moment and disappoints
+them, so ordering items by the seconds watched now does not maximise the seconds watched in total. In the twin it does.
 
-In a first run, with 200 users and half the spread of slopes, the gain over the inner stage alone was 19 seconds (−84 to
-+122) of some 789 per user. The present sizes were then chosen in two other worlds, and the run was repeated in new
-ones. The exact part checks that no score falls as a prediction rises, whatever the policy.
+xMTF fuses predictions by *cells*, in two stages. The inner functions of the predictions are fitted to the order of the
+watched seconds in a log of a random policy. A policy, learnt in training episodes, then sets the slopes of the outer
+functions for each request. Metric: seconds watched per user, in test episodes that no arm was trained on.
+
+Arms: ``xmtf``; ``inner stage alone``, the deciding baseline, because in the twin an outer stage is useless; and three
+arms with as many episodes and the same predictions, which learn weights of the predictions' logarithms. These are
+``linear, the same policy``; ``linear, cross-entropy method``, which divides the users of each episode among ten
+candidates; and ``linear, TD3``, whose critic learns from single requests. :mod:`benchmarks.components.comparison`
+explains the columns, the checks, and what is held equal for all arms. Numbers of parameters are not compared.
+
+In a first run, with 200 users, and with half the standard deviation of the slopes that were tried (as logarithms), the
+gain over the inner stage alone was 19 seconds (−84 to +122) of some 789 per user. The present sizes were then chosen in
+two other worlds, and the run was repeated in new ones.
+
+The exact part counts the *violations*: scores that fall when a prediction is raised, whatever the policy.
+
+    python -m benchmarks.components --only session_cells [--quick] [--json benchmarks/results/session_cells.json]
 """
 
 from __future__ import annotations
@@ -51,7 +58,7 @@ class Episode:
 
     Attributes:
         user: (N,).
-        states: (N, S).
+        states: (N, S) states that a policy reads.
         rewards: (N,) seconds watched.
         returned: (users,) sum of each user's rewards.
         shown: (N, L, K) predictions of the shown items.
@@ -69,7 +76,7 @@ class Episode:
 
 
 class Sessions:
-    """Episodes of a world, each with its own seed."""
+    """Episodes of a world, each with a seed of its own."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.env, self.seed, self.played = WorldEnv(world), seed, 0
@@ -78,11 +85,11 @@ class Sessions:
 
     @property
     def users(self) -> int:
-        """Number of users of an episode."""
+        """Number of users in an episode."""
         return self.env.world.scenario.users
 
     def next(self, score: Score) -> Episode:
-        """Play one more episode of training."""
+        """Play the next training episode."""
         self.played += 1
         return self.play(score, self.first + self.played)
 
@@ -107,7 +114,7 @@ class Sessions:
         return Episode(user, states, rewards, returned, shown, watched, totals)
 
     def told(self, asked: Observation) -> Requests:
-        """Return the requests with the state of the session: its number of earlier requests."""
+        """Return the requests with the state of the session, which is the number of its earlier requests."""
         return Requests(asked.requests.user, asked.requests.time, {"place": asked.place.astype(float)})
 
     def named(self, predicted: Array) -> dict[str, Array]:
@@ -115,7 +122,7 @@ class Sessions:
         return {task: predicted[..., k] for k, task in enumerate(self.tasks)}
 
     def outcome(self, score: Score) -> Outcome:
-        """Return the result of a policy in the validation and test episodes."""
+        """Return the outcome of a policy, from one validation episode and the test episodes."""
         chosen = self.play(score, self.first + 900).totals["seconds per user"]
         tests = [self.play(score, self.first + 950 + number).totals for number in range(TESTS)]
         return Outcome(chosen, {name: float(np.mean([test[name] for test in tests])) for name in tests[0]})
@@ -130,7 +137,7 @@ def data(place: str, seed: int, quick: bool) -> tuple[World, int]:
 
 
 def logged(sessions: Sessions) -> FusionRows:
-    """Return slates of one episode of a random policy."""
+    """Return the slates of one episode of a random policy."""
     random = np.random.default_rng(sessions.seed)
     found = sessions.next(lambda predicted, requests: random.random(predicted.shape[:2]))
     requests = Requests(found.user, np.arange(len(found.user)), dict(zip(STATE, found.states.T)))
@@ -138,7 +145,7 @@ def logged(sessions: Sessions) -> FusionRows:
 
 
 def cells(outer: bool) -> Any:
-    """Return the run of the cells, with or without the outer stage; the log counts as one of the episodes."""
+    """Return the run of the cells, with or without the outer stage. The log counts as one of the episodes."""
 
     def run(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, episodes = given
@@ -186,7 +193,7 @@ def linear_policy(given: tuple[World, int], configuration: Mapping[str, Any], se
 
 
 def cross_entropy(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run the cross-entropy method over weights of the logarithms."""
+    """Run the cross-entropy method over the weights of the predictions' logarithms."""
     world, episodes = given
     sessions, random = Sessions(world, seed), np.random.default_rng([seed, 1])
     mean, spread = np.ones(len(sessions.tasks)), np.ones(len(sessions.tasks))
@@ -203,8 +210,8 @@ def cross_entropy(given: tuple[World, int], configuration: Mapping[str, Any], se
 
 
 def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 (stable-baselines3) over weights between 0 and 1 of the predictions' logarithms, with a transition for
-    every request."""
+    """Run TD3 (stable-baselines3) over weights between 0 and 1 of the predictions' logarithms, with one transition per
+    request."""
     with needs("peers"):
         import gymnasium
         from stable_baselines3 import TD3
@@ -247,8 +254,10 @@ def td3(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -
 
 
 def violations(result: Result, quick: bool) -> None:
-    """Count the scores that fall when one prediction is raised, among about a million pairs (fewer in a quick run).
-    Each request has a policy of its own."""
+    """Count the scores that fall when one prediction is raised, in about a million pairs (fewer in a quick run).
+
+    Each request has a policy of its own.
+    """
     random = np.random.default_rng(0)
     sessions = Sessions(data(WORLD, 0, True)[0], 0)
     rows, count = logged(sessions), len(sessions.tasks)

@@ -1,4 +1,4 @@
-"""Slates of a simulated world with predictions by a linear model of public information, and the truth about them."""
+"""Slates of a simulated world with predictions of a linear model of public information, and the truth about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Slates:
-    """Slates of one world, with the truth by which scores are judged, (B, M) each.
+    """Slates of one world, and the truth with which scores are compared, (B, M) each.
 
     Attributes:
         rows: inputs of the fusions.
@@ -30,13 +30,15 @@ class Slates:
     truth: dict[str, Array]
 
     def take(self, at: slice) -> Slates:
-        """Return the slates at ``at``."""
+        """Return the slates of a slice."""
         return Slates(self.rows.take(at), {name: values[at] for name, values in self.truth.items()})
 
 
 def public_features(world: World, observation: Observation, items: Array) -> Array:
-    """Return public features (B, M, F) of items (B, M): closeness to clicked titles, click rate, duration, kind,
-    novelty.
+    """Return public features (B, M, F) of items (B, M).
+
+    These are the similarity to clicked titles, alone and times the number of clicks; the click rate and its logarithm;
+    the duration's logarithm and its square; and the item's kind.
     """
     content, public = world.find(Content), observation.public
     profile, text = public.profile[observation.requests.user], public.text_topics[items]
@@ -51,11 +53,11 @@ def public_features(world: World, observation: Observation, items: Array) -> Arr
 
 
 def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Slates, Slates]:
-    """Return fit, validation and test slates of a random policy after ``warm`` slates, the second half of which trains
-    the predictor.
+    """Return training, validation and test slates of a random policy.
 
-    ``click`` and ``watch`` are predicted by ridge regressions on :func:`public_features`; the seconds of viewed items
-    are predicted on the log scale.
+    The first ``warm`` slates are not among them; the second half of these trains the predictors. ``click`` and
+    ``watch`` are predicted by ridge regressions on :func:`public_features`. The seconds of viewed items are predicted
+    on the log scale.
     """
     random = np.random.default_rng(seed)
     content = world.find(Content)
@@ -90,7 +92,7 @@ def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Sl
 
 
 def ridge(x: Array, y: Array, penalty: float = 10.0) -> Any:
-    """Return the function that predicts y from features (…, F)."""
+    """Return a function that predicts y from features (…, F), fitted by ridge regression."""
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled = np.concatenate([(x - mean) / spread, np.ones((len(x), 1))], axis=1)
     weights = np.linalg.solve(scaled.T @ scaled + penalty * np.eye(scaled.shape[1]), scaled.T @ y)
@@ -98,6 +100,6 @@ def ridge(x: Array, y: Array, penalty: float = 10.0) -> Any:
 
 
 def within_slates(scores: Array, truth: Array) -> float:
-    """Return the mean over slates of Spearman's correlation of scores (B, M) with the truth."""
+    """Return the mean over slates of Spearman's correlation between scores (B, M) and the truth."""
     first, second = (np.argsort(np.argsort(x, axis=1), axis=1) - (x.shape[1] - 1) / 2 for x in (scores, truth))
     return float(((first * second).sum(axis=1) / (first**2).sum(axis=1)).mean())

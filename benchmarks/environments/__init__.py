@@ -1,1 +1,1 @@
-"""Environments of the alignment benchmark, from closed forms to recommendation data."""
+"""Environments and charts of `benchmarks.pareto`, and environments of the benchmarks of copy and of retention."""

@@ -1,6 +1,7 @@
-"""Problems with exact gradients: quadratics and KL-regularised bandits, float64.
+"""Problems with exact gradients for `benchmarks.pareto`: quadratics and KL-regularised bandits, in float64.
 
-Each problem gives a (K, P) matrix of loss gradients; the rules of ``taiji.nn.weighting_rules`` read its Gram matrix.
+A problem has K losses and P parameters. Each problem gives the (K, P) matrix of loss gradients. The weighting rules of
+``taiji.nn.weighting_rules`` read the Gram matrix of these gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 @dataclass
 class Quadratics:
-    """L_i = a_i / 2 ||theta - c_i||^2; the minimum for weights w is theta(w) = sum w a c / sum w a."""
+    """Losses L_k = a_k / 2 ||theta - c_k||^2.
+
+    For weights w, the minimum is at theta(w) = sum_k w_k a_k c_k / sum_k w_k a_k.
+
+    Attributes:
+        a: (K,) curvatures.
+        c: (K, P) minima.
+    """
 
     a: np.ndarray
     c: np.ndarray
@@ -34,12 +42,14 @@ class Quadratics:
 
 @dataclass
 class Bandit:
-    """Softmax policy over arms; L_k = -E[r_k] + inside * beta KL(pi || ref), plus outside * beta KL in every update.
+    """Softmax policy pi over A arms, with the losses L_k = -E[r_k].
+
+    A penalty, beta times the KL divergence from the uniform policy, is part of every loss or of the update.
 
     Attributes:
-        rewards: (K, A), already scaled.
-        beta: KL strength; 0 is the KL-free bandit.
-        kl_inside: True if the KL term is part of the losses that the rule reads; otherwise it is added to every update.
+        rewards: (K, A) rewards of the arms, already scaled.
+        beta: strength of the penalty; 0 for none.
+        kl_inside: True to add the penalty to every loss, which the weighting rule reads; False to add it to the update.
     """
 
     rewards: np.ndarray
@@ -68,7 +78,7 @@ class Bandit:
         return np.zeros_like(theta) if self.kl_inside else self.kl_gradient(theta)
 
     def gibbs(self, weights: np.ndarray) -> np.ndarray:
-        """Return the optimal policy for weights: pi_ref exp(sum w r / beta) / Z."""
+        """Return the optimal policy for weights w, which is proportional to exp(sum_k w_k r_k / beta)."""
         return self.policy(np.asarray(weights) @ self.rewards / self.beta)
 
     def values(self, theta: np.ndarray) -> np.ndarray:
@@ -77,13 +87,17 @@ class Bandit:
 
 @dataclass
 class Path:
-    """Result of a run."""
+    """Result of gradient descent.
+
+    Attributes:
+        theta: (P,) final parameters.
+        weights: (steps + 1, K) weights before each step and at the end.
+        residual: length of the shortest convex combination of the final gradients; zero at Pareto-stationary points.
+    """
 
     theta: np.ndarray
     weights: np.ndarray
-    """(steps + 1, K)."""
     residual: float
-    """Length of the shortest convex combination of the final gradients: zero at Pareto-stationary points."""
 
 
 def descend(
@@ -95,7 +109,16 @@ def descend(
     rate: float,
     precondition: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Path:
-    """Run gradient descent on sum_k w_k L_k, where the rule ``name`` sets w from the exact Gram matrix."""
+    """Run gradient descent on sum_k w_k L_k, where a rule sets the weights w from the exact Gram matrix.
+
+    Args:
+        problem: the problem, which gives start and gradients.
+        name: name of the weighting rule.
+        options: options of the rule.
+        steps: number of steps.
+        rate: step size.
+        precondition: function that transforms each update; None for plain gradient descent.
+    """
     theta = problem.start()
     rule = make_rule(name, len(problem.gradients(theta)), options)
     weights = [rule.weights]
@@ -117,7 +140,7 @@ def descend(
 
 
 def two_rewards(seed: int, arms: int = 8) -> np.ndarray:
-    """Return two rewards in [0, 1] with a correlation of about -0.5 over the arms, (2, A)."""
+    """Return two rewards (2, A) in [0, 1], drawn with a correlation of -0.6 over the arms."""
     rng = np.random.default_rng([seed, 11])
     z = rng.normal(size=(2, arms))
     values = np.stack([z[0], -0.6 * z[0] + 0.8 * z[1]])

@@ -1,4 +1,4 @@
-"""Small SVG charts for the documentation: lines and points on labelled axes, without dependencies."""
+"""Small SVG charts for the documentation, with lines and points on labelled axes and without further packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 420, 280, 52, 30, 42
 
 @dataclass
 class Chart:
-    """One panel. ``lines`` and ``points`` hold (name, x, y); points may carry a size."""
+    """One panel.
+
+    Attributes:
+        title: title of the panel.
+        x, y: labels of the axes.
+        lines, points: series as (name, x values, y values).
+        bounds: bounds of the y axis; None for those of the data.
+    """
 
     title: str
     x: str
@@ -37,11 +44,10 @@ class Chart:
     lines: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     points: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     bounds: tuple[float, float] | None = None
-    """Bounds of the y axis."""
 
 
 def save(path: str | Path, charts: Sequence[Chart], columns: int = 2) -> None:
-    """Write the panels as one SVG, ``columns`` per row, each with its legend."""
+    """Write panels as one SVG file, ``columns`` per row, each with a legend."""
     names = [list(dict.fromkeys(name for name, _, _ in chart.lines + chart.points)) for chart in charts]
     legend = [18 * -(-len(n) // 3) + 8 for n in names]
     height = HEIGHT + max(legend)

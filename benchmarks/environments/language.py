@@ -1,9 +1,9 @@
-"""A tiny LM under the real trainer with two conflicting programmatic rewards.
+"""Environment of `benchmarks.pareto`: a tiny language model and the real trainer, with two conflicting rewards.
 
-A completion's share a of "A tokens" and share b of "B tokens" (an eighth of the vocabulary each) give the rewards
-sqrt(a) and sqrt(b). The front is the concave arc r1^2 + r2^2 = 1, the compromise is (0.71, 0.71), and training on one
-reward alone drives the other reward to zero. ``scale`` multiplies the second reward, as rewards of different units do
-in practice.
+Let a be the share of "A tokens" in a completion, and b the share of "B tokens"; each kind is an eighth of the
+vocabulary. The rewards are sqrt(a) and sqrt(b). The best attainable rewards lie on the arc r1^2 + r2^2 = 1. The even
+compromise is (0.71, 0.71), and training on one reward alone drives the other to zero. ``scale`` multiplies the second
+reward, so that the rewards have different units, as often in practice.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Run:
     """One training run.
 
     Attributes:
-        curves: (steps, 2) mean rewards per step, unscaled.
-        weights: (steps, 2) applied weights.
+        curves: (steps, 2) mean rewards per step, without ``scale``.
+        weights: (steps, 2) weights of the rewards per step.
         seconds: duration of the training.
-        aggregation: rule that combines the rewards' advantages into the update.
-        scale: standard deviation by which the advantages are divided.
+        aggregation: name of the method that combines the advantages of the rewards.
+        scale: name of the standard deviation by which advantages are divided (``scale_rewards`` of TRL).
     """
 
     curves: np.ndarray
@@ -46,12 +46,12 @@ class Run:
         return self.curves[-max(3, len(self.curves) // 10) :].mean(0)
 
     def gain(self) -> np.ndarray:
-        """Return the increase of each reward since the first steps."""
+        """Return the increase of each reward since the first two steps."""
         return self.final() - self.curves[:2].mean(0)
 
 
 def reward(kind: int, scale: float) -> Any:
-    """Return a reward: the square root of the share of tokens whose id is ``kind`` modulo 8, times ``scale``."""
+    """Return a reward function: ``scale`` times the root of the share of tokens whose id is ``kind`` modulo 8."""
 
     def function(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [
@@ -64,7 +64,7 @@ def reward(kind: int, scale: float) -> Any:
 
 
 def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
-    """Train the tiny LM for ``steps`` steps of 4 prompts x 4 rollouts x 12 tokens."""
+    """Train the tiny language model for ``steps`` steps of 4 prompts, with 4 rollouts of 12 tokens each."""
     from datasets import Dataset, disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
@@ -100,7 +100,7 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
             train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
             processing_class=tokenizer,
         )
-        # A rollout ends at its length only, so that every run makes the same number of tokens.
+        # No token ends a rollout early, so that every run generates the same number of tokens.
         trainer.generation_config.eos_token_id = trainer.eos_token_ids = [-1]
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -113,8 +113,10 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
 
 
 def distance_to_front(point: np.ndarray, front: np.ndarray) -> float:
-    """Return how far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on
-    or above it."""
+    """Return the distance by which a point lies below a front; 0 if it lies on or above the front.
+
+    The front is piecewise linear and goes through those of the points ``front`` that no other point dominates.
+    """
     best = front[[not ((front > p).all(1)).any() for p in front]]
     best = best[np.argsort(best[:, 0], kind="stable")]
     if len(best) == 1:

@@ -1,4 +1,4 @@
-"""Sends of copies (texts about items) in the world `push` with wordings, and the true value of every text."""
+"""Results of sending copy (short texts about items) in the world `push`, and the true value of every text."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ WEEK = 7 * 86_400_000_000
 
 
 def push_world(seed: int, users: int, items: int, days: int) -> World:
-    """Return `push` with wordings; items live as long as the world."""
+    """Return the world `push` with the mechanism `wording`, for ``days`` days."""
     given = load_scenario("push")
     mechanisms = {**given.mechanisms, "wording": {}}
     return World(load_scenario("push", mechanisms=mechanisms, users=users, items=items, days=days), seed)
 
 
 class Sender:
-    """Sends the first ``items`` items, each with :data:`COPIES` texts of its own, equally often.
+    """Policy that sends the first ``items`` items, all equally often, each with :data:`COPIES` texts of its own.
 
-    In odd weeks, the first half of the texts is sent more often.
-
-    This confounds the log: both the demand and the sent texts differ between weeks.
+    In odd weeks, the first half of an item's texts is sent in three quarters of the cases, otherwise in half of them.
+    This makes the log confounded: click rates differ between weeks, and so does the mix of texts.
     """
 
     def __init__(self, world: World, items: int) -> None:
@@ -43,7 +42,7 @@ class Sender:
         self.wordings = self.draws.integers("wording", WORDINGS, item, copy)
 
     def choose(self, observation: Observation, length: int) -> Choice:
-        """See :class:`taiji.world.observation.SlatePolicy`."""
+        """Choose an item and a text per request; see :class:`taiji.world.observation.SlatePolicy`."""
         offered = np.where(observation.candidates.items < self.items, observation.candidates.items, -1)
         keys = observation.requests.user, observation.number
         luck = self.draws.uniform("item", keys[0][:, None], keys[1][:, None], np.arange(offered.shape[1])[None, :])
@@ -57,7 +56,8 @@ class Sender:
 
 
 def results_of(world: World, items: int, days: int) -> pl.DataFrame:
-    """Return the results of sends: sends, clicks, and clicks that found the promise kept, by item, copy and week."""
+    """Send for some days, and return the numbers of sends, clicks and kept promises by item, text and week. A kept
+    promise is a click after which the reader found that the item is what the text had promised."""
     events = world.log(Sender(world, items), days).events
     return (
         events.with_columns(
@@ -71,13 +71,13 @@ def results_of(world: World, items: int, days: int) -> pl.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Every copy of some items: (items, styles, wordings) each.
+    """Every possible text about some items, as arrays (items, styles, wordings).
 
     Attributes:
-        texts: texts of the copies.
-        categories: styles of the copies.
-        clicks, kept: expected values per send to a uniformly drawn reader.
-        utility: part of the click's logit that depends on the copy.
+        texts: the texts.
+        categories: names of their styles.
+        clicks, kept: true expected clicks and kept promises per send to a uniformly drawn reader.
+        utility: part of the logit of a click that depends on the text.
     """
 
     texts: Array
@@ -88,8 +88,7 @@ class Copies:
 
 
 def all_copies(world: World, items: Array, readers: int) -> Copies:
-    """Return all copies of items and their value, with ``readers`` uniformly drawn users as the audience of each
-    item."""
+    """Return every text about the items, with true values that are means over ``readers`` drawn users per item."""
     shape = (len(items), len(STYLES), WORDINGS)
     styles, wordings = (part.ravel() for part in np.indices(shape[1:]))
     draws, content = Draws(world.seed, "readers"), world.find(Content)

@@ -1,11 +1,12 @@
-"""Real recommendation data: a softmax policy over each user's candidate items, with the rewards of a language model.
+"""Real recommendation data for `benchmarks.pareto`: a softmax policy over the candidate items of each user.
 
-The data are MovieLens (ml-latest-small, in the folder named by TAIJI_TEST_DATA). The policy scores candidate i of
-example x by theta . (u_x * e_i, log popularity), where e_i is the embedding of the item, and u_x is the mean embedding
-of the newest 20 items of the history before the example. Its rewards are those of a language model in Taiji: the cosine
-to the true next item, and the normalised CTCVR of a ranker trained on the reward period. It is evaluated on later
-examples, by the rank of the true item, and by another ranker trained on the ranker period. The value of a language
-model is not measured here, but by the report of a run.
+The data are MovieLens (ml-latest-small, in the folder that TAIJI_TEST_DATA names). The policy scores candidate i of
+example x by theta . (u_x * e_i, log popularity). Here, e_i is the embedding of the item, and u_x is the mean embedding
+of the latest 20 items before the example. The two rewards are those of a language model in Taiji: the cosine to the
+true next item (``E[semantic]``), and the normalised CTCVR predicted by a ranker that is trained on the reward period.
+The policy is evaluated on later examples, by the rank of the true item and by the CTCVR of another ranker, which is
+trained on the ranker period (``E[judged CTCVR]``). The value of a language model is not measured here, but in the
+report of a run.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ from taiji.alignment.settings import Weighting
 from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 RULES = tuple(name for name in get_args(Weighting) if name not in ("fixed", "gdpo"))
+"""Weighting rules that are compared with fixed weights."""
 
 
 @dataclass
 class World:
-    """Padded candidates of E examples: features (E, C, d), rewards (2, E, C), target place (E,), mask (E, C)."""
+    """E examples with up to C candidates each, padded.
+
+    Attributes:
+        features: (E, C, d) features of the candidates.
+        rewards: (2, E, C) rewards of the candidates.
+        target: (E,) position of the true next item among the candidates.
+        mask: (E, C), False for padding.
+    """
 
     features: np.ndarray
     rewards: np.ndarray
@@ -44,11 +53,20 @@ class World:
 
 
 def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, float]], figures: Path) -> None:
-    """Train under each rule and under 11 fixed weights, and compare the results on held-out examples."""
+    """Train under each rule and with 11 pairs of fixed weights, and add rows and checks from held-out examples.
+
+    Columns: the mean rewards (``E[semantic]``, ``E[judged CTCVR]``), hit@10 and MRR of the true item after training;
+    ``worst gain``, the smaller of the gains of the two rewards over the uniform policy, with its interval over seeds;
+    ``w1 at the end``, the final weight of the first reward. Further rows compare the end point of each rule with the
+    front of the fixed weights.
+    """
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "ml-latest-small"
     if not os.environ.get("TAIJI_TEST_DATA") or not folder.is_dir():
         result.rows.append(
-            {"environment": "ml-latest-small", "rule": "left out: TAIJI_TEST_DATA does not name a folder that has it"}
+            {
+                "environment": "ml-latest-small",
+                "rule": "left out: TAIJI_TEST_DATA does not name a folder that contains it",
+            }
         )
         return
     train, test = worlds(folder, 60 if quick else None, 60 if quick else 400)
@@ -120,8 +138,17 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
 def learn(
     world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train like GRPO, with 16 examples x 4 sampled items per step, mean-only advantages, and in each objective a KL
-    penalty of 0.02 towards the uniform policy. Return the parameters and the last weights.
+    """Train as in GRPO, and return the parameters and the last weights.
+
+    A step has 16 examples with 4 sampled items each. Advantages are differences from the group mean, without division
+    by the standard deviation. Each loss contains 0.02 times the KL divergence from the uniform policy.
+
+    Args:
+        world: training examples.
+        name: weighting rule; ignored with fixed weights.
+        fixed: fixed weights, or None.
+        steps: number of steps.
+        seed: seed of all random draws.
     """
     rng = np.random.default_rng([seed, 31])
     theta, beta, group = np.zeros(world.features.shape[2]), 0.02, 4
@@ -162,7 +189,7 @@ def learn(
 
 
 def judge(world: World, theta: np.ndarray) -> np.ndarray:
-    """Return E[semantic], E[judged CTCVR], hit@10 and the true item's mean reciprocal rank (ties count half)."""
+    """Return the mean rewards, and hit@10 and mean reciprocal rank of the true item; in ranks, ties count half."""
     every = np.arange(len(world.features))
     pi = world.policy(theta, every)
     expected = (pi[None] * world.rewards).sum(2).mean(1)
@@ -172,7 +199,7 @@ def judge(world: World, theta: np.ndarray) -> np.ndarray:
 
 
 def worlds(folder: Path, users: int | None, limit: int) -> tuple[World, World]:
-    """Load and split the data, train both rankers, and return the training and the test environment."""
+    """Load and split the data, train both rankers, and return the training and the test examples."""
     from taiji.alignment.reward_table import build_reward_table
     from taiji.alignment.settings import RewardTableSettings
     from taiji.data.examples import make_examples

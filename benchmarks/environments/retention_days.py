@@ -1,9 +1,9 @@
-"""Users of a retention world by day, for the agents of stable-baselines3: the weights of the predictions are one action
-per user and day.
+"""Users of a retention world as an environment of stable-baselines3, for the baselines TD3 and PPO.
 
-TD3 learns from the log alone. A transition goes from a day with a request to the user's next such day, and its cost is
-the number of days between them (the return time of Liu et al. 2023). PPO acts in worlds with other seeds, in which the
-reward is 1 for a day with a request.
+A step is a day. An action sets, for one user and day, the weights with which an item's predictions are fused. TD3
+learns from the log alone. Its transitions go from a day on which the user sends a request to the next such day, and the
+cost is the number of days between them (the return time of Liu et al. 2023). PPO acts in worlds with other seeds, where
+the reward is 1 for a day with a request.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from taiji.world.environment import WorldEnv
 
 Array = NDArray[Any]
 Act = Callable[[Array], Array]
+"""Policy: function from observations to weights."""
 Known = Callable[[Array], Array]
+"""Function from observations to the states that an agent reads."""
 PPO_WORLDS = 2
 """Number of worlds with other seeds in which PPO acts, each with as many users as the log."""
 
 
 class UserDays(VecEnv):
-    """Vectorised environment of the users of a world; a step is a day."""
+    """Vectorised environment with one entry per user of a world; a step is a day.
+
+    Args:
+        env: the world.
+        days: length of an episode.
+        known: function from observations to states.
+    """
 
     def __init__(self, env: WorldEnv, days: int, known: Known) -> None:
         self.env, self.days, self.known = env, days, known
@@ -46,11 +54,11 @@ class UserDays(VecEnv):
         return self.states.copy()
 
     def step_async(self, actions: Array) -> None:
-        """Store the actions of the day."""
+        """Convert the actions of the day from [-1, 1] to weights in [0, 1], and store them."""
         self.actions = np.clip((actions + 1) / 2, 0.0, 1.0).astype(np.float32)
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-        """Play the day."""
+        """Play one day, and return states, rewards, ends of episodes and information."""
         day, came = self.told["slot"], np.zeros(self.num_envs, np.float32)
         while self.told["slot"] == day:
             came[self.seen[:, 0] > 0] = 1.0
@@ -65,14 +73,14 @@ class UserDays(VecEnv):
         return self.states.copy(), came, np.full(self.num_envs, over), about
 
     def _look(self) -> None:
-        asks = self.seen[:, 0] > 0  # nothing new is known about users without a request
+        asks = self.seen[:, 0] > 0  # the state of a user without a request stays as it was
         self.states[asks] = self.known(self.seen)[asks]
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute, repeated for each user."""
+        """Return an attribute once per user."""
         return [getattr(self, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -80,7 +88,7 @@ class UserDays(VecEnv):
         setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **named: Any) -> list[Any]:
-        """Call a method and return its result."""
+        """Call a method, and return its result in a list."""
         return [getattr(self, method_name)(*arguments, **named)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
@@ -89,7 +97,10 @@ class UserDays(VecEnv):
 
 
 def acting(model: Any, known: Known, scale: tuple[Array, Array]) -> tuple[Act, int]:
-    """Return the policy of an agent, without exploration, and its size."""
+    """Return the policy of an agent, without exploration, and its number of parameters.
+
+    ``scale`` contains the mean and the standard deviation by which states are standardised.
+    """
     centre, spread = scale
 
     def act(seen: Array) -> Array:
@@ -100,9 +111,10 @@ def acting(model: Any, known: Known, scale: tuple[Array, Array]) -> tuple[Act, i
 
 
 def td3(days: Sequence[Array], known: Known, configuration: dict[str, Any], seed: int) -> tuple[Act, int]:
-    """Return the policy of TD3, trained on transitions, and its size.
+    """Return the policy of TD3, trained on transitions, and its number of parameters.
 
-    ``days`` contains states (n, S), weights (n, K), rewards (n,) and the next states (n, S).
+    ``days`` contains states (n, S), weights (n, K), rewards (n,) and next states (n, S), for n transitions, S numbers
+    per state and K weights.
     """
     states, weights, rewards, after = days
     scale = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-6)
@@ -122,7 +134,7 @@ def td3(days: Sequence[Array], known: Known, configuration: dict[str, Any], seed
 
 
 class _Still(UserDays):
-    """Spaces without a world, for agents that learn from a log."""
+    """Environment without a world, which only has spaces, for agents that learn from a log."""
 
     def __init__(self, view: spaces.Box, actions: spaces.Box) -> None:
         VecEnv.__init__(self, 1, view, actions)
@@ -131,7 +143,7 @@ class _Still(UserDays):
 def ppo(
     envs: Sequence[WorldEnv], days: int, known: Known, scale: tuple[Array, Array], rate: float, seed: int
 ) -> tuple[Act, int]:
-    """Return the policy of PPO, trained in the worlds one after another, and its size."""
+    """Return the policy of PPO, trained for one episode in each world in turn, and its number of parameters."""
     centre, spread = scale
     model: PPO | None = None
     for env in envs:

@@ -1,8 +1,10 @@
-"""A contextual softmax policy with sampled rollouts: what noise does to indicators, with enumerated gradients as truth.
+"""Contextual softmax policy with sampled rollouts, for `benchmarks.pareto`: the effect of noise on POPO's indicators.
 
-Prompts are drawn from a population; a batch is 16 prompts of G = 4 rollouts, as in a GRPO step. Advantages are
-mean-only, so that the expectation of the sampled gradient is (G - 1) / G times the enumerated one; noise is N(0, sigma)
-on a reward.
+Gradients over all prompts and arms can be enumerated, so the true indicators are known. A batch has 16 prompts, drawn
+from a population of P prompts, and G = 4 rollouts per prompt, as in a GRPO step. There are K rewards, A arms and d
+features per prompt. Advantages are differences from the group mean, without division by the standard deviation. The
+expectation of the sampled gradient is therefore (G - 1) / G times the enumerated one. Normally distributed noise can be
+added to each reward.
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from taiji.nn.weighting_rules import Observation, RuleOptions, make_rule
 
 @dataclass
 class Contextual:
-    """Logits = x theta over A arms for a population of prompts x.
+    """Softmax policy whose logits over A arms are x theta for the features x of a prompt.
 
     Attributes:
-        rewards: (K, P, A) mean rewards.
-        contexts: (P, d).
-        noise: (K,) standard deviation of the noise on each sampled reward.
-        beta: KL strength to the uniform policy, inside every loss.
+        seed: seed of prompts and rewards.
+        prompts: number of prompts in the population, P.
+        arms: number of arms, A.
+        dimension: number of features, d.
+        noise: (K,) standard deviation of the noise on each reward.
+        beta: weight of the KL divergence from the uniform policy, which is part of every loss.
+        group: number of rollouts per prompt, G.
+        batch: number of prompts per batch.
+        contexts: (P, d) features of the prompts.
+        rewards: (K, P, A) rewards without noise.
     """
 
     seed: int
@@ -49,7 +57,7 @@ class Contextual:
         return e / e.sum(1, keepdims=True)
 
     def _through(self, chosen: np.ndarray, by_logit: np.ndarray) -> np.ndarray:
-        """Return gradients (K, d * A) from derivatives by logits (K, B, A), averaged over prompts."""
+        """Return gradients (K, d * A), averaged over B prompts, from the derivatives by the logits (K, B, A)."""
         return (np.einsum("bd,kba->kda", self.contexts[chosen], by_logit) / len(chosen)).reshape(len(by_logit), -1)
 
     def _kl(self, pi: np.ndarray) -> np.ndarray:
@@ -57,8 +65,8 @@ class Contextual:
         return self.beta * pi * (logratio - (pi * logratio).sum(1, keepdims=True))
 
     def exact(self, theta: np.ndarray) -> np.ndarray:
-        """Return the enumerated gradients (K, d * A) over the whole population, with the factor (G - 1) / G of the
-        sampled estimate on the rewards."""
+        """Return the enumerated gradients (K, d * A) over the whole population. The part from the rewards is multiplied
+        by (G - 1) / G, as in the expectation of the sampled gradients."""
         every = np.arange(self.prompts)
         pi = self.policy(theta, every)
         mean = np.einsum("pa,kpa->kp", pi, self.rewards)
@@ -67,8 +75,12 @@ class Contextual:
         )
 
     def sample(self, theta: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw one batch, and return the gradients of both halves of its prompts (2, K, d * A), each a mean over its
-        half, the rewards (N, K), and the advantages (K, batch, G)."""
+        """Draw one batch.
+
+        Returns:
+            gradients (2, K, d * A), each averaged over one half of the prompts; rewards (batch * G, K); and advantages
+            (K, batch, G).
+        """
         chosen = rng.integers(0, self.prompts, self.batch)
         pi = self.policy(theta, chosen)
         actions = (pi.cumsum(1)[:, None, :] < rng.random((self.batch, self.group, 1))).sum(2).clip(max=self.arms - 1)
@@ -82,7 +94,11 @@ class Contextual:
 
 
 def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same-batch and the cross-batch indicators of one batch, (K,) each."""
+    """Return the same-batch and the cross-batch indicators (K,) of one batch.
+
+    An indicator is the inner product of a reward's gradient with the sum of all rewards' gradients. The same-batch form
+    takes both from the whole batch, the cross-batch form takes them from different halves.
+    """
     whole = halves.mean(0)
     same = whole @ whole.sum(0)
     cross = (halves[0] @ halves[1].sum(0) + halves[1] @ halves[0].sum(0)) / 2
@@ -92,8 +108,20 @@ def indicators(halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def train(
     problem: Contextual, estimator: str, options: RuleOptions, *, steps: int, rate: float, seed: int, name: str = "popo"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train on sampled batches under a rule; return the weights at every step (steps + 1, K) and the final exact
-    gradients (K, d * A)."""
+    """Train on sampled batches under a weighting rule.
+
+    Args:
+        problem: the problem.
+        estimator: ``same-batch`` or ``cross-batch``, the estimator of the Gram matrix.
+        options: options of the rule.
+        steps: number of steps.
+        rate: step size.
+        seed: seed of the batches.
+        name: weighting rule.
+
+    Returns:
+        weights (steps + 1, K) before each step and at the end, and the final enumerated gradients (K, d * A).
+    """
     rng = np.random.default_rng([seed, 22])
     theta = np.zeros((problem.dimension, problem.arms))
     rule = make_rule(name, 2, options)

@@ -1,1 +1,1 @@
-"""GPU acceptance: what of taiji runs, and how fast, on one NVIDIA GPU that has no network."""
+"""Acceptance run on one NVIDIA GPU without a network: which parts of taiji run there, how exactly, and how fast."""

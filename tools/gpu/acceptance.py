@@ -1,14 +1,20 @@
-"""GPU acceptance of taiji on one NVIDIA GPU, at most ten minutes; needs no network and no model's weights.
+"""Acceptance run of taiji on one NVIDIA GPU: at most ten minutes, without a network and without model weights.
 
-    python -m tools.gpu.pack                                          # where pip works
-    tar xf packages.tar.xz -C /tmp/site                               # on the GPU machine
-    PYTHONPATH=src:/tmp/site python3 -m tools.gpu.acceptance --json gpu.json
+    python -m tools.gpu.pack                                      # where pip works
+    mkdir -p /tmp/site && tar xf packages.tar.xz -C /tmp/site     # on the GPU machine, in a copy of the repository
+    PYTHONPATH=src:.:/tmp/site python3 -m tools.gpu.acceptance --json gpu.json
 
-Parts: `tests` (the test suite's folders whose components compute on a device), `attention` (FlexAttention along the
-tree against the masked reference), `agreement` (a GRPO step with shared prompts against stock TRL's), `popo` (steps
-with several rewards), `looks` (host synchronisations), `rankers`, `retrievers`, `steps` (seconds, memory and
-utilisation on 1.7B and 8B shapes, stock TRL beside). What does not fit into the time is left out and told. `--quick`
-runs tiny shapes, on a processor too.
+Parts:
+
+- `attention`: FlexAttention along the prefix tree compared with the masked reference.
+- `agreement`: a GRPO step with shared prompts compared with that of stock TRL.
+- `popo`: steps with several rewards.
+- `looks`: how often the host waits for the GPU.
+- `rankers`, `retrievers`: speed on the GPU; for rankers also on the CPU, with equal logits.
+- `tests`: folders of the test suite whose components compute on a device.
+- `steps`: seconds, memory and utilisation of a GRPO step on shapes of 1.7B and 8B models, ours and stock TRL's.
+
+Cases of `steps` for which there is no time are left out, and a row says so. `--quick` runs tiny shapes, also on a CPU.
 """
 
 from __future__ import annotations
@@ -32,12 +38,12 @@ from tools.gpu.card import Card, Ceilings, facts
 
 PARTS = ("attention", "agreement", "popo", "looks", "rankers", "retrievers", "tests", "steps")
 WITHOUT = "text_match wordllama fairgrad upgrad mgda pcgrad leaves_torchs_generator any_text_gives scores_alike_offline_and_online intent_match item_knowledge_match peer place_from_its_text two_threads_may placement"
-"""Names of tests that need the embedder or the peers, which do not go along, or several processes on one card."""
+"""Names of tests that need the embedder or the peers, which the archive lacks, or several processes on one GPU."""
 FOLDERS = ("tests/nn", "tests/models", "tests/language", "tests/alignment", "tests/cascade", "tests/testing")
 
 
 def tests(card: Card, result: Result) -> None:
-    """Run the suites of components, which take a GPU where there is one, in processes beside each other."""
+    """Run the test folders of the components, which use a GPU if there is one, in parallel processes."""
     folders = ["tests/nn/test_lookup_devices.py"] if card.quick else list(FOLDERS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not integration and not slow", "-k", " and ".join(f"not {name}" for name in WITHOUT.split()), *folders]  # fmt: skip
     if not card.quick:
@@ -52,20 +58,20 @@ def tests(card: Card, result: Result) -> None:
     lines = said.strip().splitlines()
     result.rows.append({"part": "tests", "said": lines[-1] if lines else ""})
     result.rows += [{"part": "tests", "said": line} for line in lines if line.startswith(("FAILED", "ERROR"))]
-    result.at_most("tests on the card: failures", failed, 0)
+    result.at_most("tests on the GPU: exit status of pytest", failed, 0)
 
 
 def main() -> None:
-    """Run the parts asked for, write what was found after each, and exit with 1 where a check does not hold."""
+    """Run the requested parts, write the results after each, and exit with 1 if a check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes and few repeats")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=570, help="time for all parts together")
+    parser.add_argument("--seconds", type=float, default=570, help="time limit for all parts together")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
     asked = parser.parse_args()
     card, result, end = Card(asked.device, asked.quick), Result(), time.monotonic() + asked.seconds
-    # Products of float32 matrices stay float32: what is compared with a reference must not be rounded to 10 bits.
+    # Products of float32 matrices must not be rounded to 10 bits, because they are compared with a reference.
     torch.backends.cuda.matmul.allow_tf32 = False
     ceilings = Ceilings.of(card)
     result.rows.append({"part": "card", **facts(card), **asdict(ceilings)})
@@ -88,10 +94,10 @@ def main() -> None:
         begun = time.monotonic()
         try:
             actions[part]()
-        except Exception as error:  # the other parts are worth having
+        except Exception as error:  # a part that fails must not end the others
             traceback.print_exc()
             result.rows.append({"part": part, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
-            result.at_most(f"{part}: runs to its end", 1, 0)
+            result.at_most(f"{part}: ended with an error", 1, 0)
         card.free()
         result.rows.append({"part": part, "seconds": time.monotonic() - begun})
         if asked.json:

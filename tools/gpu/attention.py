@@ -1,4 +1,7 @@
-"""FlexAttention along the tree against the masked reference: forward and backward, fp32 and bf16, odd lengths."""
+"""Is attention along the prefix tree (FlexAttention) as exact as the masked reference, and how fast is it?
+
+Forward and backward passes are compared in fp32 and bf16, also with odd lengths.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from taiji.language.prefix_tree import PackedTree
 from tools.gpu.card import Card
 
 CASES = {"a prompt, 3 odd rows": (37, (5, 19, 1)), "one token over a block": (129, (1, 1)), "850 + 8 x 96": (850, (96,) * 8), "8,192 + 16 x 96": (8192, (96,) * 16)}  # fmt: skip
-"""Name to prompt length and rollout lengths."""
+"""Length of the prompt and lengths of the rollouts, by name of the case."""
 HEADS = {"9 x 64 over 3": (9, 3, 64), "32 x 128 over 8": (32, 8, 128)}
-"""Name to heads of queries, heads of keys, size."""
+"""Numbers of query heads and of key heads, and size of a head, by name."""
 BARS = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
@@ -27,12 +30,12 @@ def tree_of(prompt: int, rows: tuple[int, ...]) -> PackedTree:
 
 
 def error(found: torch.Tensor, reference: torch.Tensor) -> float:
-    """Return the norm of the difference over the norm of the reference."""
+    """Return the norm of the difference divided by the norm of the reference."""
     return float((found.double() - reference.double()).norm() / reference.double().norm())
 
 
 def measure(card: Card, result: Result) -> None:
-    """Add a row a case, and a check that the errors are those of the number type."""
+    """Add a row per case, and check that errors are no larger than those of the data type."""
     flex, again = False, 0.0
     cases = dict(list(CASES.items())[: 2 if card.quick else None])
     for dtype in (torch.float32, torch.bfloat16):
@@ -62,22 +65,22 @@ def measure(card: Card, result: Result) -> None:
                 result.so_far()
         result.at_most(f"attention along the tree, {str(dtype)[6:]}: worst relative error", worst, BARS[dtype])
     result.at_most(
-        "attention along the tree: a second backward pass beside the first, worst relative error", again, 1e-2
+        "attention along the tree: a second backward pass compared with the first, worst relative error", again, 1e-2
     )
     if card.device == "cuda":
         result.at_least("attention along the tree runs as FlexAttention", float(flex), 1.0)
 
 
 def _run(inputs: list[torch.Tensor], upstream: torch.Tensor, tree: PackedTree, backend: str) -> list[torch.Tensor]:
-    """Return output and gradients."""
+    """Return the output and the gradients."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     out = tree_attention(*leaves, tree, backend=backend)  # type: ignore[arg-type]
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(out.dtype))]
 
 
 def twice(inputs: list[torch.Tensor], upstream: torch.Tensor, tree: PackedTree, backend: str) -> float:
-    """Return the error of a second backward pass through the same graph beside the first one; rewards have a pass
-    each."""
+    """Return the error of a second backward pass through the same graph, relative to the first one. POPO makes one pass
+    per reward."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     out = tree_attention(*leaves, tree, backend=backend)  # type: ignore[arg-type]
     first = [t.clone() for t in torch.autograd.grad(out, leaves, upstream.to(out.dtype), retain_graph=True)]

@@ -1,4 +1,4 @@
-"""The card: what it is, what it can do, and how its work is timed."""
+"""The GPU under test: its facts, its measured rates, and the timing of work on it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from benchmarks.measuring import peak_memory
 
 @dataclass(frozen=True)
 class Card:
-    """A device and how large the shapes are that it is given.
+    """Device under test, and the size of the shapes that it is given.
 
     Attributes:
         device: `cuda`, or `cpu` for a dry run.
-        quick: tiny shapes and few repeats: the script runs, its figures prove nothing.
+        quick: True for tiny shapes and few repeats, which only show that the script runs.
     """
 
     device: str
     quick: bool
 
     def wait(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
     def seconds(self, action: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[float]:
-        """Return the seconds of each repeat."""
+        """Return the seconds of each repeat of an action."""
         found = []
         for repeat in range(warmup + repeats):
             self.wait()
@@ -42,7 +42,7 @@ class Card:
         return found
 
     def peak(self, action: Callable[[], Any]) -> float:
-        """Return the GB that an action needed at its peak beside what was there before."""
+        """Return the memory in GB that an action needs at its peak, in addition to what was in use before."""
         if self.device != "cuda":
             return peak_memory(action)[1] / 1e3
         self.free()
@@ -53,7 +53,7 @@ class Card:
         return (torch.cuda.max_memory_allocated() - before) / 1e9
 
     def free(self) -> None:
-        """Give unused memory back, so that a peak is an action's own."""
+        """Release unused memory, so that the next peak is that of the next action alone."""
         import gc
 
         gc.collect()
@@ -63,7 +63,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of the card: products (FLOP/s) in bf16 and fp32, and bytes moved a second (read and written)."""
+    """Measured rates of the device: matrix products in bf16 and in fp32 (FLOP/s), and bytes read and written per
+    second."""
 
     bfloat16: float
     float32: float
@@ -71,7 +72,7 @@ class Ceilings:
 
     @classmethod
     def of(cls, card: Card) -> Ceilings:
-        """Measure them: a product of 8,192 × 8,192 random matrices, a copy of 4 GiB."""
+        """Measure the rates, with a product of random matrices of size 8,192 × 8,192 and with a copy of 4 GiB."""
         size = 256 if card.quick else 8192
         found = {}
         for dtype in (torch.bfloat16, torch.float32):
@@ -84,7 +85,7 @@ class Ceilings:
 
 
 def facts(card: Card) -> dict[str, Any]:
-    """Return the card's name, memory, and the versions that matter on it."""
+    """Return the name and memory of the GPU, and the version of CUDA."""
     if card.device != "cuda":
         return {"card": "none: a dry run on the processor"}
     about = torch.cuda.get_device_properties(0)

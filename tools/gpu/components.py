@@ -1,4 +1,4 @@
-"""Rankers and retrievers on the card beside the machine's processor: rows, histories and lists a second."""
+"""How fast are rankers and retrievers on the GPU, and rankers on the machine's CPU?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def shown(rows: int) -> pl.DataFrame:
 
 
 def rankers(card: Card, result: Result) -> None:
-    """Add training and scoring rows a second of each ranker, on the card and on the processor."""
+    """Add the rows per second of each ranker in training and scoring, on the GPU and on the CPU, and check that the
+    logits are equal."""
     data, batch, steps = ranking_stream.shop(2_000 if card.quick else 200_000), 256 if card.quick else 8192, 2 if card.quick else 10  # fmt: skip
     frame = shown(batch * steps)
     index = np.arange(len(frame))
@@ -51,12 +52,12 @@ def rankers(card: Card, result: Result) -> None:
             logits[device] = fresh.logits(arrays)
         off = float(np.abs(logits[card.device] - logits["cpu"]).max())
         result.rows.append(row | {"logits differ": off})
-        result.at_most(f"{model}: logits on the card beside the processor", off, 1e-3)
+        result.at_most(f"{model}: largest difference of the logits between GPU and CPU", off, 1e-3)
         result.so_far()
 
 
 def fresh_ranker(model: str, data: Dataset, frame: pl.DataFrame, device: str, batch: int) -> Ranker:
-    """Return an untrained ranker of the same weights on any device."""
+    """Return an untrained ranker, with the same weights on any device."""
     torch.manual_seed(0)
     kind = ranker_class(model)
     ranker = kind(kind.Settings(model=model, device=device, batch=batch))
@@ -67,7 +68,7 @@ def fresh_ranker(model: str, data: Dataset, frame: pl.DataFrame, device: str, ba
 
 
 def retrievers(card: Card, result: Result) -> None:
-    """Add histories a second in training and lists a second of SASRec and the decoder over item codes."""
+    """Add the seconds of one training epoch, and the lists per second, of SASRec and of the decoder over item codes."""
     events = 2_000 if card.quick else 200_000
     data = ranking_stream.shop(events)
     users = np.unique(data.events["user"].to_numpy())[: 64 if card.quick else 4096]

@@ -1,8 +1,8 @@
-"""A GRPO step with shared prompts beside stock TRL's: the same mathematics, then seconds and memory on shapes that
-people train.
+"""Is a GRPO step with shared prompts equal to that of stock TRL, and how much less time and memory does it take?
 
-A rollout's seconds hold rewards and advantages; a step is rollout and update. TRL's update takes as many rows at once
-as fit.
+``agreement`` compares tokens, log-probabilities, gradients and losses on the same weights. ``step`` compares seconds
+and memory on shapes of models that people train. A *rollout* includes rewards and advantages; a *step* is a rollout and
+an update. TRL's update takes as many rows at once as fit into memory.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from tools.gpu import models
 from tools.gpu.card import Card, Ceilings
 
 NEW = 96
-"""Tokens of a rollout."""
+"""Tokens per rollout."""
 
 
 def agree(card: Card, result: Result) -> None:
-    """Compare rollouts, log-probabilities and gradients with stock TRL's on the same weights, in fp32 and bf16."""
+    """Compare rollouts, log-probabilities, gradients and losses with those of stock TRL on the same weights, in fp32
+    and bf16."""
     prompt, group, new = (40, 4, 6) if card.quick else (850, 8, 32)
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype)[6:]
@@ -61,13 +62,13 @@ def agree(card: Card, result: Result) -> None:
 
 
 def steps(card: Card, result: Result, ceilings: Ceilings, left: Callable[[], float]) -> None:
-    """Add the seconds and memory of rollout, update and whole step of each shape, prompt length and group size."""
+    """Add seconds and memory of rollout, update and whole step by shape, prompt length and group size."""
     shapes = ("tiny",) if card.quick else ("Qwen3 1.7B", "Llama 8B")
     prompts, groups, new = ((24,), (4,), 5) if card.quick else ((850, 8192), (8, 16), NEW)
     for shape in shapes:
         with TemporaryDirectory() as folder:
             stock, ours = pair(shape, card, torch.bfloat16, prompts[0], max(groups), new, folder)
-            for side in (stock, ours):  # kernels are loaded and compiled
+            for side in (stock, ours):  # this loads and compiles the kernels
                 with quiet():
                     inputs = side.inputs()
                 fitting(card, side, inputs)
@@ -92,8 +93,8 @@ def case(
     group: int,
     new: int,
 ) -> None:
-    """Add one case: rollouts of either side (twice TRL's, three times ours), then updates (three each), on the same
-    prompt."""
+    """Add the rows of one case. Both sides have the same prompt. Rollouts are timed twice for TRL and three times for
+    ours, updates three times each."""
     text = models.prompt_of(stock.trainer.processing_class, prompt)
     known: dict[str, Any] = {"part": "step", "shape": shape, "prompt": prompt, "group": group, "new": new}
     floors = {"rollout": models.rollout_bytes(ours.trainer.model, new) / ceilings.bandwidth}
@@ -117,7 +118,7 @@ def case(
         side.optimizer.zero_grad()
         seconds[name] |= {"update": taken, "step": seconds[name]["rollout"] + taken}
         done = models.update_flops(side.trainer.model, prompt, group, new, shared=name == "ours")
-        floors["update"] = done / ceilings.bfloat16  # ours comes last: the fewest operations
+        floors["update"] = done / ceilings.bfloat16  # ours comes last, and has the fewest operations
         update_row |= {f"{name} rows at once": rows, f"{name} GB": memory, f"{name} utilisation": done / taken / ceilings.bfloat16}  # fmt: skip
     for part in ("rollout", "update", "step"):
         row = {**known, "of": part, **{f"{name} s": found[part] for name, found in seconds.items() if part in found}}
@@ -132,7 +133,7 @@ def case(
 def pair(
     shape: str, card: Card, dtype: torch.dtype, prompt: int, group: int, new: int, folder: str
 ) -> tuple[Side, Side]:
-    """Return TRL's trainer and ours on the same weights."""
+    """Return TRL's trainer and ours, with the same weights."""
     sides = []
     for ours in (False, True):
         model, tokenizer = models.made(shape, card.device, dtype)
@@ -143,7 +144,8 @@ def pair(
 
 
 def fitting(card: Card, side: Side, inputs: dict[str, Any]) -> int:
-    """Return how many rows of the group an update of this side can take at once; 0 where not even one fits."""
+    """Return how many rows of the group an update of this side can take at once, or 0 if not even one fits into
+    memory."""
     rows = side.group
     while rows:
         try:
@@ -158,13 +160,14 @@ def fitting(card: Card, side: Side, inputs: dict[str, Any]) -> int:
 
 
 def update(side: Side, inputs: dict[str, Any], rows: int, first: bool = False) -> None:
-    """Run forward and backward over a group, so many rows at once."""
+    """Run forward and backward passes over a group, ``rows`` rows at a time; with ``first``, only over the first
+    rows."""
     for at in range(0, rows if first else side.group, rows):
         side.update({k: v[at : at + rows] if getattr(v, "ndim", 0) else v for k, v in inputs.items()})
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what trainers print to themselves."""
+    """Suppress what the trainers print."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,4 +1,5 @@
-"""Waits of the host for the card within a step, by torch's own count of synchronising calls."""
+"""How often does the host wait for the GPU within a step? Waits are counted by torch's warnings about synchronising
+calls."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tools.gpu.card import Card
 
 
 def looks(action: Callable[[], Any]) -> Counter[str]:
-    """Return where an action waits for the card, with how often; nothing is counted where there is no card."""
+    """Return how often an action waits for the GPU, by line of source. Without a GPU nothing is counted."""
     if not torch.cuda.is_available():
         action()
         return Counter()
@@ -44,7 +45,8 @@ def looks(action: Callable[[], Any]) -> Counter[str]:
 
 
 def measure(card: Card, result: Result) -> None:
-    """Add the looks of an update, of tokens, and of a ranker's steps, and check that tokens and steps cost none."""
+    """Add the waits of an update, of 32 further tokens, and of 10 further steps of a ranker. Check that updates and
+    ranker steps have none, and that a token has at most .1."""
     model, _ = models.made("tiny", card.device, torch.bfloat16)
     model.lm_head.weight = torch.nn.Parameter(
         model.lm_head.weight.detach().clone(), requires_grad=False
@@ -70,7 +72,7 @@ def measure(card: Card, result: Result) -> None:
     short, long = looks(lambda: train(arrays, np.arange(2 * batch))), looks(lambda: train(arrays, np.arange(12 * batch)))  # fmt: skip
     for of, found in (("update, whole", passes), ("32 more tokens", many - few), ("10 more steps of a ranker", long - short)):  # fmt: skip
         result.rows.append({"part": "host looks", "of": of, "times": sum(found.values()), "where": ", ".join(f"{k} x{v}" for k, v in found.most_common(6))})  # fmt: skip
-    result.at_most("the host waits for the card, an update", sum(passes.values()), 0)
-    result.at_most("the host waits for the card, a token", sum((many - few).values()) / 32, 0.1)
-    result.at_most("the host waits for the card, a ranker's step", sum((long - short).values()) / 10, 0.0)
+    result.at_most("waits of the host for the GPU per update", sum(passes.values()), 0)
+    result.at_most("waits of the host for the GPU per token", sum((many - few).values()) / 32, 0.1)
+    result.at_most("waits of the host for the GPU per step of a ranker", sum((long - short).values()) / 10, 0.0)
     result.so_far()

@@ -1,12 +1,12 @@
 """Pack the Python packages that a GPU machine without a network lacks into one archive.
 
-    python -m tools.gpu.pack --out .gpu/packages.tar.xz      # here, where pip works
-    tar xf packages.tar.xz -C /tmp/site                      # there
-    PYTHONPATH=src:/tmp/site python3 -m tools.gpu.acceptance
+    python -m tools.gpu.pack --out .gpu/packages.tar.xz           # here, where pip works
+    mkdir -p /tmp/site && tar xf packages.tar.xz -C /tmp/site     # on the GPU machine, in a copy of the repository
+    PYTHONPATH=src:.:/tmp/site python3 -m tools.gpu.acceptance
 
-The machine is expected to have CUDA builds of torch and what `PROVIDED` names. Versions are those of `constraints.txt`,
-wheels are those of Python 3.12 on x86-64 Linux. Together with the repository the archive stays under 64 MiB, which is
-why it is compressed with xz: as wheels, polars and faiss alone take 73 MB.
+The GPU machine must have CUDA builds of torch, and the packages of `PROVIDED`. Versions are those of `constraints.txt`;
+wheels are those for Python 3.12 on x86-64 Linux. Archive and repository together must stay below 64 MiB. The archive is
+therefore compressed with xz: as wheels, polars and faiss alone take 73 MB.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 64 << 20
-"""Bytes that the repository and the archive may take together."""
+"""Largest allowed size of repository and archive together, in bytes."""
 EXTRAS = ("llm",)
-"""Extras of taiji that the acceptance needs."""
+"""Extras of taiji that the acceptance run needs."""
 PACKED = (
     "annotated-types", "datasets", "dill", "faiss-cpu", "gguf", "hypothesis", "multiprocess", "polars", "polars-runtime-32",
     "pydantic", "pydantic-core", "trl", "typing-inspection",
 )  # fmt: skip
-"""Packages that go along."""
+"""Packages in the archive."""
 PROVIDED = frozenset(
     [
         "accelerate",
@@ -103,17 +103,17 @@ PROVIDED = frozenset(
         "xxhash",
     ]
 )
-"""Packages that the machine has: the image of PyTorch, transformers and accelerate it was first run on."""
+"""Packages that the GPU machine has: those of the image with PyTorch, transformers and accelerate of the first run."""
 LEFT_OUT = frozenset({"wordllama"})
-"""Needed by features that the acceptance does not use: wordllama is a model of 19 MB."""
+"""Packages that only features outside the acceptance run need. wordllama contains a model of 19 MB."""
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
 
 
 def missing(packed: frozenset[str] = frozenset(PACKED)) -> dict[str, str]:
-    """Return the requirements that neither the machine nor the archive has, with who asks for each; empty when
-    complete.
+    """Return the requirements that neither the GPU machine nor the archive has, with the package that needs each. The
+    result is empty if the pack is complete.
 
-    Follows the metadata of the packages installed here, from taiji's own with `EXTRAS`.
+    Requirements are read from the metadata of the packages installed here, beginning with taiji and its `EXTRAS`.
     """
     lacking: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
@@ -141,7 +141,7 @@ def missing(packed: frozenset[str] = frozenset(PACKED)) -> dict[str, str]:
 
 
 def repository_bytes() -> int:
-    """Return the size of what git does not ignore here."""
+    """Return the size of the files in the repository that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -153,7 +153,8 @@ def repository_bytes() -> int:
 
 
 def stage(folder: Path) -> None:
-    """Install the packed packages, and taiji's metadata (its entry points, without its source), into a folder."""
+    """Install the packages of the archive into a folder, and the metadata of taiji (its entry points, without its
+    source)."""
     pip = [
         sys.executable,
         "-m",
@@ -177,10 +178,12 @@ def stage(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def main(out: Annotated[Path, typer.Option(help="The archive to write.")] = Path(".gpu/packages.tar.xz")) -> None:
-    """Write the archive and say how large it is; fails where a requirement is missing or the limit is passed."""
+def main(out: Annotated[Path, typer.Option(help="Archive to write.")] = Path(".gpu/packages.tar.xz")) -> None:
+    """Write the archive and print its size. Fail if a requirement is missing or the limit is exceeded."""
     if lacking := missing():
-        raise SystemExit(f"The pack is not complete: {lacking}. Add them to PACKED or PROVIDED.")
+        raise SystemExit(
+            f"The archive lacks packages (each with the one that needs it): {lacking}. Add them to PACKED or PROVIDED."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder))
@@ -189,7 +192,7 @@ def main(out: Annotated[Path, typer.Option(help="The archive to write.")] = Path
     size, repository = out.stat().st_size, repository_bytes()
     print(f"{out}: {size / 2**20:.1f} MiB, the repository {repository / 2**20:.1f} MiB, limit {LIMIT / 2**20:.0f} MiB")
     if size + repository > LIMIT:
-        raise SystemExit("Too large to go along.")
+        raise SystemExit("Archive and repository together are larger than the limit.")
 
 
 if __name__ == "__main__":

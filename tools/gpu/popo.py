@@ -1,4 +1,5 @@
-"""Steps of POPO on the card: several gradients through one recorded graph, of which stock TRL's step takes one."""
+"""Does POPO complete its steps on the GPU? It needs several backward passes through one graph, where stock TRL needs
+one."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ STEPS = 3
 
 
 def letters(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """A second cheap reward, at odds with :func:`~benchmarks.alignment_speed.spread`."""
+    """Return a second cheap reward, which conflicts with :func:`~benchmarks.alignment_speed.spread`."""
     return [1.0 - sum(t % 5 for t in ids) / (4 * max(len(ids), 1)) for ids in completion_ids]
 
 
 def measure(card: Card, result: Result) -> None:
-    """Train by POPO with each estimator, and check that all steps are taken with finite losses and weights."""
+    """Train by POPO with each estimator of the indicators, and check that all steps have finite losses and weights."""
     from datasets import Dataset
     from peft import LoraConfig
 

@@ -127,6 +127,17 @@ def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor
     return (rows >= part.start) & (rows < part.stop), (rows - part.start).clamp(0, part.stop - part.start - 1)
 
 
+class _Buffers:
+    """Memory for the logits and probabilities of a chunk, (rows, vocabulary). All chunks share it, because new memory
+    for every chunk would take as long as a pass over the logits."""
+
+    def __init__(self, rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
+        wide = torch.promote_types(dtype, torch.float32)
+        self.raw = torch.empty(rows, vocabulary, dtype=dtype, device=device)
+        self.wide = self.raw if dtype == wide else torch.empty_like(self.raw, dtype=wide)
+        self.p = torch.empty_like(self.raw, dtype=wide)
+
+
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -141,24 +152,30 @@ class _FrozenHead(torch.autograd.Function):
         mean_row = torch.empty(len(hidden), hidden.shape[1], dtype=wide, device=hidden.device) if needed else None
         chosen = torch.empty(len(rows), dtype=wide, device=hidden.device)
         slope = torch.ones_like(chosen)
-        for part in _chunks(len(hidden), len(weight)):
-            raw = torch.nn.functional.linear(states[part], weight, bias)
-            logits = head.shape(raw)
+        parts = _chunks(len(hidden), len(weight))
+        kept = _Buffers(parts[0].stop, len(weight), dtype, hidden.device)
+        for part in parts:
+            raw, p = kept.raw[: part.stop - part.start], kept.p[: part.stop - part.start]
+            torch.mm(states[part], weight.t(), out=raw)
+            if bias is not None:
+                raw += bias
+            logits = head.shape(raw if dtype == wide else kept.wide[: len(raw)].copy_(raw))
             inside, place = _places(rows, part)
             at = (place, tokens)
-            chosen = torch.where(inside, logits[at] / temperature, chosen)
             bend = None
             if head.cap is not None and needed:
                 bend = 1.0 - (logits / head.cap).square_()
                 slope = torch.where(inside, bend[at], slope)
             if temperature != 1.0:
-                logits = logits / temperature
-            lse[part] = logits.logsumexp(-1)
-            p = torch.softmax(logits, -1)
-            entropies[part] = lse[part] - logits.mul_(p).sum(-1)
+                logits = logits.div_(temperature)
+            chosen = torch.where(inside, logits[at], chosen)
+            most = logits.amax(-1, keepdim=True)
+            total = torch.exp(logits.sub_(most), out=p).sum(-1, keepdim=True)
+            lse[part] = (total.log() + most).squeeze(-1)
+            entropies[part] = (total.log() - logits.mul_(p).sum(-1, keepdim=True) / total).squeeze(-1)
             if mean_row is not None:
-                mean_row[part] = (p if bend is None else p.mul_(bend)).to(dtype) @ weight
-            del raw, logits, p, bend
+                p = p if bend is None else p.mul_(bend)
+                mean_row[part] = ((p if dtype == wide else raw.copy_(p)) @ weight) / total
         ctx.mark_non_differentiable(entropies)
         ctx.save_for_backward(rows, tokens, weight, *([] if mean_row is None else [mean_row, slope]))
         ctx.factor, ctx.dtype = head.scale / temperature, hidden.dtype
