@@ -297,6 +297,7 @@ def measure(quick: bool) -> Result:
         if name == "bf16" and not bfloat16_pays("cpu"):
             result.rows.append({"type": name, "part": "left out: this processor has no bfloat16 instructions"})
             continue
+        measured = name
         if quick:  # a random model of four small layers shows whether both sides agree; its times mean nothing
             lm = small_model(dtype)
             main_case(result, lm, name, prompt=200, group=4, new=12, repeats=3)
@@ -306,9 +307,9 @@ def measure(quick: bool) -> Result:
             speed_checks(result, name)
         result.so_far()
     if quick:
-        curve(result, lm, name, (100,), (4, 8), 12, 1)
+        curve(result, lm, measured, (100,), (4, 8), 12, 1)
     else:
-        curve(result, lm, name, (128, 512, 850, 2048), (4, 8, 16), 96, 3)
+        curve(result, lm, measured, (128, 512, 850, 2048), (4, 8, 16), 96, 3)
         worst = min(row["ratio"] for row in result.rows if "ideal" in row)
         result.at_least("slowest case of the curve: times TRL's speed", worst, 0.95)
     return result

@@ -15,7 +15,7 @@ memory.
 
     python -m benchmarks.inspector [--quick] [--json benchmarks/results/inspector.json]
 
-``TAIJI_BENCH_RUN`` names the folder of a real run, whose first page is added. Chromium is needed (``make tools``).
+``TAIJI_BENCHMARK_RUN`` names the folder of a real run, whose first page is added. Chromium is needed (``make tools``).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def measure(quick: bool) -> Result:
             result.rows.append(
                 row | {"all loaded ms": (time.perf_counter() - begin) * 1000, "memory MiB": one.memory()}
             )
-        real = os.environ.get("TAIJI_BENCH_RUN")
+        real = os.environ.get("TAIJI_BENCHMARK_RUN")
         if real:
             result.rows.append(_started(tab, Served(Path(real), stack)) | {"users": "a real run"})
         for page in ("", "users", "users/user-5", "users/user-15", "alignment"):
