@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import faults, list_faults
+from benchmarks import fault_load, faults, list_faults
 from tests.serving.rig import RedisServer
 
 from taiji.serving.types import Event, RecommendRequest, UserHistory
@@ -51,27 +52,28 @@ def test_lists_of_real_recommenders_are_right_under_faults(
 def test_the_checker_sees_a_lost_a_doubled_and_a_foreign_row(tmp_path: Path) -> None:
     with ExitStack() as stack:
         world = faults.World("sqlite", tmp_path, stack)
-        books, client = faults.Books(), faults.Client(world.service.url)
+        books, client = fault_load.Books(), fault_load.Client(world.service.url)
         body = {
             "events": [
-                {"user_id": user, "item_id": "i", "timestamp": "2026-01-31T12:00:00Z"} for user in faults.USERS[:3]
+                {"user_id": user, "item_id": "i", "timestamp": "2026-01-31T12:00:00Z"} for user in fault_load.USERS[:3]
             ]
         }
         assert client.ask("POST", "/v1/events", body, "planted")[0] == 202
-        for place, user in enumerate(faults.USERS[:3]):
-            books.events[user].add(faults.event_name("planted", place))
-        deadline = faults.time.monotonic() + 30
-        while any(faults.audit(world, books).values()) and faults.time.monotonic() < deadline:
-            faults.time.sleep(0.1)
+        for place, user in enumerate(fault_load.USERS[:3]):
+            books.events[user].add(fault_load.event_name("planted", place))
+        deadline = time.monotonic() + 30
+        while any(faults.audit(world, books).values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert not any(faults.audit(world, books).values())
         with sqlite3.connect(world.place) as db:
-            db.execute("DELETE FROM history WHERE user = ?", (faults.USERS[0],))
+            db.execute("DELETE FROM history WHERE user = ?", (fault_load.USERS[0],))
             db.execute(
-                "INSERT INTO history SELECT user, time + 1, id, event FROM history WHERE user = ?", (faults.USERS[1],)
+                "INSERT INTO history SELECT user, time + 1, id, event FROM history WHERE user = ?",
+                (fault_load.USERS[1],),
             )
             db.execute(
                 "UPDATE features SET head = CAST(replace(CAST(head AS TEXT), 'echo-1', 'echo-2') AS BLOB) WHERE user = ? AND release LIKE 'one%'",
-                (faults.USERS[2],),
+                (fault_load.USERS[2],),
             )
         found = faults.audit(world, books)
         assert found["lost events"] == 1 and found["duplicated effects"] >= 2 and found["wrong version"] == 1
