@@ -17,6 +17,7 @@ def test_the_terminal_table_shows_figures_with_intervals(capsys):
         "83 of 144 rationales kept (48 more set the threshold); the threshold is perplexity 4.62",
         "against the best baseline, own category,",
         "total 744",
+        "Rankers, all users, with 95% intervals; compared with none, green is better and red is worse",
     ):
         assert expected in text
     assert "…" not in text

@@ -83,7 +83,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         of_rankers += [key for key in first if key not in of_rankers]
     names = {level: level.removeprefix("category_").upper() for level in levels} | {"ctcvr": "CTCVR"}
     table(
-        f"Answers, with {100 * run.level:g}% intervals over users (· baselines and oracle)",
+        f"Answers, with {100 * run.level:g}% intervals over users{_legend(run.llm)} (· baselines and oracle)",
         "model",
         of_answers,
         answers,
@@ -97,13 +97,25 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
             (arm, {f.metric: f for f in figures if f.features == arm})
             for arm in dict.fromkeys(f.features for f in figures)
         ]
-        table(f"Rankers, {group}", "features", of_rankers, arms, {key: key_title(key) for key in of_rankers})
+        table(
+            f"Rankers, {group} users, with {100 * run.level:g}% intervals{_legend(figures)}",
+            "features",
+            of_rankers,
+            arms,
+            {key: key_title(key) for key in of_rankers},
+        )
     for line in findings(run):
         console.print(f"  {line}", highlight=False)
     seconds = ", ".join(f"{stage} {value:,.0f}" for stage, value in run.seconds.items())
     console.print(f"[dim]seconds: {seconds}; total {sum(run.seconds.values()):,.0f}[/dim]", highlight=False)
     if (reached := conclusion(run)) is not None:
         console.print("\n".join(reached.lines()), highlight=False, markup=False)
+
+
+def _legend(figures: Sequence[MetricValue]) -> str:
+    """Return the meaning of the colours, as part of a table's title; empty if no row is compared with another."""
+    against = next((f.difference.against for f in figures if f.difference), None)
+    return f"; compared with {against}, green is better and red is worse" if against else ""
 
 
 def _cell(figure: MetricValue | None, digits: int) -> str:
