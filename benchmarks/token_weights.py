@@ -1,4 +1,4 @@
-"""Do PEPO's token weights help, and more than weights of the same sizes on other tokens would?
+"""Do PEPO's token weights help, and does it matter which tokens get them?
 
 PEPO gives each token of a completion its own share of the advantage. Task: two 8 x 8 digits (scikit-learn's bundled
 images) are read as 8 patches; a decoder with two layers of width 64 writes the chain "a+b=cc" and is rewarded if the

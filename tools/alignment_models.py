@@ -61,7 +61,7 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_lay
 LARGEST = 20_000_000
 """Largest number of parameters of a model that is tried. A larger model has sizes that TINY does not name."""
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.02}
-"""Error that is allowed in addition to that of the unshared forward pass, relative to the values in float32."""
+"""Error that is allowed in addition to twice that of the unshared forward pass, relative to the values in float32."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Arms: ``last twenty``, the deciding baseline; ``whole history``, attention to al
 random``, a control in which the codes are permuted among the items, so that the search finds unrelated entries. Metric:
 click AUC. All arms have the same network, settings and learning rates to choose from.
 :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The exact
-part compares attention to the entries found with masked attention to all entries.
+part checks that attention to the found entries equals masked attention to all entries.
 
     python -m benchmarks.components --only code_sequence [--quick] [--json benchmarks/results/code_sequence.json]
 """

@@ -1,4 +1,4 @@
-"""Does it bring users back to imitate how the most active users were served (SEC)?
+"""Does imitating how the most active users were served bring users back (SEC)?
 
 A list is ordered by a weighted sum of five predictions. In the world ``retention``, pleasing lists bring users back.
 For six weeks, each user is served with individual weights, drawn once per user, so that chance determines who is served
@@ -11,9 +11,9 @@ Places: in the world, users do not otherwise differ in how often they come. In t
 reflect this activity.
 
 Metric: days with a request per user in the ten days. Arms: ``SEC`` clones each tier; ``everybody cloned``, the deciding
-baseline, clones all users alike; ``upper tier cloned``; ``logged weights`` continues each user's own, ``mean weights``
-their mean; ``TD3 on the log``; ``PPO in two worlds``, which acts in two further worlds; ``law known``, the upper bound,
-puts weight only on the outcome that changes moods, which no learner can know.
+baseline, clones all users alike; ``upper tier cloned``; ``logged weights`` keeps each user's weights, and ``mean
+weights`` uses the log's mean; ``TD3 on the log``; ``PPO in two worlds``, which acts in two further worlds; ``law
+known``, the upper bound, puts weight only on the outcome that changes moods, which no learner can know.
 
 Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and in ``active users`` no larger
 gain than in the world. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal

@@ -8,7 +8,7 @@ policy μ, with w = π(a|x) / μ(a|x):
 - doubly robust (Dudík, Langford & Li, *ICML* 2011): a reward model's value of π, plus its mean weighted residual.
 
 Each estimate is a mean of one term per row, so one kind of interval serves all. With rare clicks and skewed weights, a
-nominal 95 % percentile bootstrap covers only 88–91 %. The studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
+nominal 95 % percentile bootstrap covers only 90–92 %. The studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
 reaches the nominal level, but its upper end lies far from the estimate (measured in ``benchmarks/abtest.py``).
 
 If the logging policy hardly ever takes the target policy's actions, the log cannot evaluate the target policy. The
