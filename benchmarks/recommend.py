@@ -3,14 +3,15 @@
 In the world `short-video`, and in *twins* of it in which some mechanisms make no difference, a recommender is built
 from a log of uniformly random lists: popularity, co-occurrence, SASRec, their merged list, and a ranker. The *gain* of
 a component is the true expected reward of the lists of all components minus that of the lists without this component,
-on the same requests of the test period. The truth of the world is known, so only the log is random. Only requests for
-which both variants return a complete list are compared: without popularity, users without a history get no list, which
-has nothing to do with these mechanisms. Gains in the world are reported, not checked; the checks concern the twins.
+on the same requests of the test period. The true rewards are known, so the evaluation adds no noise: only the log is
+random. Only requests for which both variants return a complete list are compared: without popularity, users without a
+history get no list, which has nothing to do with these mechanisms. Gains in the world are reported, not checked; the
+checks concern the twins.
 
 Columns: ``part`` (``true reward``, ``gain`` or ``appeal brought``, see below), ``where`` (world or twin) and ``what``
 (variant or component). ``value``, ``low`` and ``high``: mean over the requests of the first two worlds, with a 95 %
-interval over their users. ``mean over worlds``, with ``low`` and ``high``: over the means of all worlds, with Student's
-95 % interval; ``seeds`` lists these means. ``answered``: share of the requests that are compared. In checks and rows,
+interval over their users. ``mean over worlds``, ``low over worlds`` and ``high over worlds``: mean over the means of
+all worlds, with Student's 95 % interval; ``seeds`` lists these means. ``answered``: share of the requests that are compared. In checks and rows,
 ``popular`` is popularity and ``together`` is co-occurrence; *bait* is clickbait.
 
 **First predictions**, written down before the first run, about the lower ends of the intervals over users. Some items
@@ -22,7 +23,7 @@ without tastes, and co-occurrence one of .0008 without all of them. The predicti
 run only the first of these two fails.
 
 **Second predictions**, written down after that run and before the runs on which they are checked. An interval over
-users says nothing about other worlds and other trainings, which a claim about a component concerns as well. So the
+users says nothing about other worlds and other trainings, but a claim about a component covers these as well. So the
 interval is now Student's, over the mean gains of six worlds, each with trainings of its own. The first predictions had
 also been wrong about the information that components can use:
 

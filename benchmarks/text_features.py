@@ -63,7 +63,7 @@ from taiji.world.shop import Shop
 DEMO_USERS = 90
 REFRESHES = 4
 RANKERS = {
-    "completejourney": {"embeddings": False, "bins": 16, "conversion_weight": 0.3},
+    "completejourney": {"embeddings": False, "bins": 16, "task_weights": {"conversion": 0.3}},
     "ml-latest-small": {"dimension": 16},
 }
 """Settings of the ranker of the part ``ladder`` by data set, as chosen by ``benchmarks.ranking``."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks import uplift
+from benchmarks import ranking, text_features, uplift
 from benchmarks.abtest import over_seeds
 from tests.quick import run_quick
 from tests.reasoning.conftest import build
 
+from taiji.models.ranking.settings import RankerSettings
 from taiji.reasoning.item_knowledge import Said
 
 
@@ -75,3 +76,8 @@ def test_a_table_of_knowledge_is_written_once_by_the_model(tmp_path, monkeypatch
     table = uplift.knowledge_of(shop, file, "m")
     assert len(asked) == 104 and table["item_id"].to_list() == [str(item) for item in range(200)]
     assert uplift.knowledge_of(shop, file, "m").equals(table) and len(asked) == 104
+
+
+def test_settings_that_only_full_runs_use_are_settings_of_the_ranker():
+    for settings in (*text_features.RANKERS.values(), *ranking.GRIDS["taiji"]):
+        assert RankerSettings(**settings).model_fields_set == settings.keys()

@@ -576,7 +576,8 @@ def test_releases(client: TestClient, store: Store) -> None:
     store.add_release(NEXT, 10)
     found = client.get("/v1/admin/releases").json()
     assert (found["active"], found["previous"], [r["name"] for r in found["live"]]) == ("r1", None, ["r1", "r2"])
-    assert client.post("/v1/admin/releases:rollback").status_code == 409
+    none = client.post("/v1/admin/releases:rollback")
+    assert (none.status_code, none.json()["message"]) == (409, "There is no previous release to serve again.")
     assert client.post("/v1/admin/releases:activate", json={"release": "r9"}).status_code == 409
     assert client.post("/v1/admin/releases:activate", json={"release": "r2"}).json()["active"] == "r2"
     assert client.get("/v1/features/u1").status_code == 404  # r2 has no rows, and r1's are not shown

@@ -39,7 +39,8 @@ _kept = threading.local()
 @cache
 def products_pay() -> bool:
     """Return True if bf16 products are faster than the flash kernel on this processor: with AMX, or with AVX-512 bf16
-    on a processor of AMD. On one of Intel restricted to AVX-512 bf16, they were slower (docs/performance.md)."""
+    on an AMD processor. On an Intel processor restricted to AVX-512 bf16, the products were slower
+    (docs/performance.md)."""
     if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
         return True
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()) and _made_by_amd()

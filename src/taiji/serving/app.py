@@ -50,7 +50,7 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 MAX_LETTERS = 1000
 ACTIVATE_WAIT_S = 2.0
-UNKNOWN = "This user is unknown: neither the run's data nor later events contain the id."
+UNKNOWN = "This user is unknown or was erased: neither the remaining data of the run nor later events contain the id."
 LINGER = 0.05
 """Waiting time before the next batch of rankings, as a share of the time of the last batch. Waiting is worthwhile
 because a ranking in a batch of eight takes half the time of a ranking on its own.
@@ -102,7 +102,7 @@ class Service:
     def _states(self, users: Sequence[str]) -> list[tuple[StoredRow | None, UserHistory]]:
         """Return the rows and histories of users.
 
-        Rows are read after histories, so that a row is never older than an erasure that its user's history shows.
+        Rows are read after histories, so that a history that shows an erasure is never paired with an earlier row.
         """
         histories = self.store.histories(users, self.clock())
         return list(zip(self.store.read(users), histories, strict=True))
@@ -401,11 +401,15 @@ def _routes(app: FastAPI, service: Service) -> None:
 def _admin_routes(app: FastAPI, service: Service) -> None:
     store, clock = service.store, service.clock
 
-    async def switched(action: Callable[..., Any], *arguments: Any) -> Response:
+    async def switched(
+        action: Callable[..., Any],
+        *arguments: Any,
+        missing: str = "There is no such live release, or it is the active one.",
+    ) -> Response:
         try:
             await asyncio.to_thread(action, *arguments)
         except KeyError:
-            raise Rejected(409, "no_release", "There is no such live release, or it is the active one.") from None
+            raise Rejected(409, "no_release", missing) from None
         return listed(await asyncio.to_thread(service.scorers.look))
 
     def listed(found: Releases) -> Response:
@@ -456,7 +460,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     )
     async def rollback() -> Response:
         log("release rollback")
-        return await switched(store.roll_back)
+        return await switched(store.roll_back, missing="There is no previous release to serve again.")
 
     @app.get(
         "/v1/admin/dead-letters",

@@ -51,8 +51,8 @@ class NeuralRankerSettings(Settings):
     bins: PositiveInt = 6
     """Number of pieces in the piecewise-linear encoding of each numeric feature."""
     min_count: PositiveInt = 2
-    """Number of occurrences before the end of training from which an id has its own embedding row; rarer ids share
-    hashed rows."""
+    """Smallest number of occurrences before the end of training for an id to have its own embedding row. Rarer ids
+    share hashed rows."""
     hashed_rows: PositiveInt = 1024
     """Number of hashed rows for rare and unseen ids, per vocabulary."""
     max_rows: PositiveInt = 1_000_000
