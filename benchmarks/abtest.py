@@ -15,9 +15,9 @@ Off-policy evaluation (parts ``random → bts`` and ``bts → random``). The Ope
 policies, each with 10,000 impressions: a uniformly random one (``random``), and Bernoulli Thompson sampling (``bts``).
 The click rate of one policy is estimated from the log of the other by inverse propensity scoring (``ips``), its
 self-normalised form (``snips``) and the doubly robust estimator (``dr``). Each interval must contain the click rate in
-the estimated policy's own log. In addition, 400 logs are simulated, with click rates that were fitted to both real
-logs, so that the true value is known. The share of intervals that contain it must be close to 95 %. The sample is the
-folder ``open-bandit-small`` in ``$TAIJI_TEST_DATA``; without it, this part is left out.
+the estimated policy's own log. In addition, 400 logs are simulated for each of the two parts, with click rates that
+were fitted to both real logs, so that the true value is known. The share of intervals that contain it must be close to
+95 %. The sample is the folder ``open-bandit-small`` in ``$TAIJI_TEST_DATA``; without it, these parts are left out.
 
 Columns: ``value`` with its 95 % interval from ``low`` to ``high``; ``n``, the number of users (A/B tests) or
 impressions (off-policy); ``trainings``, the number of trainings per ranker. ``truth`` is the true gain in clicks per
@@ -142,7 +142,7 @@ def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None
 
 
 def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Return the interval of the mean over two to five seeds (Student's t), or the own interval of a single seed.
+    """Return the interval of the mean over two to five seeds (Student's t). For a single seed, return its own interval.
 
     Args:
         values: (value, low, high) of each seed.

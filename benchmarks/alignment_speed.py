@@ -14,17 +14,17 @@ names what is measured:
 - ``step``: the whole step;
 - ``update's memory, MB``: peak growth of the process during the update, in MB instead of seconds.
 
-``TRL s`` and ``ours s`` are medians of five steps in seconds, without warm-up. ``ratio`` is the median of the five
-paired ratios of TRL's value to ours; above 1, ours is better. ``floor s`` is the lower bound, which follows from the
-size of the model and from the rates at which this machine multiplies matrices and reads memory. ``ours/floor`` is our
-time divided by it. The row ``measured`` reports these rates, and the largest difference of the log-probabilities and
-the relative difference of the gradients between both trainers on the same rollouts.
+``TRL s`` and ``ours s`` are medians of five steps, in seconds; there is no warm-up step. ``ratio`` is the median of the
+five paired ratios of TRL's value to ours; above 1, ours is better. ``floor s`` is the lower bound, which follows from
+the size of the model and from the rates at which this machine multiplies matrices and reads memory. ``ours/floor`` is
+our time divided by it. The row ``measured`` reports these rates, and the largest difference of the log-probabilities
+and the relative difference of the gradients between both trainers on the same rollouts.
 
 The rows with ``ideal`` show how the speed-up of the update depends on the lengths. TRL repeats the prompt for every
 rollout, and we read it once. So the ideal speed-up is G (P + C) / (P + G C) for a prompt of P tokens and G rollouts of
 C tokens. Here the update alone is timed, three times (in bf16 if it is measured). TRL's update is timed with 4
-rollouts, and its time is multiplied by G / 4: a larger batch would not fit in 24 GB with 2,048 tokens, and the time is
-linear in the number of rollouts.
+rollouts, and its time is multiplied by G / 4: a larger batch would not fit in 24 GB with a prompt of 2,048 tokens, and
+the time is linear in the number of rollouts.
 
 A full run takes some 25 minutes on two cores (estimated from the times in the results).
 ``benchmarks/results/alignment_speed_amx.json`` has the bf16 part on a processor with AMX units.

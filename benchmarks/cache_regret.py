@@ -2,18 +2,19 @@
 
 A *kept list* is a list that the service computed for the user earlier. In the world ``peak-load`` (five worlds with 400
 users, 600 items, five days and lists of six; the reward is the expected number of clicks), users send requests to a
-simulated server that can compute a third of the requested lists on average. The server has the queue, the kept lists
-and the cache policies of the service. A user whose request is rejected sees nothing. Every policy serves the same users
-in the same world, and the true expected reward of every list is known. Policies:
+simulated server that can compute a third of the requested lists on average. Kept lists and cache policies are the
+service's own code. A user whose request is rejected sees nothing. Every policy serves the same users in the same world,
+and the true expected reward of every list is known. Policies:
 
 - ``never``: kept lists are not shown; a request is rejected if there is no capacity;
 - ``overloaded``: the kept list is shown if the request would be rejected otherwise;
-- ``threshold``: the kept list is shown from a load of 0.25 on;
-- ``critics``: learnt critics choose the requests that lose least by a kept list; they are fitted to the clicks in the
-  log of another world;
+- ``threshold``: the kept list is shown if the queue is at least a quarter full, or if there is no capacity;
+- ``critics``: learnt critics choose the requests that lose least if a kept list is shown; they are fitted to the clicks
+  in the log of another world;
 - ``critics of shuffled clicks``: negative control, whose critics are fitted to permuted clicks;
-- ``overloaded, no spare``: clicked items are left out of a kept list, and no spare items replace them;
-- ``overloaded, twin``: a world in which tastes make no difference, so that only shorter lists can lose reward.
+- ``overloaded, no spare``: as ``overloaded``, but no spare items replace the clicked items that are left out;
+- ``overloaded, twin``: as ``overloaded``, in a world in which tastes make no difference, so that only shorter lists can
+  lose reward.
 
 In this world, seeing a list twice costs nothing by itself. Kept lists lose reward because items that have been clicked
 since are left out, and because tastes drift.
@@ -100,7 +101,7 @@ class Served:
     Attributes:
         fresh: expected reward of the list that would have been computed.
         shown: expected reward of what was shown; 0 for a rejected request.
-        filled: number of items shown, divided by that of the list that would have been computed.
+        filled: number of items shown, divided by the number in the list that would have been computed.
         origin: 0 for a computed list, 1 for a kept list, 2 for a rejected request.
         age: age of the kept list in seconds; NaN for other requests.
         had: False if the request was rejected and its user had no recent enough list.

@@ -3,8 +3,8 @@
 The world is `push` with the mechanism `wording`, in which copy (short texts about items) of one style has many
 wordings. The *writer* is a tiny language model, fine-tuned on copy of one style in uniformly drawn wordings. Two reward
 models are trained on the results of sends, as in `benchmarks.copywriting`: one of clicks, and one of kept promises
-(clicks after which the reader found that the item is what the copy had promised). GRPO then aligns copies of the writer
-with the reward of clicks, with the reward of kept promises, and with both, under equal weights and under POPO.
+(clicks after which the reader found that the item is what the copy had promised). GRPO then aligns four clones of the
+writer: with the reward of clicks, with the reward of kept promises, and with both, under equal weights and under POPO.
 
 Cost is the number of texts that are generated and scored. Best of n costs n texts per item. Alignment costs its 3,840
 rollouts once, and then one text per item. Values are true expected clicks and kept promises per 100 sends, on items
@@ -21,10 +21,10 @@ before; the predictions are the same.
 Rows, by ``part``: ``seed``, one per world, with the mean clicks and kept promises of every arm's texts after alignment
 (``clicks kept``: kept promises of the writer aligned with clicks), and the share of texts in the grammar (``valid``);
 ``best of n by the reward of clicks``, one per n and metric; ``aligned with ARM: gain``, the difference from one text of
-the writer before alignment; ``alignment equals best of n``, by world the n at which best of n brings as many clicks as
-alignment with clicks, and the number of items from which alignment is then cheaper. Columns ``mean over worlds``, ``low
-over worlds`` and ``high over worlds``; ``seeds`` has the means of the single worlds. A quick run has one small world
-and no checks.
+the writer before alignment; ``alignment equals best of n``, for each world the n at which best of n brings as many
+clicks as alignment with clicks, and the number of items from which alignment is then cheaper. Columns ``mean over
+worlds``, ``low over worlds`` and ``high over worlds``; ``seeds`` has the means of the single worlds. A quick run has
+one small world and no checks.
 
     python -m benchmarks.copy_alignment [--quick] [--json benchmarks/results/copy_alignment.json]
 """

@@ -2,11 +2,12 @@
 
 The world is `push` with the mechanism `wording`: copy (a short text about an item) has a category, which is its style,
 and a wording. For each of 192 items, 8 texts are sent for four weeks; in odd weeks, half of the texts are sent more
-often. Pairs of texts about one item train a reward model. It then chooses among texts about 48 items that were never
-sent. All arms choose among the same texts of the same items, and are compared by true expected clicks per 100 sends.
-Means are over eight worlds (and four twins), with Student's 95 % interval. The column ``what`` names scope and arm. The
-scopes are ``within`` (a random category), ``single category`` (the one with the highest click rate in the log), ``all``
-(all categories), and ``kept`` (kept promises of choices from all categories). The arms ``clicks`` and ``satisfied`` are
+often. Pairs of texts about one item train a reward model, whose score is the sum of a *quality*, an effect of the
+category and an effect of the length. It then chooses among texts about 48 items that were never sent. All arms choose
+among the same texts of the same items, and are compared by true expected clicks per 100 sends. Means are over eight
+worlds (and four twins), with Student's 95 % interval. The column ``what`` names scope and arm. The scopes are
+``within`` (a random category), ``single category`` (the one with the highest click rate in the log), ``all`` (all
+categories), and ``kept`` (kept promises of choices from all categories). The arms ``clicks`` and ``satisfied`` are
 reward models of clicks and of kept promises (clicks after which the reader found that the item is what the copy had
 promised); ``few pairs`` is trained on 100 pairs; ``turned pairs`` is a negative control, with winner and loser
 exchanged in a random half of the pairs. The heuristics are a random text, the shortest, the longest, and the one
@@ -20,20 +21,22 @@ Predictions, stated before the first run:
 - Over all categories, the choice by the whole score brings more clicks than each heuristic and than the best single
   category.
 - The gain of the best of n = 1 … 64 never exceeds the order-statistic bound E[max] − E[mean] of the true values.
-- A model of kept promises keeps more promises than a model of clicks, which favours clickbait.
+- Texts chosen by a model of kept promises keep more promises than those chosen by a model of clicks, which favours
+  clickbait.
 - There is no gain in the twin, in which all wordings are equally good, nor with turned pairs.
 
 If TAIJI_TEST_DATA contains womens-clothing-reviews, a reward model is also trained on pairs of reviews of one product.
 The winner of a pair has more "helpful" votes, by at least two standard errors. The model is trained on the 70 % of
 products with the lowest ids and evaluated on the others, which are probably newer (the log has no times). Prediction:
-the accuracy is above one half, also for quality alone among pairs of equal rating and similar length (words within
-10 %). Its interval is a bootstrap over products.
+the accuracy is above one half, also for quality alone among pairs of equal rating and similar length (numbers of words
+within 10 %). Its interval comes from a bootstrap over products.
 
 Rows, by ``part``: ``reviews``, the accuracy of each score or heuristic; ``world``, per world the number of training
 pairs, and Spearman's correlation with the true utilities after training on sends (``spearman``) and on the drawn pairs
 (``planted``); ``per 100 sends``, the clicks or kept promises of each choice; ``gain``, paired differences of two
 choices; ``best of n within a category``, the gains in clicks and in kept promises of each reward model by n, with the
-bound and the gain that Gaussian scores would have (``ρσE[max]``).
+bound and the gain that Gaussian scores would have (``ρσE[max]``: the correlation of scores and true values, times the
+standard deviation of these values, times the expected maximum of n standard normal variables).
 
     python -m benchmarks.copywriting [--quick] [--json benchmarks/results/copywriting.json]
 """

@@ -11,9 +11,9 @@ control), in which all users have the same taste. Arms:
   experts``), its encoder without the diffusion, that encoder without behaviours, the complete model with the masking of
   the released code, ``SASRec``, and popularity.
 
-All arms of a scenario are fitted to the same log and get the same requests. Stated before the first run: in a twin, no
-arm of a pair has an advantage; in the worlds, the order is that found on logs by `benchmarks.intent` and
-`benchmarks.multi_behaviour`. Only the twins are checked.
+All arms of a scenario are fitted to the same log and get the same requests. Stated before the first run: in a twin,
+neither arm of a pair has an advantage; in the worlds, the arms have the same order as on the logs of
+`benchmarks.intent` and `benchmarks.multi_behaviour`. Only the twins are checked.
 
 Rows: one per arm, seed and ``place`` (world or twin), with the last training ``loss``; then, per pair of arms
 (``ARM − CONTROL``), the mean difference over seeds with Student's 95 % interval from ``low`` to ``high``; then the mean

@@ -9,7 +9,7 @@ a fault is injected:
 - SIGKILL of the workers, of the API process or of Redis;
 - a full disk;
 - an LLM that raises an error or hangs;
-- a clock that is set back, or a year ahead for a while, as a process restarts;
+- a clock that is set back, or set a year ahead for a while, when a process restarts;
 - SIGSTOP of processes or of Redis for a while;
 - hundreds of silent connections, and requests with large heads;
 - unreadable entries in the queue.

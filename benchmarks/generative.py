@@ -26,10 +26,10 @@ codes of SASRec's item vectors.
 
 Columns: ``R@5``, ``R@10``, ``N@10`` (NDCG); ``warm R@10`` and ``cold R@10``, of targets with more than five and with at
 most five training interactions; ``rows per second``, requests per CPU second; ``train seconds``, CPU time; ``epoch``,
-the best one. Rows ``MODEL − CONTROL`` have differences with a 95 % interval from ``low`` to ``high``. Row ``speed``:
-our rate, that of ``generate``, their ratio, and the share of requests for which both give the same list. Row ``churn``:
-the number of decoded items, and of those that were unavailable. Rows of ``codings``: ``collisions by target`` (the
-share of targets that share all codes with another item) and ``hit rate`` (R@10).
+the best one. Rows ``MODEL − CONTROL`` have differences with a 95 % interval from ``low`` to ``high``. Row ``speed``, in
+elapsed time: our rate, that of ``generate``, their ratio, and the share of requests for which both give the same list.
+Row ``churn``: the number of decoded items, and of those that were unavailable. Rows of ``codings``: ``collisions by
+target`` (the share of targets that share all codes with another item) and ``hit rate`` (R@10).
 
 CPU time on one core: Office 4 h (3 seeds, 60 epochs), ml-latest-small 80 min (3 seeds, 30 epochs); a training of a
 large part takes minutes on a GPU and hours on two cores. Results: ``benchmarks/results/generative.json`` (speed and
@@ -376,7 +376,8 @@ def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats:
 
 
 def codings(result: Result, folder: Path) -> None:
-    """Train the plain decoder on the codes of each coding, and add its hit rate and the share of colliding items."""
+    """Train the plain decoder on the codes of each coding, and add its hit rate and the share of targets that
+    collide."""
     catalogue = item_codes.office(folder)
     assert catalogue.dataset is not None
     train, requests, targets = last_out(catalogue.dataset)

@@ -1,4 +1,4 @@
-"""Does a next item sampled by a diffusion help the user tower, and what changes if the target leaks in training?
+"""Does a user tower gain from reading a next item that a diffusion samples, and what changes if the true item leaks?
 
 Four retrievers are compared on ml-latest-small and completejourney. Three are modes of ``intent_diffusion``, with the
 same number of parameters and the same settings. They differ in the next item that the user tower reads in training:

@@ -7,8 +7,9 @@ rest is ``clean``. Two rules select among the same rationales of the same exampl
 
 - ``plain`` (the paper's ORFT): keep a rationale if it makes the perplexity of the true answer low enough; the threshold
   is the median over other examples. This rule is expected to prefer planted rationales;
-- ``guarded``: reject rationales that name the true item; keep one of the others if, without its mentions of the item,
-  it still makes the answer more likely and its perplexity is below the threshold.
+- ``guarded``: reject rationales that name the title of the true item, and mask all other mentions of the item. Keep a
+  rationale if it still makes the answer more likely, and the answer's perplexity is below a threshold of this rule.
+  That threshold is set so that both rules keep equally many of the other examples' rationales.
 
 The guarded rule must reject at least 95 % of the planted rationales, and may reject at most 10 percentage points more
 of the clean ones than the plain rule. The test is run with a writer that sees the answer and, in a full run, also with
@@ -20,8 +21,8 @@ student's prompt does not show; the limits are the same.
 The audit then measures rationales that were written with the answer in view, by the rule-based writer and, in a full
 run, by the default language model. It only reports. ``control`` is the perplexity of the answer after other texts in
 place of the rationale (the answer itself, another user's rationale, shuffled words, no text). ``decoys`` are other
-items of the same category, which good reasoning also makes more likely. The ``blind gap`` is how much more rationales
-written with the answer in view help than rationales written without it.
+items of the same category, which good reasoning also makes more likely. The ``blind gap`` is the difference in how much
+a rationale helps, between rationales written with the answer in view and without it.
 
 Columns: ``what`` names the test and the writer, ``rationales`` the group, ``n`` their number; ``found`` is the share in
 which the lexical guards find a title or a forbidden phrase; ``kept`` the share that a rule keeps; ``median ppl`` and
@@ -30,9 +31,10 @@ with its interval is a result of the audit.
 
     python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
-``--answer`` and ``--data`` (completejourney, ml-latest-small; default: both) can be repeated. ``TAIJI_BENCHMARK_PARTS``
-(default ``lexical,leaks,blind,controls``) chooses parts. Parts that are finished are kept in ``$TAIJI_BENCHMARK_WORK``.
-Results: ``benchmarks/results/leakage.json``, ``leakage_set.json`` and ``leakage_lexical.json``.
+``--answer`` (default: item) and ``--data`` (completejourney or ml-latest-small; default: both) can be repeated;
+``--examples`` is the number of examples on which the rules are compared. ``TAIJI_BENCHMARK_PARTS`` (default
+``lexical,leaks,blind,controls``) chooses parts. Parts that are finished are kept in ``$TAIJI_BENCHMARK_WORK``. Results:
+``benchmarks/results/leakage.json``, ``leakage_set.json`` and ``leakage_lexical.json``.
 """
 
 from __future__ import annotations

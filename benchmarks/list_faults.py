@@ -42,7 +42,7 @@ ITEMS, LOGGED = 48, 20
 ACTING = [f"u{number}" for number in range(6)]
 """Users of the log who also send events to the service."""
 GONE, TO_COME = range(0, 4), range(4, 8)
-"""Numbers of the items that are no longer available, and of those that are not yet available."""
+"""Indices of the items that are no longer available, and of the items that are not yet available."""
 SCREENS = ("phone", "wide")
 START, SPAN = 1_600_000_000, 10_000_000
 """Start and length of the log, in seconds."""
@@ -153,7 +153,7 @@ class Answer:
         question: body of the request.
         body: body of the response.
         events: all events of the user until then; the service may not have absorbed the latest of them.
-        behind_s: seconds since the release named in the response was last active; 0 if it may still have been.
+        behind_s: seconds since the release named in the response was last active; 0 if it may still have been active.
         early, late: earliest and latest time that the service's clock can have shown, in microseconds.
         exact: True if the user has feature rows of every release. Then the store determines which release responds, and
             no delay after a switch is allowed.

@@ -15,7 +15,8 @@ The vectors become ids and look-alikes at the times of a `taiji run`, and are jo
 
 Rows: ``true reward``, the true expected reward of an arm's lists; ``gain``, the same minus that of ``no features``, on
 the same requests. ``where`` is the world or the twin, ``what`` the arm. ``mean over worlds`` has Student's 95 %
-interval (``low`` and ``high over worlds``) over four worlds, each with its own trainings; ``seeds`` has their means.
+interval (``low`` and ``high over worlds``) over four worlds, each with its own trainings; ``seeds`` has the mean of
+each world.
 
 Predictions, stated before the first run: true tastes improve the lists in the world. They do not if they are assigned
 to the wrong users, nor in the twin. Nothing was predicted about history means, because the ranker reads the history

@@ -1,10 +1,10 @@
 """Time, memory and recall of the search for look-alikes over a million rows.
 
-A *look-alike* of a row is the most similar row of another user that is known by then and has not been replaced by a
-newer row of that user. Rows are synthetic vectors of answers about users over time. Each is the sum of a topic, a
-variant and a part of its own. About every tenth row lacks this last part, like an answer that repeats a common one word
-for word. There are 1,000,000 rows of 200,000 users with 256 numbers each; a quick run has 8,000 rows of 1,600 users
-with 32 numbers. All rows are searched by the approximate index, and a sample of 500 rows also exactly.
+The *look-alike* of a row is the most similar row of another user, where only the newest row of each user at the time of
+the row counts. Rows are synthetic vectors of answers about users over time. Each is the sum of a topic, a variant and a
+part of its own. About every tenth row lacks this last part, like an answer that repeats a common one word for word.
+There are 1,000,000 rows of 200,000 users with 256 numbers each; a quick run has 8,000 rows of 1,600 users with 32
+numbers. All rows are searched by the approximate index, and a sample of 500 rows also exactly.
 
 The only row of the table: ``rows``, ``width`` (numbers per row), ``seconds`` and ``MB`` (growth of the peak memory) of
 the approximate search; ``recall@1``, the share of the sample whose look-alike is as similar as that of the exact

@@ -54,8 +54,8 @@ class Rates:
 
 
 def rates(dtype: Any) -> Rates:
-    """Measure the rates. The first is that of the faster of the two matrix products of a SmolLM2-135M feed-forward
-    layer on 1,600 tokens, the second that of a sum over 256 MiB."""
+    """Measure the rates. Matrix products have the two shapes of a SmolLM2-135M feed-forward layer on 1,600 tokens, and
+    the faster one counts. Memory is read by a sum over 256 MiB."""
     import torch
 
     found = []

@@ -22,15 +22,15 @@ Rows, by ``arm``:
 Equal for all trained arms: learning rate, batch size, number of negatives, history length and validation users.
 Training of the encoder and of SASRec stops when NDCG@10 on the validation users, who are from the training days, no
 longer improves, after 100 epochs at most. A diffusion starts from the encoder of the same seed; it is trained for 30
-epochs, and then its head for 3 at most. SASRec has as many parameters as the complete model, and the two encoders have
-equally many. Nothing is tuned. Models are smaller than the papers', so that they can be trained on a CPU.
+epochs, and then its head for 3 at most. SASRec has about as many parameters as the complete model, and the two encoders
+have about equally many. Nothing is tuned. Models are smaller than the papers', so that they can be trained on a CPU.
 
-Columns: ``R@20`` and ``N@10`` are recall@20 and NDCG@10, means over users and seeds. With ``new``, items that the user
-had seen before the test period are neither ranked nor targets. ``R@20 minus encoder`` (with ``low`` and ``high``, a 95
-% interval) is the arm's R@20 minus that of the encoder with behaviours, paired by user; ``R@20 minus SASRec`` likewise.
-``distinct`` is the number of different items in the first ten places of a user's lists over 20 draws of the diffusion's
-noise. ``CPU seconds`` is the mean per seed of training and evaluation; that of a diffusion does not include its
-encoder.
+Columns: ``R@20`` and ``N@10`` are recall@20 and NDCG@10, means over users and seeds. In the columns with ``new`` in
+their name, items that the user had seen before the test period are neither ranked nor targets. ``R@20 minus encoder``
+(with ``low`` and ``high``, a 95 % interval) is the arm's R@20 minus that of the encoder with behaviours, paired by
+user; ``R@20 minus SASRec`` likewise. ``distinct`` is the number of different items in the first ten places of a user's
+lists over 20 draws of the diffusion's noise. ``CPU seconds`` is the mean per seed of training and evaluation; that of a
+diffusion does not include its encoder.
 
 Predictions, written down before the first run:
 

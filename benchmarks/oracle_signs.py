@@ -15,7 +15,7 @@ Columns:
 
 - ``candidates``, ``gain``, ``low``, ``high``, ``kept``: largest number of candidates of the short ladder, its gain in
   AUC with the interval, and the share of seeds that keep text match.
-- the last four with ``LightGBM`` or ``taiji`` (the built-in ranker) before them: the same of the long ladder.
+- ``LightGBM gain`` … ``taiji kept``: the last four for each ranker of the long ladder (``taiji`` is the built-in one).
 - ``says``: the conclusion that the command prints about titles.
 - ``right`` (as trained) and ``right where it pays``: ``yes`` if the short ladder answers as every ranker of the long
   one does, ``no`` if every ranker answers differently, ``mixed`` if the rankers differ.

@@ -6,22 +6,23 @@ sends requests at fixed times, whether or not earlier ones were answered, at hal
 
 Three parts:
 
-- ``rank`` and ``recommend``: goodput at each multiple of the capacity, each measured on a freshly started service.
+- ``rank`` and ``recommend``: goodput at each multiple of the capacity, one after another on one service.
 - ``lists, POLICY``: at three times the capacity, users who all have a *kept list* (an earlier list that the service may
   show again) request lists, under each policy for kept lists. What a kept list is worth is measured by
   :mod:`benchmarks.cache_regret`, whose rows are added here.
 - floods: 1,100 connections send nothing (``silent``) or never finish their request head, or 8 connections send a header
   of 300 MiB, while a probe requests `/healthz`.
 
-Columns: ``offered``, the requests sent; ``goodput``; ``answered, share`` of the requests; ``from the cache, share`` of
-the answers that are kept lists; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99 over
-the budget``, this latency as a share of the allowed one; ``refused``, responses with status 503; ``other``, all other
-responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by, MiB``,
-the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
+Columns: ``offered``, the requests sent, and ``goodput``, each per second and relative to the capacity (at half the
+capacity, ``goodput`` is relative to the requests sent); ``answered, share`` of the requests; ``from the cache, share``
+of the answers that are kept lists; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99
+over the budget``, this latency as a share of the allowed one; ``refused``, responses with status 503; ``other``, all
+other responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by,
+MiB``, the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
 
-Times depend on the machine. The checks are therefore shares, and for a health check a limit of one second. The full run
-takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens all parts to a few seconds and
-leaves out the curve of `recommend`.
+Times depend on the machine. The checks are therefore limits on shares and on memory, and one second for a health check.
+The full run takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens all parts to a few
+seconds and leaves out the curve of `recommend`.
 
     python -m benchmarks.overload [--quick] [--json benchmarks/results/overload.json]
 """
@@ -84,7 +85,7 @@ def served(each: float, **recommend: object) -> Iterator[Service]:
 
 
 def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
-    """Add the goodput of a fresh service at each multiple of its capacity."""
+    """Add the goodput of one service at each multiple of its capacity, in the given order."""
     capacity = 1 / SECONDS_EACH
     with served(SECONDS_EACH, policy="never") as service:
         for factor in times:

@@ -5,18 +5,20 @@ Column ``environment``, cheapest first. All have K = 2 rewards (quadratics also 
 - ``quadratics``: losses with exact gradients, for which theta(w), the minimum of the losses weighted by w, is known.
 - ``bandit``: a softmax policy with a KL penalty towards the uniform policy, exact gradients. *Scale* is the factor of
   reward 2. POPO's *indicators* (each reward's gradient times the sum of the gradients) include the KL penalty (*in*,
-  *inside*) or not (*out*, *outside*). *Raw* is the paper's update, *floor* the default update with ``floor=0.1``.
-  ``KL-free bandit``: without the penalty.
+  *inside*) or not (*out*, *outside*). *Raw* is the paper's update, *robust* the default one, *floor* the default one
+  with ``floor=0.1``. ``KL-free bandit``: without the penalty.
 - ``contextual``, ``noisy bandit``: a policy with sampled rollouts; indicators from one batch or across its two halves.
-- ``tiny LM``: a small language model under the real trainer, all arms with equal steps and seeds, and 11 fixed weights.
+- ``tiny LM``: a small language model under the real trainer, all arms with equal steps and seeds, among them 11 fixed
+  weights.
 - ``ml-latest-small``: a softmax policy over a user's candidates (if TAIJI_TEST_DATA has the log), 11 fixed weights.
 
 Columns: ``TV``, total variation distance between policies (0: equal); ``min w``, smaller weight at the end; ``r1``,
 ``r2``, ``E[…]``, final rewards or their expectations; ``w1``, final weight of reward 1; ``worst gain``, the smaller of
 the two rewards' gains since the start, with a 95 % interval over seeds; ``gain over worst fixed`` (lower end: ``its
 low``), that gain minus the one of the worst fixed weights; ``min-norm residual``, 0 at Pareto-stationary points;
-``hypervolume of the point / sweep's``, the area that the end point dominates over that of all fixed weights; ``distance
-to front``, of these weights; ``seconds / fixed``, training time over that of equal fixed weights.
+``hypervolume of the point / sweep's``, the area that the end point dominates, divided by the area that the end points
+of all fixed weights dominate; ``distance to front``, of the end point from the front of the fixed weights; ``seconds /
+fixed``, training time over that of equal fixed weights.
 
 The full run takes half an hour on two cores, and draws docs/figures/pareto-*.svg.
 

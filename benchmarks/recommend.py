@@ -11,8 +11,8 @@ checks concern the twins.
 Columns: ``part`` (``true reward``, ``gain`` or ``appeal brought``, see below), ``where`` (world or twin) and ``what``
 (variant or component). ``value``, ``low`` and ``high``: mean over the requests of the first two worlds, with a 95 %
 interval over their users. ``mean over worlds``, ``low over worlds`` and ``high over worlds``: mean over the means of
-all worlds, with Student's 95 % interval; ``seeds`` lists these means. ``answered``: share of the requests that are compared. In checks and rows,
-``popular`` is popularity and ``together`` is co-occurrence; *bait* is clickbait.
+all worlds, with Student's 95 % interval; ``seeds`` lists these means. ``answered``: share of the requests that are
+compared. In checks and rows, ``popular`` is popularity and ``together`` is co-occurrence; *bait* is clickbait.
 
 **First predictions**, written down before the first run, about the lower ends of the intervals over users. Some items
 appeal more to everybody, because of their quality or as clickbait; popularity can use this. Tastes differ and are
@@ -111,8 +111,8 @@ Array = np.ndarray
 class ClickRates(CatalogueRetriever):
     """Retriever that scores items by clicks per exposure before a given time.
 
-    A rate is shrunk towards the overall rate, as if the item had as many further exposures with this rate as an average
-    item has exposures.
+    A rate is shrunk towards the overall rate: to each item, exposures with the overall rate are added, as many as an
+    average item has.
 
     Args:
         start: time in microseconds before which exposures are counted.

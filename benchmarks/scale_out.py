@@ -2,10 +2,11 @@
 
 *Memory*: synthetic logs of 1 to 30 million events (100 events per user, 50,000 items) pass through the stages
 `examples` and `features`, and through the join of features to the exposures of the ranker period and of the test
-period. Each size has its own process, whose peak of resident memory is measured; it includes files mapped into memory.
+period. Each size has its own process. The peak of its resident memory is measured, which includes files mapped into
+memory.
 
-*Engines*: a language model answers 640 prompts, a stage over partitions, on the local engine and on Ray with one and
-two workers. Each worker has one thread. The three run in turn, three times. Two workers need two free cores.
+*Engines*: a language model answers 640 prompts in one stage over partitions, on the local engine and on Ray with one
+and two workers. Each worker has one thread. The three run in turn, three times. Two workers need two free cores.
 
 Rows with ``part`` memory: ``events``, ``exposures joined``, ``feature rows``, ``peak GiB``, ``peak GiB while storing``
 the log, ``data GiB`` on disk, and the seconds of each stage. Rows with ``part`` engines: ``stage s``, the seconds of
@@ -13,10 +14,10 @@ the stage, and ``start s``, those of starting the cluster, which occurs once per
 the last two rows, ``Ray's overhead on one worker`` is the time of Ray with one worker divided by that of the local
 engine, minus 1; ``efficiency of two workers`` is the local time divided by twice that of Ray with two workers.
 
-Checks: at most 6 GiB for the largest log; equal texts from all engines; and, if the local stage takes a minute or more,
-an overhead of at most .15 and an efficiency of at least .7. Quick sizes only check that everything runs and that the
-texts are equal. The engines take a quarter of an hour. ``TAIJI_SCALE_PART`` (``memory`` or ``engines``) runs one part;
-the stored file has the engines.
+Checks: at most 6 GiB for the largest log, and more joined exposures than a fifth of its events; equal texts from all
+engines; and, if the local stage takes a minute or more, an overhead of at most .15 and an efficiency of at least .7.
+Quick sizes only check that everything runs and that the texts are equal. The engines take a quarter of an hour.
+``TAIJI_SCALE_PART`` (``memory`` or ``engines``) runs one part; the stored file has the engines.
 
     [TAIJI_SCALE_PART=engines] python -m benchmarks.scale_out [--quick] [--json benchmarks/results/scale_out.json]
 """

@@ -2,8 +2,8 @@
 
 One user prompt is followed by 3 rationales, and each of these by 5 answers (the target and decoys): 15 texts that share
 nearly all of their tokens. The *shared* side computes common prefixes once. The *unshared* side scores padded batches
-of whole texts, as it is done for models that do not support sharing. Both call `score_completions` on the same texts,
-in turn in one process, with the default model (SmolLM2-135M) on the CPU.
+of whole texts, as is done for models that do not support sharing. Both call `score_completions` on the same texts, in
+turn in one process, with the default model (SmolLM2-135M) on the CPU.
 
 Rows: one per data ``type`` and prompt length, with the tokens of ``prompt``, ``rationale`` and ``answer``. ``unshared
 s`` and ``shared s`` are median seconds, ``ratio`` is the median of the first over the second, ``ideal`` the ratio of

@@ -14,8 +14,8 @@ Equal for all arms of an experiment: the student, the rationales to choose from,
 examples, and the seeds. The calibration examples, 30 % of those for training, only set the filters' thresholds.
 Teachers, who write the rationales: the rule-based writer (``writer``), the same with titles planted into a fifth of its
 rationales (``writer with leaks``), and for the default student on completejourney the default model. Students:
-``tiny``, a small model pretrained on examples of the LLM period (three seeds), and ``default``, the default model (full
-run only; one seed, because two cores allow no more).
+``tiny``, a small model pretrained on examples of the same part of the log as the training examples (three seeds), and
+``default``, the default model (full run only; one seed, because two cores allow no more).
 
 Columns: ``kept``, number of training rows; ``kept that name the item``, their share with leaks; ``log-perplexity`` of
 the true item's title and categories after the student's rationale (lower is better, and informative even if hardly any

@@ -13,9 +13,9 @@ full softmax (its default) and 32 negatives, each trained for twice the processo
 
 Columns: ``R@k`` and ``N@k``, recall and NDCG at k; ``train seconds``, processor time of the SASRecs and elapsed time of
 the others; ``epoch``, the best one by validation for ours, the epochs so far for RecTools, which has a row for every
-second epoch and is not trained on ``movies``. Rows ``speed`` compare the training of ``sequences/s`` (ours) with
-``RecTools sequences/s`` for four of its losses, in processor time on the same 4,096 histories of Beauty, one epoch each
-in turn, three times; ``ratio`` is the median of ours over RecTools'.
+second epoch and is not trained on ``movies``. Rows ``speed`` compare the training speeds ``sequences/s`` (ours) and
+``RecTools sequences/s``, one row for each of four losses of RecTools, in processor time on the same 4,096 histories of
+Beauty, one epoch each in turn, three times; ``ratio`` is the median of our speed over RecTools'.
 
 Checks: on Beauty and Toys, R@10 and N@10 reach .97 of the published values, and at least those of RecTools' best epoch,
 chosen on the test data; training is at least three times as fast as with RecTools' fastest loss.
@@ -70,8 +70,8 @@ TAUGHT = (("softmax", 1), ("sampled_softmax", 32))
 
 
 def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return all interactions except each user's last one, and requests at the times of these last ones, whose items
-    are the targets."""
+    """Return the interactions before each user's last time, one request per user at that time, and the items of that
+    time as targets."""
     last = data.events.group_by("user", maintain_order=True).agg(pl.col("time").max().alias("last"))
     events = data.events.join(last, on="user", maintain_order="left")
     test = events.filter(pl.col("time") == pl.col("last")).sort("user")

@@ -1,4 +1,5 @@
-"""How many requests per second does the service answer over HTTP, how fast, and how soon is a new event in a response?
+"""How many requests per second does the service answer over HTTP, how fast, and how soon does a response include a new
+event?
 
 The models are stand-ins that take no time, so HTTP server, queue, worker and store are measured, on SQLite and on Redis
 (if its server is installed). Service and load generator share the machine.

@@ -2,14 +2,14 @@
 items?
 
 An *intent* is an item that the user may want next. The default model is fine-tuned for one epoch on rationales of the
-rule-based writer, one for each of at most ``--rows`` prompts of the LLM period, without selection. It then answers
+rule-based writer, one for each of at most ``--rows`` prompts of an earlier period, without selection. It then answers
 ``--prompts`` prompts of the test period, by sampling with a repetition penalty of ``--penalty`` (1: none). For each
 seed, which determines prompts, training order and samples, there are these rows, by ``what``:
 
 - ``fine-tuning``: numbers of training ``rows``, weight ``updates`` and ``prompts``; ``cpu_minutes`` of the training and
   of the answers; ``next items``, mean number of target items; ``cut``, number of answers that the length limit cut off.
 - ``well formed``: share of well-formed answers. Of these: ``intents``, number of intents; ``different intents``, number
-  after near-duplicates are merged; ``redundancy``, share of the intents but the first that repeat an earlier one.
+  after near-duplicates are merged; ``redundancy``, share of the intents after the first that repeat an earlier one.
 - ``coverage``: largest cosine of a next item with an intent (WordLlama's vectors), averaged over the user's next items;
   0 for a malformed answer.
 - ``coverage of X`` and ``coverage minus that of X``, paired by user: X is the user's last item, the user's last three

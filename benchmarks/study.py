@@ -14,7 +14,7 @@ and seeds. If there are other competitors, they have such columns too.
 Checks: ``text`` improves the click AUC (full run), no negative control does, and when a third of the cells are deleted
 and the study is run again, only these are trained again, and all metrics stay the same.
 
-If STUDY_RUN names the folder of a finished run, ``taiji study`` is run on it as well, and its table added. The only
+If STUDY_RUN names the folder of a finished run, ``taiji study`` is run on it as well, and its table is added. The only
 check there is that the negative controls show no gain, because a gain of the features on real data is a finding.
 
     [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json benchmarks/results/study.json]

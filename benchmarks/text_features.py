@@ -1,9 +1,9 @@
 """What could text features at most be worth to a ranker, and which way of using them is best? No language model is
 needed.
 
-A model's answer is replaced by the *truth*, the text vector of the user's next item that is new to the user: a language
-model that is always right. If the truth does not improve the ranker, no answer can; if it does but a model's answers do
-not, the model is the bottleneck.
+A model's answer is replaced by the *truth*, the text vector of the user's next item that is new to the user, as if a
+language model were always right. If the truth does not improve the ranker, no answer can; if it does but a model's
+answers do not, the model is the bottleneck.
 
 Part ``ladder``: arms (column ``features``) from ``none`` to the truth. ``history mean`` is the mean text vector of the
 user's latest fifty items, which needs no model. ``truth for 90 users`` has features for as many users as an earlier
@@ -14,8 +14,9 @@ control.
 
 Part ``ways``: the ranker reads the same vector (history mean or truth, four times) as ``ids and look-alike`` (Taiji's
 way), or as a dense vector: through a ``projection``, through ``experts`` (KAR's), or through ``knowledge`` (KSER's
-weighted and aligned chunks), trained with the ranker or alone on top of it (``extractor-only``). Before 27 November
-2026, ``knowledge`` was an older module (`text: select_align`, no null chunk).
+weighted and aligned chunks), which is trained with the ranker, or alone on top of a trained ranker
+(``extractor-only``). In the stored results (22 November 2026), an older module without a null chunk, ``select_align``,
+takes the place of ``knowledge``.
 
 Equal for all arms of a part: rows, training seeds (three), and, except for what the way itself needs, the ranker's
 settings. Columns: ``group`` of the test rows, ``metric`` and ``value``, the mean over seeds; ``minus none`` and ``minus

@@ -14,12 +14,13 @@ period and up to three times in the test period. Fields of a row do not use even
 (column ``model``): ``LightGBM``, and the built-in ``taiji``.
 
 Columns: ``group`` of the test rows (``all``, ``cold items`` without events before the test period, ``sparse`` users
-with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC with ``low`` and ``high``, a 95 % interval
-over users and seeds, if the ranker reads the rung's fields with every seed; ``kept_gain`` and its bounds, if it drops
-them with the seeds for which they do not lower the loss on the latest training rows; ``kept``, the share of seeds that
-keep them. The first row of each log has facts about it (:func:`taiji.experiments.uplift_trial.log_facts`). Checks
-concern ``kept_gain``, or ``gain`` if there is none: permuted texts show no gain and cost at most .002, text match costs
-at most .002, and on amazon-office it gains at least .010 (WordLlama) or .015 (MiniLM).
+with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC of a ranker that reads the rung's fields with
+every seed, with ``low`` and ``high``, a 95 % interval over users and seeds; ``kept_gain`` and its bounds, the same for
+a ranker that drops the fields with each seed with which they do not lower the loss on the latest training rows;
+``kept``, the share of seeds that keep them. The first row of each log has facts about it
+(:func:`taiji.experiments.uplift_trial.log_facts`). Checks concern ``kept_gain``, or ``gain`` if there is none: permuted
+texts show no gain and cost at most .002, text match costs at most .002, and on amazon-office it gains at least .010
+(WordLlama) or .015 (MiniLM).
 
 With one ``--data`` there can be rungs of a language model, each compared with text match and with a control of its own:
 
@@ -29,7 +30,8 @@ With one ``--data`` there can be rungs of a language model, each compared with t
   student`` uses a student of these rows; ``share`` is the share of the gain of rung 4 that it keeps.
 - ``--aligned FILE``, rung 5: rows of intents of the aligned model.
 
-Their tokens are reported, and the group ``covered``: rows whose user had intents at the time.
+The tokens that the language model needed are reported (``tokens_per_item``, ``tokens_per_user``). Rungs of intents also
+have the group ``covered``: rows whose user had intents at the time.
 
 ``--data`` is a source, a path, or the name of a folder in TAIJI_TEST_DATA. Without it: the world ``shop``, its twin
 with shuffled titles (``world:shop,-shelf.text``), completejourney, and amazon-office and ml-latest-small if

@@ -72,7 +72,7 @@ class Row:
         kind: name of the class.
         dtype: precision; empty if the class could not be built.
         served: True if prompts are shared.
-        reason: why they are not.
+        reason: why prompts are not shared.
         errors: for each quantity its name, and the errors without and with sharing, relative to float32.
     """
 

@@ -1,4 +1,5 @@
-"""Do text vectors that are aligned on pairs of items that occur together place a user's next item nearer?
+"""Does training a text encoder on pairs of items that occur together bring the vectors of a user's next and previous
+items closer to each other?
 
 Data: amazon-office in the folder TAIJI_TEST_DATA; a quick run uses a checkerboard, where both items of a pair have the
 same colour. The encoder is a small causal LM with random weights and a tokenizer fitted to the titles, so that it knows
@@ -8,9 +9,9 @@ Metric (column ``preferred``): the share of users whose last item is nearer to t
 popular item is; by chance one half. One row per ``arm`` and ``seed``.
 
 Arms, all with the same encoder: ``aligned`` on the pairs and on a question about each item; ``shuffled pairs``, the
-deciding baseline, aligned on pairs whose second items are shuffled; ``aligned, judged pairs`` without the pairs whose
-titles WordLlama finds unlike; ``aligned, no answers`` without the question; ``not trained``. Further rows: WordLlama's
-vectors, as they are and smoothed over co-occurring items.
+deciding baseline, aligned on pairs whose second items are shuffled; ``aligned, judged pairs``, without the pairs whose
+titles are too different for WordLlama; ``aligned, no answers``, without the question; ``not trained``. Further rows:
+WordLlama's vectors, as they are and smoothed over co-occurring items.
 
 Claim, stated beforehand: over five seeds, the lower end of the interval of ``aligned`` minus ``shuffled pairs`` is at
 least 0. No result of a full run is stored.
@@ -49,7 +50,7 @@ from taiji.testing import checkerboard
 Array = NDArray[Any]
 SEEDS = 5
 LEAST = 0.3
-"""Cosine of WordLlama's vectors of two titles below which the judge rejects a pair."""
+"""Smallest cosine of two titles (WordLlama's vectors) with which the judge accepts a pair."""
 
 
 @dataclass(frozen=True)

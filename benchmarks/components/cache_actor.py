@@ -1,6 +1,6 @@
 """Who should get a newly computed list at peak load? A policy trained with cache-aware critics, compared with chance.
 
-In the world ``peak-load``, more lists are requested than can be computed. The capacity of every hour is .4 times the
+In the world ``peak-load``, more lists are requested than can be computed. The capacity of every hour is 0.4 times the
 number of requests of an average hour. A user whose list is not computed gets the *kept list*, an earlier one. In the
 log of nine days, every request asks for a computed list with probability one half, and gets one as far as the capacity
 permits. For three more days with the same users, each arm gives a priority to every request when it arrives. A list is
@@ -223,7 +223,8 @@ def played(given: Logged, first: First, parameters: int) -> Outcome:
 
 
 def learnt(form: Form, keen: bool = False, ahead: bool = True) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of an actor with critics of one form, from the random or from the keen users' log."""
+    """Return the function that fits an actor with critics of one form to the random log or to the log of the keen, and
+    serves with it."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         states, action, after, level, clicks = given.keen if keen else given.columns
@@ -242,7 +243,7 @@ def learnt(form: Form, keen: bool = False, ahead: bool = True) -> Callable[[Logg
 def fixed(
     which: Literal["arrival", "lot", "always", "oldest", "truth"],
 ) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of priorities that are not learnt."""
+    """Return the function that serves with priorities that are not learnt."""
 
     def first(service: Service, user: Array, told: Array) -> Array:
         if which == "arrival":

@@ -1,17 +1,17 @@
 """Do critics that know whether a request was served from the cache predict returns better?
 
-In the world ``peak-load``, more lists are requested in the evening than can be computed, and further requests get
+In the world ``peak-load``, more lists are requested in the evening than can be computed, and the other requests get
 cached lists. In the twin, cached lists are as good as new ones. In the log, lists were computed as far as the capacity
 allowed. Critics are fitted to the requests of half of the users. For requests of the other half in the first two thirds
-of the time, they predict the *return*: the user's clicks from this request on, discounted by .8 per request.
+of the time, they predict the *return*: the user's clicks from this request on, discounted by 0.8 per request.
 
 Metric: mean squared error from the observed return; lower is better. Arms: ``CARL``, critics in the eigen form, one
 head per state of the cache; ``without the state``, the deciding baseline, one critic that does not read this state;
 ``coupled``, critics of both states that learn from the state that actually followed. The eigen form assumes that the
 cache does not depend on what was served, which holds only approximately here.
 
-Stated beforehand: a smaller error than without the state in the world, and no smaller one in the twin.
-:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The
+Stated beforehand: in the world, the error of ``CARL`` is smaller than that of ``without the state``; in the twin, it is
+not. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The
 numbers of parameters differ.
 
     LONG_TERM=cache_critics python -m benchmarks.long_term [--quick] [--json benchmarks/results/long_term.json]

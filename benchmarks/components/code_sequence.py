@@ -1,8 +1,8 @@
 """Does a ranker gain if it searches a long history by item codes, compared with reading the last twenty behaviours?
 
 In the world ``short-video``, tastes are long-term; in the twin, users like everything equally, so no search can help.
-Items have three codes each, from residual k-means of item factors of the training period. ``found by codes`` reads the
-twenty entries of the last 300 that share the most leading codes with the candidate.
+Items have three codes each, from residual k-means of item factors of the training period. Of the user's last 300
+behaviours, ``found by codes`` reads the twenty that share the most leading codes with the candidate.
 
 Arms: ``last twenty``, the deciding baseline; ``whole history``, attention to all 300 entries; ``codes dealt at
 random``, a control in which the codes are permuted among the items, so that the search finds unrelated entries. Metric:
@@ -70,8 +70,8 @@ def arm(**fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare attention to the entries that the search finds with attention to all entries, in which all others are
-    masked, in float64."""
+    """Compare two computations of attention in float64: over the entries that the search found, and over all entries,
+    with the others masked."""
     torch.manual_seed(0)
     mine, theirs = torch.randint(0, 4, (2, 50, 3)), torch.randint(0, 4, (2, 2000, 3))
     query, history = torch.randn(2, 50, 16).double(), torch.randn(2, 2000, 16).double()

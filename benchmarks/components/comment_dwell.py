@@ -59,7 +59,7 @@ class TitlesRanker(CommentDwellRanker):
 
 
 class SquaredError(CommentDwellLoss):
-    """Loss with the squared error of the same prediction from log(1 + seconds)."""
+    """Loss with the squared difference between the same prediction and log(1 + seconds)."""
 
     def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row."""
@@ -96,7 +96,8 @@ def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare the expected stay E[T] of a model of one parameter, and its odds alone, with the mean of drawn stays.
+    """Compare two predictions of a model of one parameter with the mean of drawn stays T: the expected stay E[T], and
+    the odds alone (the exponential of the parameter).
 
     One stay in eight is above 0 seconds.
     """

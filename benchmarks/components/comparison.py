@@ -18,8 +18,8 @@ which needs no world.
 
 Checks of a full run: in the world, the interval of the component minus the deciding baseline lies above zero (below, if
 lower is better); in other places it does not, and in those of ``fails`` it lies on the other side of zero. Quick runs
-have too few seeds to decide anything. A full run of a component makes one run for each arm, configuration, seed (at
-least five) and place.
+have too few seeds to decide anything. A full run of a component makes one run for each arm, seed (at least five) and
+place, and, unless ``tuning`` is set, for each configuration.
 
 ``BENCH_WORKERS`` processes share seeds and places. Their number does not change the results.
 """
@@ -216,8 +216,8 @@ def _mapped(action: Callable[..., Any], name: str, component: Component, tasks: 
 def measure(name: str, component: Component, result: Result, quick: bool) -> None:
     """Run a component, and add its rows and checks to a result.
 
-    A full run checks that the interval of the difference from the deciding baseline excludes zero in the world, and not
-    in the twin or any further place.
+    A full run checks that the component is shown to be better than the deciding baseline in the world and in no other
+    place, and that it is shown to be worse in the places of ``fails``.
     """
     if component.exact is not None:
         component.exact(result, quick)

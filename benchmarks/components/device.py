@@ -6,10 +6,10 @@ list that is in the pool is played from there. A *gate* decides which videos of 
 pool. It is based on trees, fitted to a log of random lists, that predict stalls and the value of a view.
 
 Arms, equal in lists, pools and fitted trees: ``gate``; ``none``, the deciding baseline, which replaces nothing;
-``random gate``, which replaces a random share; ``always``. Metric: the scenario's reward per user, from clicks and
-watch time, on the test days in a closed loop. The test days follow those on which the configuration is chosen.
-:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. Numbers
-of parameters are not compared.
+``random gate``, which replaces a random share; ``always``, which replaces every video that it can. Metric: the
+scenario's reward per user, from clicks and watch time, on the test days in a closed loop. The test days follow those on
+which the configuration is chosen. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is
+held equal for all arms. Numbers of parameters are not compared.
 
 The exact part checks that the exported file of the gate is at most 1 MiB.
 
@@ -138,7 +138,7 @@ def _with_pool(world: World, asked: Observation, server: Callable[[Array], Array
 def arm(
     make: Callable[[DeviceGate, Mapping[str, Any]], DeviceGate],
 ) -> Callable[[Data, Mapping[str, Any], int], Outcome]:
-    """Return the run of an arm in a copy of the world: validation days, then test days."""
+    """Return the function that runs an arm in a copy of the world: validation days, then test days."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, server, gate, (_, validated, end) = given

@@ -12,8 +12,9 @@ reflect this activity.
 
 Metric: days with a request per user in the ten days. Arms: ``SEC`` clones each tier; ``everybody cloned``, the deciding
 baseline, clones all users alike; ``upper tier cloned``; ``logged weights`` keeps each user's weights, and ``mean
-weights`` uses the log's mean; ``TD3 on the log``; ``PPO in two worlds``, which acts in two further worlds; ``law
-known``, the upper bound, puts weight only on the outcome that changes moods, which no learner can know.
+weights`` uses the log's mean; ``TD3 on the log``; ``PPO in two worlds`` learns by acting in two further worlds; ``law
+known``, the upper bound, puts all weight on the one predicted outcome that brings users back; no learner can know which
+one it is.
 
 Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and in ``active users`` no larger
 gain than in the world. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal
@@ -176,7 +177,8 @@ def played(given: Logged, act: Act, parameters: int) -> Outcome:
 
 
 def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of cloning with this number of tiers, or of the upper tier alone."""
+    """Return the function that clones the users in this number of tiers, or the upper tier alone, and serves with the
+    result."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         log = given.log
@@ -193,8 +195,8 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
 
 
 def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of weights that are not learnt: each user's own (``logged``), their mean (``mean``), or all weight
-    on the outcome that changes moods (``law``)."""
+    """Return the function that serves with weights that are not learnt: each user's own (``logged``), their mean
+    (``mean``), or all weight on the outcome that brings users back (``law``)."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         if which == "logged":
@@ -211,8 +213,8 @@ def scale(given: Logged) -> tuple[Array, Array]:
 
 
 def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 on the log. A transition goes from the first request of a user's day to the first request of the user's
-    next day with one."""
+    """Run TD3 on the log. A transition goes from a user's first request of a day to the first request of the next day
+    on which the user comes."""
     from benchmarks.environments.retention_days import td3
 
     log = given.log

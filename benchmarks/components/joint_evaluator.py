@@ -5,10 +5,10 @@ depend on the other items. For each request, a generator proposes twelve perturb
 each is the world's expectation of its clicks, so the evaluators learn from true values of all lists.
 
 Metric: ``share of the lead``. The *lead* of a list is its value minus the mean value of the request's lists. The metric
-is the lead of the list with the highest score, divided by the largest lead. Arms: ``joint``; ``pointwise``, the
-deciding baseline, a sum over positions of pointwise values, learnt from the same lists with the same loss; ``without
-attention across lists``, the joint network, slightly wider to compensate. :mod:`benchmarks.components.comparison`
-explains the columns, the checks, and what is held equal for all arms.
+is the lead of the list with the highest score, divided by the largest lead, each summed over the requests. Arms:
+``joint``; ``pointwise``, the deciding baseline, a sum over positions of pointwise values, learnt from the same lists
+with the same loss; ``without attention across lists``, the joint network, slightly wider to compensate.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms.
 
 Result: the baseline wins. In this world, the list with the largest sum of *true* pointwise values has 99.7 % of the
 best list's lead, so almost nothing depends on the list as a whole. The baseline also won with competition five and ten
@@ -100,7 +100,7 @@ def outcome(score: Any, validation: JudgedLists, test: JudgedLists, parameters: 
 
 
 def joint(across: bool) -> Any:
-    """Return the run of the evaluator, with or without attention across lists."""
+    """Return the function that trains and tests the evaluator, with or without attention across lists."""
 
     def run(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         vectors, fit, validation, test = slates

@@ -1,18 +1,19 @@
-"""Does a ranker gain from attention to a long history at low rank, compared with its last hundred behaviours (SOLAR)?
+"""Does a ranker gain from low-rank attention to a long history, compared with attention to the last hundred behaviours
+(SOLAR)?
 
 In the world ``short-video``, tastes are long-term; in the twin, users like everything equally, so a history is
 uninformative. There are only eight users, who come often, so that histories have a few hundred behaviours; they are cut
 at 300.
 
 Arms: ``interest_softmax``, attention to 8 interests that summarise the history; ``truncated to 100``, the deciding
-baseline, full attention to the last hundred; ``full_softmax``, to all 300; ``factored_softmax``, an approximation of it
-at rank 8; ``linear attention`` (Katharopoulos et al. 2020). Metric: click AUC; ``ms`` is the time of a request with 200
-candidates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all
-arms.
+baseline, full attention to the last hundred; ``full_softmax``, to all 300; ``factored_softmax``, an approximation of
+``full_softmax`` at rank 8; ``linear attention`` (Katharopoulos et al. 2020). Metric: click AUC; ``ms`` is the time of a
+request with 200 candidates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
+equal for all arms.
 
 The exact part checks that the factored softmax equals the full one on a history whose rank is that of the factors, and
-that the processor time of the interests grows about linearly with the number of behaviours, up to 100,000 (``slope in
-N``, the exponent). The full run takes a quarter of an hour.
+that the processor time of the interests grows about linearly with N, the number of behaviours, up to 100,000 (``slope
+in N`` is the exponent). The full run takes a quarter of an hour.
 
     python -m benchmarks.components --only lifelong [--quick] [--json benchmarks/results/lifelong.json]
 """
@@ -73,7 +74,7 @@ def exact(result: Result, quick: bool) -> None:
 
 
 def fastest(attention: LowRankAttention, *inputs: torch.Tensor) -> float:
-    """Return the shortest processor time of eight runs in seconds."""
+    """Return the shortest processor time of eight runs, in seconds."""
     taken = []
     for _ in range(8):
         start = time.process_time()

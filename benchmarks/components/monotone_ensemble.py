@@ -5,10 +5,10 @@ Data are drawn, not simulated: slates of ten items with three predictions each, 
 is the mean of the predictions' ranks within the slate.
 
 Metric: Spearman's correlation of the score with the value, within slates. Arms: ``ensemble``; ``averaged ranks``, the
-deciding baseline, because learnt fusions lost to it elsewhere; ``regression``, a linear one; ``personal regression``,
-whose weights depend on the user (IntEL's idea). Each arm's configuration is chosen by the correlation of scores with
-clicks on validation slates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
-equal for all arms. The numbers of parameters differ.
+deciding baseline, because learnt fusions lost to it elsewhere; ``regression``, a linear regression of clicks on the
+predictions; ``personal regression``, whose weights depend on the user (IntEL's idea). Each arm's configuration is
+chosen by the correlation of scores with clicks on validation slates. :mod:`benchmarks.components.comparison` explains
+the columns, the checks, and what is held equal for all arms. The numbers of parameters differ.
 
 In a first run, the value in the twin was the mean of the predictions themselves. It was no negative control, because
 ranks among ten candidates represent this mean only coarsely: the ensemble led averaged ranks by 0.049 (0.041 to 0.058),
@@ -96,7 +96,7 @@ def ranks(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
 
 
 def regression(personal: bool) -> Any:
-    """Return the run of a ridge regression of clicks on predictions, with or without weights that depend on
+    """Return the function that runs a ridge regression of clicks on predictions, with or without weights that depend on
     ``kind``."""
 
     def features(rows: FusionRows) -> Array:

@@ -1,9 +1,9 @@
 """Do separate experts per task (PLE) help if carts and purchases have tastes of their own?
 
 World: ``short-video`` with such tastes. In the twin, one taste determines all behaviours, so that separating the tasks
-has no advantage. Arms, with about as many weights each: ``ple``; ``shared bottom``, the deciding baseline; ``mmoe``;
-``esmm``. Metric: the mean AUC of all predicted probabilities. :mod:`benchmarks.components.comparison` explains the
-columns, the checks, and what is held equal for all arms.
+has no advantage. Arms, all with about the same number of weights: ``ple``; ``shared bottom``, the deciding baseline;
+``mmoe``; ``esmm``. Metric: the mean AUC of all predicted probabilities. :mod:`benchmarks.components.comparison`
+explains the columns, the checks, and what is held equal for all arms.
 
     python -m benchmarks.components --only multitask [--quick] [--json benchmarks/results/multitask.json]
 """

@@ -50,8 +50,8 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(make: Callable[[Mapping[str, Any]], LearntFusion | None]) -> Callable[[Data, Mapping[str, Any], int], Outcome]:
-    """Return the run of an arm: fit a fuser, and measure its scores. If ``make`` returns None, the raw prediction is
-    measured."""
+    """Return the function that runs an arm: fit a fuser, and measure its scores. If ``make`` returns None, the raw
+    prediction is measured."""
 
     def run(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         fit, validation, test = slates

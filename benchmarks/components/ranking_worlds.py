@@ -86,8 +86,8 @@ def ranker_arm(
 ) -> Arm:
     """Return a ranker as an arm.
 
-    All arms read the same fields, so no field is dropped because it does not pay off. The metrics are ``auc``, ``auc
-    NAME`` of each prediction, and ``ms``, the median milliseconds of one request with 200 candidates.
+    All arms read the same fields: fields that do not pay off are kept. The metrics are ``auc``, ``auc NAME`` of each
+    prediction, and ``ms``, the median milliseconds of one request with 200 candidates.
 
     Args:
         kind: class of the ranker.

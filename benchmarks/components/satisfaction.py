@@ -9,8 +9,8 @@ probability that viewing it satisfies the user. Click AUC is also reported. EASQ
 own, and aligns the served score with it. Arms, with equally many weights and the same answers: ``easq``, aligned on
 pairs of answers; ``no questionnaire``, the deciding baseline, ignores the answers; ``extra task`` learns them as a
 further task of the shared path; ``answers order what is served`` lets them order the served score directly, by a
-pairwise loss; ``easq, pairs of exposures`` is aligned on these pairs instead. :mod:`benchmarks.components.comparison`
-explains the columns, the checks, and what is held equal for all arms.
+pairwise loss; ``easq, pairs of exposures`` is aligned on pairs of exposures instead of answers.
+:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms.
 
     python -m benchmarks.components --only satisfaction [--quick] [--json benchmarks/results/satisfaction.json]
 """
@@ -67,7 +67,7 @@ class Joined(SatisfactionNetwork):
 
 
 class Pooled(SatisfactionLoss):
-    """Loss with which pairs of answers order the served score itself."""
+    """Loss by which pairs of answers order the served score itself."""
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         """Return the mean pairwise loss of the served score over pairs of answers."""

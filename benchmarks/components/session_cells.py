@@ -54,7 +54,8 @@ Score = Callable[[Array, Requests], Array]
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """The N requests of an episode in chronological order, and totals per user.
+    """The N requests of an episode in chronological order, with lists of L items that have K predictions each, and
+    totals per user.
 
     Attributes:
         user: (N,).
@@ -145,7 +146,8 @@ def logged(sessions: Sessions) -> FusionRows:
 
 
 def cells(outer: bool) -> Any:
-    """Return the run of the cells, with or without the outer stage. The log counts as one of the episodes."""
+    """Return the function that trains and tests the cells, with or without the outer stage. The log counts as one of
+    the episodes."""
 
     def run(given: tuple[World, int], configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, episodes = given

@@ -47,7 +47,7 @@ RENAMED_KEYS = {
     "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
 }
 """New keys of renamed settings, by old key. The old keys are still read for one version, with a warning."""
-MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
+MISSING = "check the path; `taiji config --preset demo > my.yaml` writes a configuration to begin with"
 
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ def error(found: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def measure(card: Card, result: Result) -> None:
-    """Add a row per case, and check that errors are no larger than those of the data type."""
+    """Add a row per case, and check that errors are at most the limit for the data type (:data:`BARS`)."""
     flex, again = False, 0.0
     cases = dict(list(CASES.items())[: 2 if card.quick else None])
     for dtype in (torch.float32, torch.bfloat16):

@@ -2,7 +2,7 @@
 
 ``agreement`` compares tokens, log-probabilities, gradients and losses on the same weights. ``step`` compares seconds
 and memory on shapes of models that people train. A *rollout* includes rewards and advantages; a *step* is a rollout and
-an update. TRL's update takes as many rows at once as fit into memory.
+an update. An update takes as many rows at once as fit into memory.
 """
 
 from __future__ import annotations

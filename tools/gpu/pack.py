@@ -103,7 +103,8 @@ PROVIDED = frozenset(
         "xxhash",
     ]
 )
-"""Packages that the GPU machine has: those of the image with PyTorch, transformers and accelerate of the first run."""
+"""Packages that the GPU machine must have. They are those of the machine of the first run, whose image contained
+PyTorch, transformers and accelerate."""
 LEFT_OUT = frozenset({"wordllama"})
 """Packages that only features outside the acceptance run need. wordllama contains a model of 19 MB."""
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")

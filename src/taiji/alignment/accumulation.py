@@ -45,8 +45,9 @@ class AccumulationStep:
 
     With half-precision parameters, a gradient is accurate to about three digits. In the update sum_k w_k g_k, the
     gradients of conflicting rewards cancel, so summing the rounded g_k would lose most of these digits. Therefore, if
-    the weights are known before the step, the update has its own backward pass. This pass replaces that of the reward
-    with the largest weight, whose gradient is computed from the other passes (``docs/explanation/reward-weights.md``).
+    the weights are known before the step, the update has its own backward pass. This pass replaces the pass of the
+    reward with the largest weight. The gradient of this reward is computed from the other passes
+    (``docs/explanation/reward-weights.md``).
 
     Args:
         parameters: trainable parameters.
@@ -97,7 +98,7 @@ class AccumulationStep:
 
     @property
     def replaced(self) -> int | None:
-        """Index of the reward whose backward pass is replaced by that of the update; None if no pass is replaced."""
+        """Index of the reward whose backward pass is replaced by the pass of the update; None if none is replaced."""
         if self.estimator == "directional" or self.fresh or self.given:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])

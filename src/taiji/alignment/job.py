@@ -62,7 +62,7 @@ def align(
 
     Args:
         lm: model to start from; it is not changed.
-        examples: ``example`` and ``prompt`` (rendered; tokenized without adding special tokens).
+        examples: columns ``example`` and ``prompt`` (rendered; tokenized without adding special tokens).
         rewards: functions of (examples, completions), by name.
         settings: weighting rule, batch sizes, learning rate.
         folder: folder for the results.
@@ -76,7 +76,8 @@ def align(
         ``folder/model``.
 
     Raises:
-        TaijiError: there are too few prompts for a step, or the sizes do not divide evenly.
+        TaijiError: there is no reward, there are too few prompts for a step, the sizes do not divide evenly, or the
+            number of weights differs from the number of rewards.
     """
     from taiji.language.causal_lm import save_model
 

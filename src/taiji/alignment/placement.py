@@ -1,9 +1,10 @@
 """Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
-Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers the parts for each
-forward and backward pass, and a backward pass leaves the local part of the gradient, averaged over processes, in
-``parameter.grad``. This has three consequences: a gradient consists of local parts, an inner product is the sum of the
-local inner products over processes, and all processes must run the same number of forward and backward passes.
+Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. The module of the parameter gathers the
+parts for each forward and backward pass, and a backward pass leaves the local part of the gradient, averaged over
+processes, in ``parameter.grad``. This has three consequences: a gradient consists of local parts, an inner product is
+the sum of the local inner products over processes, and all processes must run the same number of forward and backward
+passes.
 """
 
 from __future__ import annotations

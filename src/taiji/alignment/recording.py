@@ -35,10 +35,10 @@ class JointGradients(Protocol):
 
 
 RESIDUE = 4
-"""Singular values of a matrix of unit vectors that are at most this multiple of the machine epsilon (3 % in bfloat16)
-count as zero."""
+"""A singular value of a matrix of unit vectors counts as zero if it is at most this multiple of the machine epsilon. In
+bfloat16, the limit is about 0.03."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
-"""Options of a forward pass whose rows cannot be run in parts."""
+"""Options of a forward pass. With any of them, the rows of a micro-batch cannot be run in parts."""
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ class RewardTable:
         return self.vectors[np.maximum(candidates, 0)], reward
 
     def ground(self, examples: Sequence[str], embeddings: np.ndarray) -> Grounded:
-        """Return the candidate of the example that is nearest to each answer embedding (B, d); ties go to the lowest
-        item id."""
+        """Return, for each answer embedding (B, d), the nearest candidate of its example; ties go to the lowest item
+        id."""
         places = self.places(examples)
         candidates, ctcvr, reward = (table[places] for table in self._padded)
         cosine = np.einsum("bd,bcd->bc", np.asarray(embeddings, dtype=np.float32), self.vectors[candidates])
@@ -212,7 +212,7 @@ def build_reward_table(
         ranker: ranker trained on data before the LLM period.
         embedder: embedder of item texts.
         settings: numbers of candidates.
-        seed: random seed of the random candidates; those of an example depend only on (seed, example).
+        seed: random seed; the random candidates of an example depend only on (seed, example).
         batch: number of user-item pairs scored at a time.
         title_characters: length to which titles are cut, as in the prompts.
 

@@ -28,7 +28,7 @@ class Rollouts:
             them.
         names: names of the rewards.
         generations: number of rollouts per prompt, which are consecutive in a batch.
-        lines: log lines of the steps before the checkpoint from which the run resumes.
+        lines: log lines of the steps up to the checkpoint from which the run resumes.
     """
 
     def __init__(

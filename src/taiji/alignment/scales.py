@@ -40,7 +40,7 @@ class RewardScale:
         """Interpret the weights of ``count`` rewards.
 
         If there are fewer weights than rewards, the remaining rewards have weight 1, because TRL appends the rewards of
-        environments to those of the user, with this weight.
+        environments to the user's rewards, with this weight.
         """
         numbers = np.ones(count)
         if weights is not None:

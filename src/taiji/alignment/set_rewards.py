@@ -63,7 +63,8 @@ def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 
 
 def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Return the preference reward: the mean reward in the table of the :data:`SLATE` candidates nearest to any intent.
+    """Return the preference reward: the mean reward, from the table, of the :data:`SLATE` candidates that are nearest
+    to any intent.
 
     It is scaled so that the worst slate of this size gets 0 and the best slate gets 1. A malformed answer gets 0.
     """

@@ -54,10 +54,10 @@ from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     """Drop-in replacement for TRL's ``GRPOTrainer``, with the same arguments and a :class:`ParetoGRPOConfig`.
 
-    In addition to TRL's metrics, it logs for each reward ``weight/<name>`` (applied in this step), ``indicator/<name>``
-    (if the rule has indicators) and ``front/mean/<name>``. It also logs ``max_delta_log_weight``,
-    ``front/hypervolume``, ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md``
-    explains these metrics.
+    In addition to TRL's metrics, it logs ``weight/<name>`` (applied in this step) for each reward, and for each reward
+    with a weight other than zero ``indicator/<name>`` (if the rule has indicators) and ``front/mean/<name>``. It also
+    logs ``max_delta_log_weight``, ``front/hypervolume``, ``front/points``, ``weight_observations_skipped`` (if there
+    were any) and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md`` explains these metrics.
 
     It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Under a rule that reads
     gradients, each process keeps K gradients (2K with the cross-batch estimator) in float32 for its part of the

@@ -82,7 +82,7 @@ class ParetoGRPOConfig(GRPOConfig):
     weight_warmup: int = field(
         default=0,
         metadata={
-            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose B starts at zero."
+            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose matrix B starts at zero."
         },
     )
     light_statistics: str = field(
@@ -91,8 +91,10 @@ class ParetoGRPOConfig(GRPOConfig):
             "help": "Rollouts over which popo-light computes means and standard deviations: the whole 'batch', or the 'group' of each prompt, with the results averaged over the prompts."
         },
     )
-    popo_eta: float = field(default=1.0, metadata={"help": "eta of the paper's update."})
-    popo_mu: float = field(default=1.0, metadata={"help": "mu of the paper's update."})
+    popo_eta: float = field(
+        default=1.0, metadata={"help": "eta of popo_mode='paper': log w changes by eta / mu times the indicator."}
+    )
+    popo_mu: float = field(default=1.0, metadata={"help": "mu of popo_mode='paper'; see popo_eta."})
     directional_step: float = field(
         default=1e-3,
         metadata={

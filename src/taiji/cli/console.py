@@ -45,11 +45,11 @@ def emit_json(path: Path, value: object) -> bool:
 def guarded(command: Callable[[], None]) -> None:
     """Run a command line, and turn errors, interruptions and full disks into one message and an exit code.
 
-    The exit code is 2 for a user's error, 130 for Ctrl-C, 143 for SIGTERM, and 1 for a failed check or an internal
-    error (with its traceback).
+    The exit code is 2 for a user's error, a missing package or a full disk, 130 for Ctrl-C, 143 for SIGTERM, and 1 for
+    a failed check or an internal error (with its traceback).
     """
     can_go_on("")  # one process may run several commands
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers only there
+    if threading.current_thread() is threading.main_thread():  # Python allows handlers to be set only there
         signal.signal(signal.SIGTERM, _terminate)
     try:
         command()

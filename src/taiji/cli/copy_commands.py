@@ -67,7 +67,7 @@ def copy(
             found="both",
         )
     if (target / "config.json").is_file():
-        given = {"--config": config, "--preset": preset, "--name": name}
+        given = {"CONFIG": config, "--preset": preset, "--name": name}
         if any(given.values()):
             raise ConfigError(
                 "An existing run keeps its name and its configuration.", where=str(target),

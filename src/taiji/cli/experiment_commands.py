@@ -175,7 +175,7 @@ def study(
         typer.Option(
             "--arm",
             metavar="NAME",
-            help="history_mean, truth (an oracle), base, sft, grpo, popo-light or popo; may be repeated. Default: all.",
+            help="history_mean, truth (an oracle), base, sft, grpo, popo-light, popo or, if the run has another weighting rule, taiji; may be repeated. Default: all.",
         ),
     ] = None,
     overrides: Overrides = None,

@@ -56,7 +56,8 @@ Force = Annotated[
 Verify = Annotated[
     bool,
     typer.Option(
-        "--verify", help="Compare every artefact, including large ones, with its hash before it is used or skipped."
+        "--verify",
+        help="Compare every artefact, including large ones, with its hash before a stage reads it or is skipped.",
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, runs/NAME.")]

@@ -117,7 +117,7 @@ def gather_evidence(
 
 
 def _written(value: object) -> str:
-    """Return a value that is not a text as text. A float has no exponent and, below a million, at most six digits."""
+    """Return as text a value that is not text. A float has no exponent and, below a million, at most six digits."""
     if isinstance(value, float):
         return f"{value:.6g}" if 1e-4 <= abs(value) < 1e6 or not value else f"{value:.0f}"
     return str(value)

@@ -81,7 +81,7 @@ def needs(extra: str, *, where: str | None = None) -> Iterator[None]:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Check, without an import, that modules are installed; for work that another process does.
+    """Check that modules are installed, without importing them. Use this if another process imports them.
 
     Raises:
         ResourceError: a module is missing.

@@ -414,7 +414,7 @@ class Saved:
                 found=f"self.options without {', '.join(missing)}",
                 fix="set self.options in __init__, after super().__init__",
             )
-        # A base class may have options that are no arguments of the constructor of this class.
+        # A base class may have options that are not arguments of the constructor of this class.
         options = {name: made.options[name] for name in parameters}
         return cls(f"{kind.__module__}:{kind.__qualname__}", options, made.config())
 

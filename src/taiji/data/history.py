@@ -216,7 +216,7 @@ class History:
         """For each pair of user and time, return the user's first ``limit`` interactions at or after the time, oldest
         first.
 
-        The result has the same shapes and padding as that of :meth:`before_batch`. It contains the future, so use it
+        The result has the same shapes and padding as the result of :meth:`before_batch`. It contains the future, so use it
         only for targets and oracles.
         """
         _, starts = self._index.before(users, as_ofs)

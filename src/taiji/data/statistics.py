@@ -69,7 +69,7 @@ class PointInTime(Mapping[str, Array]):
     """Statistics of given rows by name. Each is computed on access; intermediate results that several statistics share
     are computed once.
 
-    Statistics of the user side depend only on users and times, those of the item side only on items and times.
+    Statistics of the user side depend only on users and times, and statistics of the item side only on items and times.
     """
 
     shared: dict[object, Array] | None = None
@@ -198,7 +198,7 @@ class PointInTime(Mapping[str, Array]):
 
     def l3_share(self) -> Array:
         """Return the item's share of the clicks in its finest category in the last 28 days, (N,). One click is added to
-        those of the category."""
+        the clicks of the category."""
         return self.month_clicks / (self.recent("level_3", "clicked", MONTH) + 1)  # type: ignore[no-any-return]
 
 

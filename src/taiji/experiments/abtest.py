@@ -57,7 +57,8 @@ class Comparison:
 def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: float = 0.8) -> int:
     """Return the users per arm needed to detect a true ``effect`` with probability ``power`` (two-sided, equal arms).
 
-    n = 2 (z_{1−α/2} + z_power)² σ² / δ². For a rate p, σ = √(p (1 − p)).
+    n = 2 (z_{1−α/2} + z_power)² σ² / δ², where α = 1 − ``level``, σ is ``deviation`` and δ is ``effect``. For a rate p,
+    σ = √(p (1 − p)).
     """
     if not (effect and deviation > 0 and math.isfinite(effect) and math.isfinite(deviation)):
         raise InputError(
@@ -125,9 +126,11 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
 
 
 def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
-    """Return one value per user (N,). Their mean is the ratio of sums, with the ratio's variance by the delta method.
+    """Return one value per user (N,). Their mean is the ratio of the sums, and the variance of this mean is the
+    variance of the ratio by the delta method.
 
-    R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Pass one arm at a time.
+    With numerators a, denominators b and R = Σ a / Σ b, a user's value is R + (a − R b) / mean b (Deng, Knoblich & Lu,
+    *KDD* 2018). Pass one arm at a time.
     """
     a, b = _finite("numerators", numerators), _finite("denominators", denominators)
     if b.sum() == 0:

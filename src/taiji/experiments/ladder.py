@@ -1,8 +1,8 @@
 """The uplift ladder: gain of each set of fields on one log, before any language model is run.
 
 Each step of the ladder, a rung, adds a set of fields. A ranker is trained for every rung, on the same rows with the
-same budget. It is compared, paired by user and seed, with the ranker of the previous rung whose fields pay off. A
-control is compared with the rung on which it builds.
+same budget. It is compared, paired by user and seed, with the ranker of the nearest earlier rung whose fields pay off.
+A control is compared with the rung on which it builds.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The target policy shows one item of its list, drawn uniformly, instead of the lo
 items of the list. Its value is the click rate of the list's items in the logged positions, next to the other logged
 items. Effects of showing the items of the list together are not measured.
 
-Propensities must be marginal over the other positions, as in a uniform choice. Those of score-based sampling without
-replacement are conditional, so the weights are only approximate. Correct weights have a mean of 1; the distance of the
-mean weight from 1 shows how good the approximation is.
+Propensities must be marginal over the other positions, as in a uniform choice. Under score-based sampling without
+replacement, propensities are conditional, so the weights are only approximate. Correct weights have a mean of 1; the
+distance of the mean weight from 1 shows how good the approximation is.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ policy μ, with w = π(a|x) / μ(a|x):
 
 - inverse propensity (Horvitz & Thompson 1952): Σ w r / N;
 - self-normalised (Swaminathan & Joachims, *NIPS* 2015): Σ w r / Σ w;
-- doubly robust (Dudík, Langford & Li, *ICML* 2011): a reward model's value of π, plus its mean weighted residual.
+- doubly robust (Dudík, Langford & Li, *ICML* 2011): the value of π by a reward model, plus the mean weighted residual
+  of this model.
 
 Each estimate is a mean of one term per row, so one kind of interval serves all. With rare clicks and skewed weights, a
 nominal 95 % percentile bootstrap covers only 90–92 %. The studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)

@@ -406,7 +406,7 @@ def print_abtest(found: Mapping[str, Any]) -> None:
     console.print(grid)
     plan = found["plan"]
     console.print(
-        "A/A: share of significant tests if there is no difference. Coverage and power are those of repeated tests of the same rankers.",
+        "A/A: share of significant tests if there is no difference. Coverage and power are measured by repeated tests of the same rankers.",
         style="dim",
         highlight=False,
     )

@@ -108,8 +108,8 @@ def ablation(
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Report for each negative control and metric whether the control shows a gain on the whole test set (group
-    ``all``). In a valid study, no control does.
+    """Report for each negative control, and for each AUC and log-loss, whether the control shows a gain on the whole
+    test set (group ``all``). In a valid study, no control does.
 
     ``gain`` is true if the interval of the difference lies entirely on the better side. A harmful control is not a
     gain; it shows that noise costs a ranker quality.
@@ -266,8 +266,8 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """Return the mean over seeds of every metric, with intervals and paired differences over users and seeds.
 
-    The further arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the result is its rows
-    plus ``seeds`` (their number) and ``per_seed`` (the values).
+    The further arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the result has the
+    rows of that function with two more keys: ``seeds`` (number of seeds) and ``per_seed`` (the value of each seed).
 
     Raises:
         ArtifactError: an arm lacks a seed that another has, so the comparison would not be paired.

@@ -157,8 +157,8 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
     """Read a table of intents, and convert its users to the dense user ids of a dataset.
 
     Args:
-        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, such as those of a study),
-            or a file of ``taiji export``.
+        path: ``taiji.parquet`` of a run's stage ``features`` (or of a variant of this stage, such as a study makes), or
+            a file of :func:`taiji.features.feature_table.export_table`.
         dataset: a dataset with the same ``user_id`` values.
 
     Returns:

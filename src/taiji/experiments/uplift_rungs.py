@@ -123,7 +123,7 @@ class RandomVectors(TextMatch):
 
 
 class NoiseTitles(TextMatch):
-    """Negative control: each title is replaced by as many random words, taken from all titles without replacement."""
+    """Negative control: each title is replaced by an equal number of random words from all titles, without replacement."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of the random titles."""
@@ -148,9 +148,9 @@ class NextItems(NumbersField):
     """Oracle of intents: agreement of a candidate with the texts of its user's actual next items.
 
     The oracle answers at given times, and a row uses the latest answer that is not newer than the row. The next items
-    are those of the user's interactions from the time of this answer on. Items of interactions at the row's own time
-    are excluded for all candidates: if only the positive's own item were excluded, the size of the set would reveal the
-    label.
+    are the items of the user's interactions from the time of this answer on. Items of interactions at the row's own
+    time are excluded for all candidates: if only the positive's own item were excluded, the size of the set would
+    reveal the label.
 
     Args:
         text: fitted field whose vectors are compared.

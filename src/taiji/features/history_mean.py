@@ -58,8 +58,8 @@ def future_mean(
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.
         limit: largest number of interactions that are averaged; with 1, only the next item is used.
-        new: True to use only items with which the user had not interacted before, as in the field ``next_new_item`` of
-            examples.
+        new: True to use only items with which the user had not interacted before, as with ``examples.target:
+            next_new_item``.
 
     Returns:
         Embeddings (N, d) float32, with a row of zeros for a user without such interactions.

@@ -78,7 +78,7 @@ class LanguageModel:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Ids that end a text: the tokenizer's end-of-text token and those of the model's generation configuration."""
+        """Ids of the tokens that end a text, from the tokenizer and from the model's generation configuration."""
         ids = {self.tokenizer.eos_token_id}
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids.update(configured if isinstance(configured, list) else [configured])

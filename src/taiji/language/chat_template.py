@@ -1,8 +1,8 @@
 """Write the arguments and the date of a chat template into the template itself.
 
 Prompts are then the same wherever the template is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model
-that is served elsewhere. The date is fixed, because a template that prints today's date gives different token ids every
-day, on which the model was not trained.
+that is served elsewhere. A template that prints today's date gives different token ids every day, and the model was not
+trained on them. The date is therefore fixed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLOCK = "strftime_now"
 FIXED = "date_string"
 """Variable with the date in Llama's templates. Some of them set it to a fixed date and never call the clock."""
 DEFAULT_DATE = date(2024, 7, 26)
-"""Default date of templates that print one, which is also the fallback in Llama 3's own template."""
+"""Date that is printed by default. It is also the fallback in the templates of Llama 3.1 and 3.2."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -46,7 +46,8 @@ def bind_template(
             there is none and the template would print today's date, it prints :data:`DEFAULT_DATE` instead.
 
     Raises:
-        ConfigError: the template does not use an argument or a date, an argument is reserved, or there is no template.
+        ConfigError: an argument is reserved or not used by the template, or a date is given and the template prints
+            none. A missing template uses no argument and prints no date.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}

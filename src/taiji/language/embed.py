@@ -297,7 +297,8 @@ def _file(source: str, *names: str) -> Path | None:
         return Path(hf_hub_download(source, "/".join(names)))
     except LocalEntryNotFoundError:
         log.warning(
-            "%s of the encoder %s is not in the local cache, so its tokens are averaged, as if it had no such file.",
+            "%s of the encoder %s is not in the local cache. The encoder is used as if it had no such file; without a "
+            "pooling configuration, its tokens are averaged.",
             "/".join(names),
             source,
         )

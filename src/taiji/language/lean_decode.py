@@ -5,6 +5,9 @@ keys and values: the prompt's tokens come first, and the rows' tokens take any f
 which slot belongs to which row. Attention is therefore two batched products over groups, for any number of rows and
 tokens per group. The slots of ended rows and groups are reused. Data are copied only if the buffers are resized or a
 group moves into the place of an unused one.
+
+In shapes, Hq and Hk are the numbers of query heads and of key heads, d is the size of a head, H the width of a hidden
+state, and V the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -217,7 +220,7 @@ class GroupDecoder:
         self._holes += {row.group for row in leaving} - used
 
     def _zeros(self, groups: int, room: int) -> torch.Tensor:
-        # A slot without owner has weight zero, but zero times uninitialised memory may be NaN.
+        # A slot without owner has weight zero. Zero times uninitialised memory may be NaN, so buffers start as zeros.
         model = self._model
         shape = (groups, model.kv_heads, model.size, room)
         return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)

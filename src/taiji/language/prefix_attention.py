@@ -4,9 +4,9 @@
 
 - *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole segment.
   Neither piece needs a mask, so no masked scores are computed. The pieces are merged by their log-sum-exp. The backward
-  pass runs the flash-attention backward pass of each piece with the merged output and log-sum-exp. This is exact: with
-  `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, `dS = P * (dP - D)` of a piece equals the `dS` of the whole
-  softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+  pass runs the flash-attention backward pass of each piece with the output O and the log-sum-exp L merged over all
+  pieces. This is exact: with the scores S of a piece, `P = exp(S - L)` and `D = rowsum(dO * O)`, the gradient
+  `dS = P * (dP - D)` equals that of the whole softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
 - *flex* (CUDA, with at least `MASK_BLOCK` tokens, or in float32 with more than `DENSE` tokens): FlexAttention with the
   tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
@@ -82,7 +82,7 @@ def check_seen(model: Any, seen: set[int]) -> None:
         seen: indices of the layers that have followed the tree.
 
     Raises:
-        ResourceError: a layer is missing.
+        ResourceError: a layer is missing from ``seen``.
     """
     layers = model.config.num_hidden_layers
     if len(seen) != layers:
@@ -438,7 +438,7 @@ def flash_backward(
 def _repeats(batch: int, key_heads: int, query_heads: int) -> int:
     """Return how often each key head is repeated for the backward kernel, whose threads take whole key heads.
 
-    Three heads on two threads leave one of them idle for a third of the time. With one key head per query head, the
+    Three heads on two threads leave one thread idle for half of the time. With one key head per query head, the
     work is divided more evenly.
     """
     threads, repeats = torch.get_num_threads(), query_heads // key_heads

@@ -6,6 +6,9 @@ matrix product, and each row attends to its own continuation in a buffer of fixe
 row, and ended rows can be dropped.
 
 For models that do not support this, `open_decoder` returns another decoder with the same interface.
+
+In shapes, R is the number of running rows, Hq and Hk are the numbers of query heads and of key heads, and d is the size
+of a head.
 """
 
 from __future__ import annotations
@@ -175,7 +178,8 @@ class SharedDecoder:
     def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Append the keys and values of the newest tokens, and return those of all n slots, each (R, Hk, n, d).
+        """Append the keys and values of the newest tokens, and return the keys and values of all n slots, each (R, Hk,
+        n, d).
 
         The third value is a bias (n,) that masks unwritten slots, or None if all n slots are written.
         """

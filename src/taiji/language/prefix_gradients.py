@@ -63,7 +63,7 @@ class _Private:
     Its backward pass adds the gradients of the shared keys and values to ``sums``, and does not pass them to autograd.
 
     Attributes:
-        weights: (D, sequences) coefficients of the D vectors in the current backward pass.
+        weights: (D, sequences) coefficients of the D vectors (K in the module docstring) in the current backward pass.
         sums: D gradients of the shared keys and values by layer, each (D, Hk, S, d).
     """
 

@@ -175,7 +175,8 @@ class _FrozenHead(torch.autograd.Function):
             entropies[part] = (total.log() - logits.mul_(p).sum(-1, keepdim=True) / total).squeeze(-1)
             if mean_row is not None:
                 p = p if bend is None else p.mul_(bend)
-                mean_row[part] = ((p if dtype == wide else raw.copy_(p)) @ weight) / total
+                # A narrow type holds normalised values, because the sum of the others could exceed its range.
+                mean_row[part] = (p @ weight) / total if dtype == wide else torch.div(p, total, out=raw) @ weight
         ctx.mark_non_differentiable(entropies)
         ctx.save_for_backward(rows, tokens, weight, *([] if mean_row is None else [mean_row, slope]))
         ctx.factor, ctx.dtype = head.scale / temperature, hidden.dtype

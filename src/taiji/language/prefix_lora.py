@@ -114,7 +114,7 @@ class RowSums:
         Args:
             key: `id` of the parameter.
             narrow: (T, r) factor whose width is the rank of the adapter.
-            wide: (T, n) factor whose width is that of the layer's input or output.
+            wide: (T, n) factor as wide as the layer's input or output.
             turned: True if the parameter has shape (n, r) instead of (r, n).
         """
         weights = self.by_token.t().unsqueeze(2)
@@ -162,8 +162,8 @@ def _trained(linear: Any) -> bool:
 def fuse_adapters(model: Any) -> int:
     """Switch all LoRA layers of the model permanently to the in-place forward pass, and return their number.
 
-    While a layer is not ordinary LoRA (because of dropout, a variant, or several, merged or disabled adapters), it uses
-    PEFT's forward pass.
+    While a layer is not ordinary LoRA (because of dropout, a variant, or several, merged or disabled adapters), or its
+    base layer is trained, it uses PEFT's forward pass.
     """
     layers = _lora_layers(model)
     for layer in layers:

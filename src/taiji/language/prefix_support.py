@@ -86,7 +86,7 @@ def lean_model(model: Any) -> LeanModel | None:
 
 
 def _tried_once(model: Any) -> _Tried:
-    """Return the result of the trial of a model, which runs again only if its dtype or adapters have changed."""
+    """Return the result of a model's trial. The trial runs again only if the model's dtype or adapters have changed."""
     bare = bare_model(model)
     state = (bare.dtype, tuple(type(m).__name__ for m in bare.modules() if type(m).__module__.startswith("peft.")))
     if bare not in _tried or _tried[bare].state != state:

@@ -38,7 +38,8 @@ class Baseline:
 
     Args:
         name: name shown in the report.
-        items: (E, K) dense item ids, best first, padded with −1; or None if it names no items.
+        items: (E, K) dense ids of at most K items for each of E examples, best first, padded with −1; None if the
+            baseline names no items.
         levels: (E, depth) proposed category levels (object array of str or None).
     """
 

@@ -39,7 +39,7 @@ def evaluate_lists(
         lists: items (B, K) of each arm, best first, padded with −1; K may differ between arms.
         targets: targets of the B requests.
         users: (B,) user of each request; a user's requests are averaged, and users are resampled.
-        depths: lengths at which recall, hit rate, NDCG, novelty and diversity are computed.
+        depths: lengths at which recall, hit rate, NDCG, novelty, diversity and coverage are computed.
         popularity: (N,) share of users who interacted with an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 
 class BehaviourExperts(nn.Module):
-    """Linear experts, some of them shared by all behaviours and some specific to one behaviour. The gate of the
-    behaviour weights their outputs.
+    """Linear experts, some of them shared by all behaviours and some specific to one behaviour. Their outputs are
+    weighted by the behaviour's own gate.
 
     Args:
         width: width d.

@@ -71,8 +71,8 @@ def add_noise(kept: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, step
 
 
 def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Return the noise (B, d) with which :func:`add_noise` turns the clean into the noisy values at steps (B,), from
-    1."""
+    """Return the noise (B, d) with which :func:`add_noise` turns the clean into the noisy values at steps (B,), each
+    at least 1."""
     share = kept.to(clean)[step].unsqueeze(-1)
     return (noisy - share.sqrt() * clean) / (1 - share).sqrt()
 

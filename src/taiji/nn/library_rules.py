@@ -88,8 +88,8 @@ class UpGrad(GramPeer):
 
 
 class FairGrad(GramPeer):
-    """Proportional fairness, w_i (G w)_i = 1, through TorchJD (Nash-MTL, Navon et al. 2022; FairGrad, Ban and Ji 2024,
-    with alpha = 1)."""
+    """Proportional fairness, w_i (G w)_i = 1 for weights w and Gram matrix G, through TorchJD (Nash-MTL, Navon et al.
+    2022; FairGrad, Ban and Ji 2024, with alpha = 1)."""
 
     library = "FairGradWeighting"
     arguments: ClassVar[dict[str, float]] = {"alpha": 1.0}

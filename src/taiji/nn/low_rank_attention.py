@@ -6,7 +6,8 @@ d) are the queries of m candidates. The operators are:
 
 - ``full_softmax``: softmax(Q Hᵀ / √d) H, in time O(m N d).
 - ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in time O(N d r + m N r). It equals the full softmax if H has
-  rank r. Otherwise, the error of a logit is at most ‖q‖ σ_{r+1} / √d.
+  rank r. Otherwise, the error of a logit of query q is at most ‖q‖ σ_{r+1} / √d, with the (r + 1)-th largest singular
+  value σ_{r+1} of H.
 - ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in time O(N d r + m d r). This is a different
   function. It does not equal a softmax over the interactions, even if the history has rank r.
 

@@ -72,7 +72,7 @@ class MonotoneFunctions(nn.Module):
         )
 
     def forward(self, values: torch.Tensor, circumstances: torch.Tensor | None = None) -> torch.Tensor:
-        """Return t (…, M, K) for x (…, M, K). The context ``circumstances`` (…, h) is shared by all M candidates."""
+        """Return t (…, M, K) for x (…, M, K). The context h (``circumstances``) is shared by all M candidates."""
         raw, shift = self.free, self.shift
         if self.network is not None:
             assert circumstances is not None

@@ -1,5 +1,8 @@
 """Transformer block in which groups of tokens share a prefix. It serves decoder-only models and, with cross-attention,
-encoder-decoder models."""
+encoder-decoder models.
+
+In shapes, each of R rows has a prefix of P tokens and G groups of T tokens, and there are h heads of width e.
+"""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ class TokenStart:
         return 0 if self.context_axes is None else self.context_axes.shape[1]
 
     def first_axes(self, width: int) -> torch.Tensor:
-        """Return the first principal axes (width, D + C): first those of the co-occurrences, at most half of all, then
-        those of the embedder's vectors."""
+        """Return the first principal axes (width, D + C): first those of the co-occurrences, at most ``width // 2``,
+        then those of the embedder's vectors."""
         if self.context_axes is None:
             return padded(self.axes, width)
         near = functional.pad(self.context_axes[: width // 2], (self.axes.shape[1], 0))

@@ -13,12 +13,12 @@ from taiji.nn.lookup import look_up
 class TargetAttention(nn.Module):
     """Module that pools a sequence by attention, with the target item as the query.
 
-    The target is the only query. Several heads of dot-product attention share one projection of the sequence. Keys
-    equal values, as in DIN (Zhou et al. 2018), so that an interaction is gathered only once. The logits have learnt
-    biases that depend on position and age. An additional empty slot with logit 0 lets an irrelevant sequence contribute
-    nothing. The log-sum-exp of the logits is returned as well. It measures the amount of relevant history, which the
-    softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products replace a small network per
-    pair, so that the projection is computed once per distinct item.
+    The target is the only query. Several heads of dot-product attention share one projection of the sequence. The same
+    vectors serve as keys and as values, as in DIN (Zhou et al. 2018), so that an interaction is gathered only once. The
+    logits have learnt biases that depend on position and age. An additional empty slot with logit 0 lets an irrelevant
+    sequence contribute nothing. The log-sum-exp of the logits is returned as well. It measures the amount of relevant
+    history, which the softmax hides (DIN drops the softmax for this reason). Deviation from DIN: dot products replace a
+    small network per pair, so that the projection is computed once per distinct item.
 
     Args:
         width: width of an item's representation.

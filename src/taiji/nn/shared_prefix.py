@@ -1,5 +1,8 @@
-"""Attention of many groups of tokens to a shared prefix and to the group's own earlier tokens. The prefix is not copied
-for each group."""
+"""Attention of groups of tokens to a shared prefix and to each group's own earlier tokens. The prefix is not copied for
+each group.
+
+In shapes, each of R rows has a prefix of P tokens and G groups of T tokens, and there are h heads of width e.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ class Prefix:
 
     Attributes:
         keys, values: (R, h, P, e); after :meth:`gathered`, (R, h, G, P, e) with a copy per group.
-        mask: (R, G, T, P) bool, True at the prefix entries to which a token may attend, of which there must be at least
-            one. G and T may be 1 to broadcast.
+        mask: (R, G, T, P) bool, True at the prefix entries to which a token may attend, at least one per token. G and T
+            may be 1 to broadcast.
         recent: the part of ``mask`` that covers recent entries, of the same shape. It is read by blocks that choose
             between the whole and the recent history.
     """

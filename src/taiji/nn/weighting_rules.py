@@ -28,8 +28,9 @@ JUMP = 2.0
 
 
 class Popo(Rule):
-    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>. In mode ``paper``, the indicators are used
-    as they are; in mode ``robust``, they are averaged and the steps are bounded."""
+    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>, for the gradients g of K rewards and a
+    preference p (1 / K by default). In mode ``paper``, the indicators are used as they are; in mode ``robust``, they
+    are averaged and the steps are bounded."""
 
     source: Source = "gradients"
     fresh = False
@@ -226,9 +227,9 @@ class Feedback(Rule):
     then normalises (UMRE, arXiv 2508.07613).
 
     An objective is measured by the observation's ``indicators`` if these are given; the monotone ensemble passes UMRE's
-    UAUC on validation data. Otherwise, it is measured by the batch's mean reward, as in alignment, where the rule
-    serves for comparison and also reacts to noise between batches. A step multiplies a weight by exp(± rate), and
-    leaves it unchanged if the value is equal. Convergence to a Pareto point is not claimed.
+    UAUC (AUC within users) on validation data. Otherwise, it is measured by the batch's mean reward, as in alignment,
+    where the rule serves for comparison and also reacts to noise between batches. A step multiplies a weight by
+    exp(± rate), and leaves it unchanged if the value is equal. Convergence to a Pareto point is not claimed.
     """
 
     source: Source = "rewards"

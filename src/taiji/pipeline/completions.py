@@ -76,8 +76,7 @@ def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[
 
 
 def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = "") -> pl.DataFrame:
-    """Return the result of :func:`complete` for the first of a row's ``features.intent_samples`` answers, and the
-    intents of all these answers.
+    """Sample ``features.intent_samples`` answers per row, and return the first of them and the intents of all.
 
     Args:
         context: context of the stage.
@@ -86,9 +85,10 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = 
         what: suffix that distinguishes this job from others with the same model.
 
     Returns:
-        the columns of :func:`complete`, and lists with one entry per intent: ``intent_texts`` (in the form of
-        item texts for embedding), ``intent_levels`` and ``intent_weights``. With one answer, a weight is the geometric
-        mean of the intent's token probabilities; with several answers, every weight is 1.
+        the columns of :func:`complete`, which describe the first answer (except ``completion_tokens``, the sum over all
+        answers), and lists with one entry per intent: ``intent_texts`` (in the form of item texts for embedding),
+        ``intent_levels`` and ``intent_weights``. With one answer, a weight is the geometric mean of the intent's token
+        probabilities; with several answers, every weight is 1.
     """
     samples = context.config.features.intent_samples
     if samples > 1 and context.config.generation.temperature == 0:

@@ -34,7 +34,7 @@ class ComposedStage(Stage):
         )
 
     def outside(self, config: Config) -> object:
-        """Return the state of the embedder if it is a folder: some policies compare items by its embeddings."""
+        """Return the state of the embedder if it is a folder: some re-rankers compare items by its embeddings."""
         return named_files(config.embedder.name) or None
 
     def components(self, context: Context, dataset: Dataset) -> Components:

@@ -11,7 +11,7 @@ of a stage covers its class, settings and parameters, the seed, the package vers
 that it reads, and the state of external files and of code of other packages. A finished stage is skipped if and only if
 none of its dependencies has changed, its files are intact (:mod:`taiji.core.manifests`), and it is not forced. The
 partitions of a killed stage are reused only if its fingerprint is still the same. Before a stage reads the artefacts of
-another, their files are compared with the manifest.
+another stage, the engine compares them with the manifest of that stage.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
-"""Name of the arm with the mean of the next items, whether or not they are new to the user. It measures the value of
-knowing a user's taste rather than one item."""
+"""Name of the arm whose answer is the mean embedding of the user's next items, whether or not they are new to the user.
+It measures the value of knowing a user's taste rather than one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
 """Map from arm to a description of the answer that an always correct model gives."""
 LADDER_ROWS = 50_000
@@ -52,8 +52,8 @@ form."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
-    """Compare rankers without features and with the mean of the history, the truth and the shuffled truth, for all
-    users with a history.
+    """Compare a ranker without features with rankers whose features come from the mean of the history, from the truth,
+    or from the shuffled truth. All users with enough history are evaluated (``examples.min_history``).
 
     Args:
         run: run directory in which the stages data and examples are finished.

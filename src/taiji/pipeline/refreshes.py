@@ -12,10 +12,10 @@ def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: i
     """Return the times of the feature rows as sorted columns `user` and `as_of`.
 
     The ranker's training period and the test period each have ``refreshes`` evenly spaced times. A user with at least
-    ``min_history`` interactions gets a row at each of these times. The first row of a user who reaches this number
-    between two of these times is dated right after that interaction. Rows without new interactions since the user's
-    previous row are omitted. This is the batch form of the near-online trigger: new behaviour, rather than a request,
-    causes a row.
+    ``min_history`` interactions gets a row at each of these times. If a user reaches this number between two of these
+    times, the user's first row is dated right after the interaction that reaches it. Rows without new interactions
+    since the user's previous row are omitted. This is the batch form of the near-online trigger: new behaviour, rather
+    than a request, causes a row.
     """
     history, parts = dataset.history, []
     users = np.flatnonzero(np.diff(history.offsets) >= min_history)

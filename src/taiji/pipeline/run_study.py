@@ -122,8 +122,9 @@ def study(
 
 
 def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
-    """Return the parametrised stages that produce the table of an arm, the features last; none if the run has this
-    table.
+    """Return the parametrised stages that produce the table of an arm, with the stage ``features`` last.
+
+    There are none for a table that the run already has, and for the oracle, whose table needs no model.
 
     Args:
         arm: name of the table.
@@ -145,8 +146,8 @@ def evaluated(
     seeds: int,
     competitors: Sequence[str] = (COMPETITOR,),
 ) -> dict[str, Any]:
-    """Train arms on the exposures of the period ``ranker``, and evaluate them on the test exposures of the users of a
-    table.
+    """Train arms on the exposures of the period ``ranker``, and evaluate them on the test exposures of the users in a
+    feature table.
 
     Args:
         run: run directory, for its name.

@@ -47,7 +47,8 @@ def set_answers(
 
     Returns:
         one :class:`SetAnswer` per prompt. If a prompt has one sample, the weight of an intent is the geometric mean of
-        its token probabilities. If it has several samples, every intent has weight 1.
+        its token probabilities. If it has several samples, every intent has weight 1. Answers without a title have no
+        intents.
     """
     said = []
     for row in written:

@@ -1,4 +1,4 @@
-"""Format of a completion: write it, and parse a language model's output leniently.
+"""Format of a completion: write completions in this format, and parse a language model's output leniently.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 

@@ -1,8 +1,8 @@
-"""Leakage audit: measure how much rationales help only because their writer saw the answer.
+"""Leakage audit: measure how much of the rationales' help exists only because their writer saw the answer.
 
-A rationale helps if it lowers the perplexity of the true answer. :mod:`taiji.reasoning.selection` computes lexical
-guards, masked perplexity, lift and leak share; the audit only summarises them. Three checks score a sample of examples
-again:
+A rationale helps if it lowers the perplexity of the true answer. :mod:`taiji.reasoning.selection` defines and
+computes lexical guards, masked perplexity, lift and leak share; the audit only summarises them. Three checks score a
+sample of examples again:
 
 - controls: replace the rationale by another user's, by its own words shuffled, by the answer itself, or by nothing;
 - decoys: score other items of the target's category after the same rationale;
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 CONTROLS = ("answer", "own", "other", "shuffled")
 """Controls in the expected order of the answer's perplexity, lowest first: the answer itself, the example's own
-rationale, another user's rationale, and the own one shuffled. The control ``empty`` (no rationale) has no expected
-position."""
+rationale, another user's rationale, and the own rationale with its words shuffled. The control ``empty`` (no rationale)
+has no expected position."""
 MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
@@ -69,7 +69,7 @@ def audit_run(
     Returns:
         A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure),
         ``lexical`` (shares), ``leaking`` (shares of the rationales by the source of their help), ``preference`` (share
-        of rationales that the paper's rule keeps, separately for those that name their item and the others),
+        of rationales that the plain rule keeps, separately for those that name their item and the others),
         ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and
         as a sentence), ``decoys``, ``blind_gap``, ``worst`` (examples to read).
 
@@ -132,9 +132,10 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the share of rationales that the paper's rule keeps, separately for those that name their item and others.
+    """Return the share of rationales that the plain rule keeps, separately for those that name their item and others.
 
-    The paper's rule keeps rationales with a perplexity below the quantile. The share of an empty group is None.
+    The plain rule (that of the Taiji paper) keeps rationales with a perplexity below the quantile. The share of an
+    empty group is None.
     """
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))

@@ -215,8 +215,8 @@ def _runs(text: list[str], phrase: list[str]) -> list[int]:
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
     """Return (start, length) of the stretches that resemble the title and contain a title word that the history lacks.
 
-    Misspelt title words count. A stretch of words from the history alone may name a similar item there (a sequel,
-    another size).
+    Misspelt title words count. A stretch that consists only of words from the history does not count, because it may
+    name a similar item in the history (a sequel, another size).
     """
     whole, seen = _joined(name), set(known)
     if len(whole) < 5:

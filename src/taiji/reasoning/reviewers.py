@@ -105,8 +105,8 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Rule-based reviewer. It checks whether a draft names the answer, its sentences and length, and whether it uses
-    category names and words of the history."""
+    """Rule-based reviewer. It checks that a draft does not name the answer, consists of whole sentences without
+    repetition, is neither too short nor too long, names the target's category, and uses words of the history."""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)

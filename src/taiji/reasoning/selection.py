@@ -181,8 +181,8 @@ def score_rationales(
         ``rationales``, in the same order, with these columns:
 
         - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
-        - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty
-          rationale);
+        - ``masked`` (the rationale with mentions of the target redacted); ``ppl_masked`` and ``ppl_values_masked``
+          (after this text); ``ppl_none`` and ``ppl_values_none`` (after an empty rationale);
         - ``lift`` = log PPL_none - log PPL_masked *over the values*: how much the rationale helps without its mentions
           of the target. Labels are excluded, because a model that was not trained on the format finds them less likely
           after any rationale, which would hide the effect of the rationale;

@@ -1,10 +1,10 @@
 """Evaluation of a language model's answers against baselines without a language model.
 
-Metrics are means over examples. Definitions for one example (ours if the paper gives none):
+Metrics are means over examples. Definitions for one example (ours if the Taiji paper gives none):
 
 - category accuracy: 1 if the parsed level equals the true one, ignoring case and repeated spaces;
-- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding (ties share the last
-  places);
+- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding; with ties in random
+  order, the probability of this;
 - CTCVR: score of the nearest catalogue item, not normalised, under an evaluation ranker that was not used in training;
 - grounding: cosine between the answer and the nearest catalogue item; ``grounding_low``: 1 if it is below a threshold.
 
@@ -16,7 +16,7 @@ like the item that a baseline proposes. hit@K takes the K items nearest to any i
 are from :mod:`taiji.metrics.intent_sets`):
 
 - coverage: mean, over the next items, of the best cosine to an intent;
-- redundancy: share of intents that repeat an earlier one;
+- redundancy: share of the intents after the first that repeat an earlier one;
 - ``intents``: number of intents after near-duplicates are merged.
 """
 

@@ -58,7 +58,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "shares": [
             *audit["leaking"].items(),
             ("names the item", audit["lexical"]["title"]),
-            ("names an unseen third level", audit["lexical"]["unseen L3"]),
+            ("names a third category level that the history lacks", audit["lexical"]["unseen L3"]),
             ("mentions the answer", audit["lexical"]["forbidden"]),
         ],
         "preference": [

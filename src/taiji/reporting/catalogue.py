@@ -25,7 +25,7 @@ SEARCH_BLOCK = 8_000_000
 
 @dataclass(frozen=True)
 class Found:
-    """Nearest items of queries, each array (E,).
+    """Nearest items of E queries; each array has the shape (E,).
 
     Attributes:
         item: nearest catalogue item; of items with the same text, the one with the most interactions.

@@ -215,7 +215,7 @@ def _component(row: Row) -> dict[str, Any]:
     elif row["beats"]:
         text = f"beats {' and '.join(pair['against'] for pair in pairs)}"
     else:
-        text = f"does not beat {' nor '.join(missed)}"
+        text = f"does not beat {' or '.join(missed)}"
     value, interval = value_text(row)
     return {
         "name": row["component"],

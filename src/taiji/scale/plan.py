@@ -21,7 +21,7 @@ from taiji.scale.workload import workload
 from taiji.serving.sizing import Rates
 
 UNMEASURED = Line(0.0, 0.0)
-"""Line (zero seconds) of a stage that no measured run includes; the plan lists these stages among its assumptions."""
+"""Line (zero seconds) of a stage that no measured run includes; the plan names each one in its assumptions."""
 
 
 class Cluster(Settings):

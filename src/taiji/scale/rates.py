@@ -129,7 +129,7 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)
     ]
     rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
-    rationales = rationales.filter(rationales != "")  # texts without a complete sentence are stored empty
+    rationales = rationales.filter(rationales != "")  # unusable rationales are stored empty
     completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
     rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
     facts = {name: manifest["facts"] for name, manifest in manifests.items()}

@@ -84,12 +84,12 @@ class Recommendations:
 
         Args:
             asked: the request.
-            busy: error to raise for lack of capacity, unless a kept list is shown; None if there is capacity.
+            busy: error to raise for lack of capacity, unless a cached or kept list is shown; None if there is capacity.
 
         Raises:
             Rejected: the release has no recommender, the recommender is not loaded, the context does not fit the log,
                 or no retriever responds in time.
-            Overloaded: no list can be computed in time, and no kept list of the user is shown again.
+            Overloaded: no list can be computed in time, and neither a cached nor a kept list is shown.
         """
         start = time.perf_counter()
         # The history is read first, so that the row is never older than an erasure that the history shows.

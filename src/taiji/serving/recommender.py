@@ -1,4 +1,4 @@
-"""Recommender of a run that uses the current state of users.
+"""Recommender of a run, applied to the current state of users.
 
 The cascade is the one that the run evaluated. Retrievers and ranker read users' newest histories from the requests.
 They read item data from the run.

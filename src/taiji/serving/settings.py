@@ -30,8 +30,8 @@ class TriggerSettings(Settings):
     never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
     """Limit per API key: the number of users per hour, among those who already have features, whose rows are rewritten
-    without delay because of events sent with this key. Further users are deferred; a worker rewrites their rows earlier
-    only when no other user is waiting.
+    without delay because of events sent with this key. Further users are deferred to later turns; a worker rewrites
+    their rows before their turn only if no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
     """Limit like `known_per_hour` for users without features; a client can invent any number of such users."""
@@ -115,8 +115,8 @@ class RecommendServingSettings(Settings):
     """
     policy_settings: dict[str, Any] = Field(default={})
     """Settings of the policy. For `threshold`: `load` (a share of the capacity) and `age_s` (seconds). For `critics`:
-    `critics` (a folder) and `chain` (2 × 2: after a newly computed list, then after an earlier one, the probabilities
-    that the user's next request gets a new list and an earlier one).
+    `critics` (a folder) and `chain` (2 × 2 probabilities of the list that the user's next request gets; first row: after a
+    newly computed list, second row: after an earlier list; first column: a new list, second column: an earlier list).
     """
     kept_s: float = Field(default=86400.0, gt=0)
     """Age, in seconds, at which a list is no longer shown again."""

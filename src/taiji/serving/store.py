@@ -121,10 +121,10 @@ class Store(Protocol):
     def repair_clock(self, now: int) -> int:
         """Correct times that were written with a clock ahead of ``now``; return the number of users made due.
 
-        No service may run meanwhile. The high-water mark is set back to ``now`` if it is later, and so are later times
-        of queued events and idempotency keys if they come from the same clock. Turns of API keys after ``now`` are
-        reset. A user without a dead letter becomes due now if the user is leased, is due later than the settings allow,
-        or has a row with a time after ``now``.
+        No service may run meanwhile. The high-water mark is set back to ``now`` if it is later. In a store that takes
+        the times of queued events and idempotency keys from the same clock, these are set back, too. Turns of API keys
+        after ``now`` are reset. A user without a dead letter becomes due now if the user is leased, is due later than
+        the settings allow, or has a row with a time after ``now``.
         """
         ...
 

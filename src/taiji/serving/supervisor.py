@@ -185,8 +185,8 @@ def serve(
     """Serve a finished run until SIGTERM or Ctrl-C.
 
     Args:
-        run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji
-            recommend``.
+        run: run directory of ``taiji run`` whose stages alignment, evaluation_ranker, features and ranking are
+            finished, or of ``taiji recommend``.
         settings: settings of the service.
         started: callback that gets one line with the address once the service listens, before the processes are
             started.

@@ -361,8 +361,8 @@ class RecommendRequest:
         context: as in :class:`RankRequest`.
         trace: True to return the path of every candidate.
         features: as in :class:`RankRequest`.
-        spare: True to also return the items that would follow the list (up to its length again), so that the cache can
-            store them with the list. A recommender may ignore this.
+        spare: True to also return the items that would follow the list (up to its length again), so that they can be
+            kept with the list. A recommender may ignore this.
     """
 
     history: UserHistory

@@ -3,7 +3,7 @@
 Each check takes a component and raises :class:`AssertionError` with the expected and the actual value. Call them from
 tests::
 
-    from taiji.testing import check_scorer, checkerboard
+    from taiji.testing import check_scorer, checkerboard, exposures_of
 
     def test_my_ranker_keeps_the_contract():
         dataset = checkerboard()

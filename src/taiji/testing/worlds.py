@@ -1,4 +1,7 @@
-"""Checks of worlds and their twins, including worlds with mechanisms of other packages."""
+"""Checks of worlds, including those with mechanisms of other packages, and of their twins.
+
+A twin is the same world with one mechanism, or a part of one, switched off.
+"""
 
 from __future__ import annotations
 

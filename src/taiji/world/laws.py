@@ -56,5 +56,5 @@ def view_chance(place: Array, position: float) -> Array:
 
 
 def log_normal_mean(location: ArrayLike, spread: float) -> Array:
-    """Return the mean e^(μ + σ²/2) of a log-normal variable."""
+    """Return the mean e^(location + spread² / 2) of a log-normal variable."""
     return np.asarray(np.exp(np.asarray(location, dtype=np.float64) + spread**2 / 2))

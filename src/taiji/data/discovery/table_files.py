@@ -137,7 +137,7 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
         ignore: patterns of file names to skip.
 
     Returns:
-        the tables sorted by file name, and notes on skipped files with reasons.
+        the tables (files, then folders, each sorted by name), and notes on skipped files with reasons.
 
     Raises:
         InputError: the folder does not exist, it contains no data file, or one of its files is broken.

@@ -303,7 +303,7 @@ def read_mapping(path: Path) -> Mapping:
         raise ConfigError(
             "The mapping file is not a YAML mapping.",
             where=str(path),
-            expected="keys items, events and optionally users, name, domain",
+            expected="keys items, events and optionally users, name, domain, unusable",
             found=type(value).__name__,
             fix="see docs/data.md for an example",
         )

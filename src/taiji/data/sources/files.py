@@ -51,7 +51,7 @@ def read_table(
         separator: separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names for a CSV without a header line.
         decimal: decimal separator of numbers.
-        broken: list to which skipped invalid lines are added; None raises an error for the first one.
+        broken: list to which skipped invalid lines are added; None raises an error that names them.
 
     Raises:
         InputError: the file is missing or unreadable, a column is missing, or a value is invalid.
@@ -294,7 +294,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 
 def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | None) -> None:
-    """Raise an error if one of the columns does not exist."""
+    """Raise an error if one of the ``wanted`` columns does not exist."""
     for name in wanted or ():
         if name not in found:
             raise InputError(

@@ -262,8 +262,8 @@ def _unique(
 ) -> pl.DataFrame:
     """Return one row per id.
 
-    Equal rows are merged. If rows of an id differ and the mapping allows it, the first one is kept; rows with a title
-    take precedence.
+    Equal rows are merged. If rows of an id differ and the mapping sets ``one_per_id``, the first one is kept; rows
+    with a title take precedence.
 
     Raises:
         InputError: rows of an id differ, and the mapping does not set ``one_per_id``.

@@ -49,7 +49,8 @@ class FSQ(Coder):
     """Coder that projects vectors onto D directions per code and cuts each direction into equally frequent levels.
 
     The first code uses the directions of largest variance. The mean squared error of the training vectors does not
-    increase from level to level, because the decoding from the first l codes has its own least-squares fit for each l.
+    increase with the number of decoded codes, because the decoding from the first l codes has its own least-squares fit
+    for each l.
     """
 
     Settings: ClassVar[type[Base]] = FSQSettings

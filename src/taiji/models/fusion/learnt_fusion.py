@@ -75,7 +75,7 @@ class LearntFusion(LearntComponent):
     usual_columns: Array
     """Usual values (C,) of the conditioning columns, set by :meth:`learn_columns` if the fusion has such columns.
 
-    Conditioning columns are columns of a request or its user on which the score depends besides the predictions.
+    Conditioning columns are columns of a request or its user that affect the score in addition to the predictions.
     """
 
     @property

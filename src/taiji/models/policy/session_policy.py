@@ -54,7 +54,8 @@ class SessionPolicy:
             rate: step size for standardised returns.
 
         Raises:
-            InputError: there are fewer than two sessions, or there is not one finite return per session.
+            InputError: there are fewer than two sessions, the numbers of sessions and returns differ, or a return is
+                not finite.
         """
         found = np.asarray(returns, np.float64)
         if len(found) < 2 or len(found) != len(drawn) or not np.isfinite(found).all():

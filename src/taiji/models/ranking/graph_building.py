@@ -110,7 +110,7 @@ class Building:
         self.tiled: dict[fx.Node, int] = {}
         """Axis of a request node along which the original network has one row per candidate.
 
-        The node has one row per request if this is axis 0, and size 1 along any other axis.
+        In the node itself, this axis has one row per request if it is axis 0, and otherwise size 1.
         """
         self.spreads: dict[fx.Node, fx.Node] = {}
 

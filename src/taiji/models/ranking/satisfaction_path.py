@@ -8,10 +8,11 @@ layer W₀ and low-rank matrices A and B:
 h_main and h_sat each pass through their own experts with a ReLU router. Softplus makes the scores ŷ (served) and ŝ
 (satisfaction) positive. The loss is
 
-    L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
+    L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]),
 
-Therefore L_main and L_align never change A, B or the satisfaction experts, and L_sat never changes W₀ or the
-embeddings. With ``aligned: answers``, survey answers affect W₀ only through L_align.
+where ⁺ and ⁻ mark the better and the worse row of a pair. Therefore L_main and L_align never change A, B or the
+satisfaction experts, and L_sat never changes W₀ or the embeddings. With ``aligned: answers``, survey answers affect W₀
+only through L_align.
 """
 
 from __future__ import annotations
@@ -277,7 +278,7 @@ class SatisfactionRanker(Ranker):
         ordinary = [task for task in tasks if task not in surveys]
         if len(surveys) != 1 or not ordinary:
             raise ConfigError(
-                "Satisfaction is learnt from exactly one survey, besides at least one behaviour label; these labels do not fit.",
+                "Satisfaction needs exactly one label of kind survey and at least one other label.",
                 where="ranking.survey",
                 expected="one label of kind survey, and another label",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),

@@ -147,6 +147,6 @@ class OwnRankerSettings(Settings):
     """Ranker whose predictions are the rewards in alignment; `null` trains the built-in ranker on the earliest period.
     Your ranker must not have seen later labels."""
     evaluation: str | None = None
-    """Ranker that evaluates the answers of language models; `null` uses the built-in ranker, trained on the ranker
-    period. It must differ from the reward ranker."""
+    """Ranker that evaluates the answers of language models; `null` uses the built-in ranker, trained on the third
+    period of the log. It must differ from the reward ranker."""
     external: ExternalSettings = ExternalSettings()

@@ -49,7 +49,7 @@ def train_streamed(
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
-    """Return the number of rows, a time (microseconds) later than that of every row, and the columns to read.
+    """Return the number of rows, a time (microseconds) after all rows, and the columns to read.
 
     Only the metadata and the time column of the files are read.
     """

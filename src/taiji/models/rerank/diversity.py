@@ -85,7 +85,7 @@ class Caps:
     def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
         if set(values) != set(most) or any(cap < 1 for cap in most.values()):
             raise ConfigError(
-                "A column has no cap of at least 1.",
+                "Each column needs a cap of at least 1, and each cap a column.",
                 where="most",
                 expected=", ".join(values),
                 found=str(dict(most)),

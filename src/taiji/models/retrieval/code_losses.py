@@ -12,7 +12,7 @@ NEARLY_ONE = 1 - 1e-6
 def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the mean of ``−log(1 − p(code))`` over skipped exposures (DualGR); 0 if there are none.
 
-    An exposure whose first code equals that of the target is ignored, because it would contradict the target.
+    An exposure with the target's first code is ignored, because it would contradict the target.
 
     Args:
         logits: (M, V) logits of the first code.

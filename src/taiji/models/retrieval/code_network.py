@@ -1,7 +1,8 @@
 """Network of the generative decoder. A history is encoded once and shared by several decodings, which are called
 groups.
 
-The groups are the training targets of a history, or the beams of a beam search.
+The groups are the training targets of a history, or the beams of a beam search. In shapes, R is the number of
+histories, G the number of groups per history, and L the number of code levels.
 """
 
 from __future__ import annotations

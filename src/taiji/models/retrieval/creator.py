@@ -42,7 +42,7 @@ class CreatorSettings(TwoTowersSettings):
     candidates: PositiveInt = 200
     """Largest number of candidate users per item; the users with the highest worth are kept."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """Smallest probability of being active on the next day with which a user can be matched."""
+    """A user can be matched only if the probability of being active on the next day is at least this value."""
     order: Literal["auction", "random"] = "auction"
     """Rule that decides which item gets a user's remaining capacity. `auction` prefers the item that gains most from
     the match; `random` prefers the first item in a random order."""

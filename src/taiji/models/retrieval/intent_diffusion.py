@@ -141,8 +141,8 @@ class IntentNetwork(ItemTower):
 
 
 def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the newest entry (B, d) of ``x`` (B, L, d), newest first, at which the mask ``known`` (B, L) is True. If
-    there is none, return zeros."""
+    """Return the first entry (B, d) of each row of ``x`` (B, L, d), newest first, at which the mask ``known`` (B, L) is
+    True; zeros if there is none."""
     first = known.to(torch.int64).argmax(dim=1)
     return x[torch.arange(len(x), device=x.device), first] * known.any(dim=1, keepdim=True)
 

@@ -225,6 +225,7 @@ class CatalogueRetriever(ABC):
 
         Raises:
             ArtifactError: the folder is damaged, or was written by another version or model.
+            ConfigError: the class of the retriever cannot be imported.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
