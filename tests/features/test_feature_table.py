@@ -166,6 +166,8 @@ def test_metrics_tell_coverage_and_age():
         "age_days_median": 3.0,
         "age_days_p90": pytest.approx(3.8),
     }
+    none = feature_metrics(joined.head(0))
+    assert none == dict.fromkeys(feature_metrics(joined), 0.0)
 
 
 def test_export_speaks_in_the_users_ids(clicks, tmp_path):

@@ -107,7 +107,7 @@ def test_an_argument_that_nothing_reads_is_an_error(template):
     with pytest.raises(ConfigError, match="does not use this argument") as error:
         bind_template(tokenizer_of(template), {"enable_thinkng": True}, None)
     assert "language.chat_template_kwargs.enable_thinkng" in str(error.value)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="is set by transformers or by taiji"):
         bind_template(tokenizer_of(CHAT_TEMPLATE), {"messages": "x"}, None)
 
 

@@ -29,6 +29,8 @@ PAIRS: dict[str, pl.DataType] = {
 }
 """Columns of pairs. ``sends`` counts the sends, within common strata, of the copy that was sent less often. ``z``
 (above 0) is the test statistic."""
+TIE = 1e-9
+"""Smallest test statistic of a pair. Equal rates may differ from zero by a rounding error."""
 
 
 def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame:
@@ -142,7 +144,7 @@ def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "resu
         .filter(
             (pl.col("variance") > 0)
             & (pl.col("sends") >= settings.least_sends)
-            & (pl.col("z").abs() >= settings.least_z)
+            & (pl.col("z").abs() >= max(settings.least_z, TIE))
         )
         .sort("place", "place2")
     )

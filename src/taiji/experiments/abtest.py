@@ -117,7 +117,9 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
     """
     y, x = _finite("values", values), _finite("covariate", before)
     if len(y) != len(x):
-        raise InputError("Values and covariate differ in length.", found=f"{len(y)} and {len(x)}")
+        raise InputError(
+            "Values and covariate differ in length.", expected="one of each per user", found=f"{len(y)} and {len(x)}"
+        )
     if not len(x) or np.ptp(x) <= 1e-12 * np.abs(x).max():
         return y  # a covariate that is constant up to rounding explains nothing
     centred = x - x.mean()

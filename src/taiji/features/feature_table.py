@@ -197,7 +197,8 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
         exposure (0 if there are no feature rows).
     """
     if not len(exposures):
-        return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}
+        names = [name for name in ("ids", "neighbour_items") if name in exposures.columns]
+        return dict.fromkeys(("coverage", "users", *names, "age_days_median", "age_days_p90"), 0.0)
     has = exposures["feature_as_of"].is_not_null()
     ages = ((exposures["time"] - exposures["feature_as_of"]).drop_nulls() / 86_400_000_000).to_numpy()
     per_user = exposures.select("user", has.alias("has")).group_by("user").agg(pl.col("has").any())

@@ -72,7 +72,14 @@ def prints_date(template: str) -> bool:
 
 
 def _check(name: str, templates: Mapping[str, str]) -> None:
-    if name in RESERVED or not any(re.search(rf"\b{re.escape(name)}\b", text) for text in templates.values()):
+    if name in RESERVED:
+        raise ConfigError(
+            "This variable of the chat template is set by transformers or by taiji.",
+            where=f"language.chat_template_kwargs.{name}",
+            expected=f"a variable other than {', '.join(RESERVED)}",
+            fix="remove the argument",
+        )
+    if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in templates.values()):
         raise ConfigError(
             "The model's chat template does not use this argument.",
             where=f"language.chat_template_kwargs.{name}",

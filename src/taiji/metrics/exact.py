@@ -54,7 +54,7 @@ def student_quantile(level: float, freedom: float) -> float:
     freedom.
     """
     if not 0 < level < 1:
-        raise InputError("A level is not between 0 and 1.", found=f"{level}")
+        raise InputError("A level is not between 0 and 1.", expected="such as 0.95", found=f"{level}")
     if freedom <= 0:
         return math.inf
     # The tail is convex in t > 0, so Newton's method increases to the root from the normal quantile, which is smaller.

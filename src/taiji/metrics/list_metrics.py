@@ -73,7 +73,11 @@ def hits(lists: Array, targets: Targets) -> Array:
     there = np.sort(np.where(lists == NO_ITEM, -1 - np.arange(lists.shape[1]), lists), axis=1)
     twice = (np.diff(there, axis=1) == 0).any(axis=1)
     if twice.any():
-        raise InputError("A list contains an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
+        raise InputError(
+            "A list contains an item twice.",
+            expected="different items per list",
+            where=f"list {int(np.flatnonzero(twice)[0])}",
+        )
     if not len(wanted):
         return np.zeros(lists.shape, dtype=bool)
     at = np.minimum(np.searchsorted(wanted, asked), len(wanted) - 1)

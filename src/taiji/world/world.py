@@ -296,7 +296,11 @@ class World:
         order = np.sort(items, axis=1)
         twice = ((order[:, 1:] == order[:, :-1]) & (order[:, 1:] != NO_ITEM)).any(axis=1)
         if twice.any():
-            raise InputError("A list shows an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
+            raise InputError(
+                "A list shows an item twice.",
+                expected="different items per list",
+                where=f"list {int(np.flatnonzero(twice)[0])}",
+            )
 
     def _learn(self, exposure: Exposure) -> None:
         """Update the public knowledge with exposures and clicks."""

@@ -87,7 +87,7 @@ class VectorIndex:
             )
         new = np.unique(ids)
         if len(new) < len(ids):
-            raise InputError("An id is given twice.", where="ids")
+            raise InputError("An id is given twice.", where="ids", expected="one vector per id")
         place = np.searchsorted(self._ids, new)
         inside = np.flatnonzero(place < len(self._ids))
         if len(known := new[inside[self._ids[place[inside]] == new[inside]]]):
