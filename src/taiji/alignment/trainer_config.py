@@ -23,9 +23,9 @@ class ParetoGRPOConfig(GRPOConfig):
     ``scale_rewards`` has one additional value, ``"leave-one-out"``: advantages as in RLOO, r minus the mean of the
     prompt's other rollouts.
 
-    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules.
-    Rules change the shares of the weights but keep their total, so that a run begins with exactly the step that TRL
-    would take with these weights (ones, if none are given). A reward of weight zero is only logged; a negative weight
+    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules
+    (ones, if none are given). Rules change the shares of the weights but keep their total. Some rules change the shares
+    before the first step. A reward of weight zero is only logged; a negative weight
     makes the reward a penalty.
     """
 
