@@ -25,8 +25,7 @@ class ParetoGRPOConfig(GRPOConfig):
 
     ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules
     (ones, if none are given). Rules change the shares of the weights but keep their total. Some rules change the shares
-    before the first step. A reward of weight zero is only logged; a negative weight
-    makes the reward a penalty.
+    before the first step. A reward of weight zero is only logged; a negative weight makes the reward a penalty.
     """
 
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
