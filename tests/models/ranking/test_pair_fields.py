@@ -2,6 +2,7 @@
 text."""
 
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +159,28 @@ def test_cooccurrence_by_hand():
     histories, items = np.array([[1, 2, -1]]), np.array([[0, 1, -1]])
     found = cooccurrence_match(neighbours, weights, items, histories, 3)
     np.testing.assert_allclose(found, [[0.75, 0, 0], [0.5, 0, 0], [0.5 + 0.8 * 0.25, 0, 0]], rtol=1e-6)
+
+
+def test_cooccurrence_of_many_requests_in_blocks_is_that_of_each_request(monkeypatch):
+    random = np.random.default_rng(0)
+    neighbours, weights = random.integers(-1, 40, (40, 4)), random.random((40, 4), np.float32)
+    items, histories = random.integers(-1, 40, (30, 5)), random.integers(-1, 40, (30, 6))
+    alone = [cooccurrence_match(neighbours, weights, i[None], h[None], 40) for i, h in zip(items, histories)]
+    monkeypatch.setattr(pair_fields, "BLOCK", 24 * 7)
+    together = cooccurrence_match(neighbours, weights, items, histories, 40)
+    assert np.array_equal(together, np.concatenate(alone, axis=1)) and together.any()
+
+
+def test_memory_of_cooccurrence_does_not_grow_with_items_times_requests():
+    count, requests = 300_000, 256
+    neighbours, weights = np.zeros((count, 2), np.int32), np.ones((count, 2), np.float32)
+    items, histories = np.arange(requests)[:, None], np.zeros((requests, 3), np.int64)
+    tracemalloc.start()
+    try:
+        cooccurrence_match(neighbours, weights, items, histories, count)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 4 * count
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_ranker_scores_alike_offline_and_online(board, rows):

@@ -7,6 +7,7 @@ values of a row do not depend on the other rows of the call, so training and ser
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -326,27 +327,29 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
     """
     requests, width = items.shape
     out = np.zeros((3, requests, width), dtype=np.float32)
-    size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
-    cell_of = np.full(
-        size * count, -1, dtype=np.int32
-    )  # index in ``keys`` of each (request, item); −1 if the item is not a candidate of the request
+    near_each = max(histories.shape[1] * neighbours.shape[1], 1)
+    size = max(1, min(requests, BLOCK // near_each, math.isqrt(BLOCK // max(width, 1))))
+    local = np.full(count, -1, dtype=np.int32)  # index of an item among the candidates of a block; −1 for other items
     for start in range(0, requests, size):
         wanted, past = items[start : start + size], histories[start : start + size]
-        own = np.arange(len(wanted))[:, None] * count
-        keys = (own + wanted)[wanted >= 0]
-        cell_of[keys] = np.arange(len(keys), dtype=np.int32)
+        candidate = wanted[wanted >= 0]
+        local[candidate] = np.arange(len(candidate), dtype=np.int32)
+        keys = (np.arange(len(wanted))[:, None] * len(candidate) + local[wanted])[wanted >= 0]
+        cell_of = np.full(len(wanted) * len(candidate), -1, dtype=np.int32)
+        cell_of[keys] = np.arange(len(keys), dtype=np.int32)  # the index in ``keys`` of each (request, candidate)
         row, place = np.nonzero(past >= 0)
         near = neighbours[past[row, place]]
-        cell = np.where(near >= 0, cell_of[np.maximum(near, 0) + row[:, None] * count], -1)
-        vote, neighbour = np.nonzero(cell >= 0)
-        cell, votes = cell[vote, neighbour], weights[past[row, place][vote], neighbour].astype(np.float64)
+        vote, neighbour = np.nonzero((near >= 0) & (local[near] >= 0))
+        cell = cell_of[local[near[vote, neighbour]] + row[vote] * len(candidate)]
+        vote, neighbour, cell = vote[cell >= 0], neighbour[cell >= 0], cell[cell >= 0]
+        votes = weights[past[row, place][vote], neighbour].astype(np.float64)
         largest = np.zeros(len(keys))
         np.maximum.at(largest, cell, votes)
         decayed = votes * (CO_DECAY**place)[vote]
         sums = np.bincount(cell, votes, len(keys)), largest, np.bincount(cell, decayed, len(keys))
         found = cell_of[keys]  # for a repeated candidate, the index of its last occurrence
         out[:, start : start + size][:, wanted >= 0] = [values[found] for values in sums]
-        cell_of[keys] = -1
+        local[candidate] = -1
     return out.reshape(3, -1)
 
 
