@@ -2,7 +2,7 @@
 
 The metric, ``share of the best``, is the true expected reward of the first ten items for a request, divided by that of
 the ten best items; the reward of an item is that of showing it alone. Each scenario is also run as a twin (negative
-control), in which all users have the same taste. Arms:
+control), in which users have no tastes. Arms:
 
 - world ``short-video``: ``intent_diffusion`` in its three modes, which have the same parameters and settings:
   ``sampled``, ``none`` (without diffusion), and ``noised_target`` (trained as in the released code, which leaks the

@@ -2,12 +2,12 @@
 
 With `recommend.features`, the ranker of a recommender reads the user features of a `taiji run`. This benchmark uses no
 language model. It measures how much such features can improve the lists at best, if they describe every taste
-perfectly, and how much from the history alone. In the world `short-video` and in its twin without tastes (negative
-control), one recommender (popularity, co-occurrence, ranker) is built from the log of a random policy. Retrievers and
-requests are the same for all arms; only the ranker is trained anew:
+perfectly, and how much they improve them if computed from the history alone. In the world `short-video` and in its twin
+without tastes (negative control), one recommender (popularity, co-occurrence, ranker) is built from the log of a random
+policy. Retrievers and requests are the same for all arms; only the ranker is trained anew:
 
 - ``no features``: the control;
-- ``history means``: means of the title vectors of the user's items, which a language model would read;
+- ``history means``: mean title vector of those items of the user that a language model would read;
 - ``true tastes``: the user's true taste at that time, as a perfect language model would describe it;
 - each of the two ``of other users``: assigned to the wrong users.
 

@@ -14,15 +14,15 @@ Three parts:
   of 300 MiB, while a probe requests `/healthz`.
 
 Columns: ``offered``, the requests sent, and ``goodput``, each per second and relative to the capacity (at half the
-capacity, ``goodput`` is relative to the requests sent); ``answered, share`` of the requests; ``from the cache, share``
-of the answers that are kept lists; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99
+capacity, ``goodput`` is relative to the requests sent); ``answered, share``, answers per request; ``from the cache,
+share``, kept lists per answer; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99
 over the budget``, this latency as a share of the allowed one; ``refused``, responses with status 503; ``other``, all
 other responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by,
 MiB``, the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
 
 Times depend on the machine. The checks are therefore limits on shares and on memory, and one second for a health check.
-The full run takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens all parts to a few
-seconds and leaves out the curve of `recommend`.
+The full run takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens the curves and the
+kept lists to a few seconds, and leaves out the curve of `recommend`.
 
     python -m benchmarks.overload [--quick] [--json benchmarks/results/overload.json]
 """
@@ -214,13 +214,13 @@ def floods(result: Result, connections: int, size: int) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Run all parts. Quick: `rank` alone, at one and ten times the capacity, 4 s each. Full: `rank` and `recommend` at
-    six multiples, 20 s each."""
+    """Run all parts. A quick run has the curve of `rank` at one and ten times the capacity, 4 s each; a full run has the
+    curves of `rank` and `recommend` at six multiples, 20 s each."""
     result = Result()
     floods(result, 1100, 300 << 20)
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")
     for kind in kinds:
-        # Responses after the end do not count. This costs as many as the service answers in a third of a second.
+        # Responses after the end do not count, so goodput is slightly too low.
         curve(result, kind, (1.0, 10.0) if quick else (0.5, 1.0, 2.0, 5.0, 10.0, 20.0), 4.0 if quick else 20.0)
     kept_lists(result, 3.0 if quick else 20.0)
     for row in result.rows:

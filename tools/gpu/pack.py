@@ -106,7 +106,7 @@ PROVIDED = frozenset(
 """Packages that the GPU machine must have. They are those of the machine of the first run, whose image contained
 PyTorch, transformers and accelerate."""
 LEFT_OUT = frozenset({"wordllama"})
-"""Packages that only features outside the acceptance run need. wordllama contains a model of 19 MB."""
+"""Packages needed only by features outside the acceptance run. wordllama contains a model of 19 MB."""
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
 
 

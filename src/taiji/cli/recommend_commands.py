@@ -119,7 +119,7 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
     """Print off-policy estimates of the lists' value and, if the log is from a simulated world, their value in it."""
     if off := found.get("off_policy"):
-        out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
+        out.print(f"\nClicks per item shown, estimated off-policy from {off['exposures']:,} logged exposures:")
         out.print(f"  the log itself {_value(off['logged'])}", highlight=False)
         for arm in off["arms"]:
             out.print(f"  {arm['arm']} {_value(arm['snips'])}", highlight=False)

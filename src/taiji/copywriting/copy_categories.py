@@ -38,7 +38,7 @@ class Category:
 
 @dataclass(frozen=True)
 class CopyPrompt:
-    """Prompt for a copy for an item.
+    """Prompt for copy about an item.
 
     Attributes:
         evidence: evidence about the item.
@@ -77,7 +77,7 @@ def copy_categories(settings: CopywritingSettings, domain: str) -> list[Category
 
 
 def copy_prompt(evidence: Evidence, category: Category, settings: CopywritingSettings) -> CopyPrompt:
-    """Return the prompt for a copy of the given category.
+    """Return the prompt for copy in the given category.
 
     Raises:
         ConfigError: the template is invalid, or has an empty user message.

@@ -3,8 +3,8 @@
 Metrics are means over examples. Definitions for one example (ours if the Taiji paper gives none):
 
 - category accuracy: 1 if the parsed level equals the true one, ignoring case and repeated spaces;
-- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding; with ties in random
-  order, the probability of this;
+- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding; if items tie, the
+  probability of this under a random order of the ties;
 - CTCVR: score of the nearest catalogue item, not normalised, under an evaluation ranker that was not used in training;
 - grounding: cosine between the answer and the nearest catalogue item; ``grounding_low``: 1 if it is below a threshold.
 
@@ -12,8 +12,8 @@ A malformed answer counts as wrong in category accuracy and hit@K. It has a CTCV
 from grounding, redundancy and ``intents``.
 
 For a set of intents, category accuracy, CTCVR and grounding are means over the intents, because an intent is one guess,
-like the item that a baseline proposes. hit@K takes the K items nearest to any intent. Further metrics (the first two
-are from :mod:`taiji.metrics.intent_sets`):
+like the item that a baseline proposes. hit@K takes the K items nearest to any intent. Further metrics, from
+:mod:`taiji.metrics.intent_sets`:
 
 - coverage: mean, over the next items, of the best cosine to an intent;
 - redundancy: share of the intents after the first that repeat an earlier one;

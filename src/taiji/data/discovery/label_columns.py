@@ -160,6 +160,6 @@ def _ask(column: Column, meaning: str, choices: tuple[Guess, ...], content: str,
         else Guess(1, 0.2, (f"every row is a click; {column.name} is not used",))
     )
     question = Question(
-        KEYS[meaning], f"{ASKED[meaning]}: {column.name} is named like this label, but {content}", (*choices, last)
+        KEYS[meaning], f"{ASKED[meaning]}: {column.name} is named like a label, but {content}", (*choices, last)
     )
     return Meant((column.name,), None, 0.0, "", question, doubts)

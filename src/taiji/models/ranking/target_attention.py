@@ -186,7 +186,7 @@ class TargetAttentionRanker(Ranker):
             raise ConfigError(
                 "Extractor-only training cannot add knowledge to this ranker with these settings.",
                 where="ranking.model",
-                expected="settings of the model knowledge, and a base ranker trained without its columns",
+                expected="settings of the model `knowledge`, and a base ranker trained without knowledge columns",
                 found=f"{type(settings).__name__}, base vectors {dict(self.layout.vectors) or 'none'}",
             )
         made = KnowledgeRanker(settings) if isinstance(settings, KnowledgeSettings) else type(self)(settings)

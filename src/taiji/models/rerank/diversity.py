@@ -29,7 +29,7 @@ class MMR:
         self.vectors, self.relevance = _unit(vectors), relevance
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return at most ``length`` items of the slate per request, in the order of the list."""
+        """Return the re-ranked list of each request, at most ``length`` items of its slate."""
         cosines = _cosines(self.vectors, slate)
         scores = _scores(slate)
         closest = np.full(scores.shape, -np.inf)
@@ -66,7 +66,7 @@ class DPP:
         self.vectors, self.strength = _unit(vectors), strength
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return at most ``length`` items of the slate per request, in the order of the list."""
+        """Return the re-ranked list of each request, at most ``length`` items of its slate."""
         return _listed(
             slate, greedy_dpp(_cosines(self.vectors, slate), self.strength * _scores(slate), slate.mask, length)
         )
@@ -93,7 +93,7 @@ class Caps:
         self.values, self.most = dict(values), dict(most)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return at most ``length`` items of the slate per request, in the order of the list."""
+        """Return the re-ranked list of each request, at most ``length`` items of its slate."""
         order = np.argsort(~slate.mask, axis=1, kind="stable")
         rows = np.arange(len(order))
         items = np.where(slate.mask, slate.items, 0)

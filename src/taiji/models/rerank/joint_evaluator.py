@@ -248,7 +248,7 @@ class BestOfLists:
         self.generator, self.evaluator, self.lists = generator, evaluator, lists
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return at most ``length`` items of the slate per request, in the order of the list."""
+        """Return the re-ranked list of each request, at most ``length`` items of its slate."""
         assert slate.scores is not None
         width = min(length, slate.items.shape[1])
         places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]

@@ -97,6 +97,6 @@ def _check(values: Array, users: Array, room: Array) -> None:
         raise InputError(
             "The candidates of a matching are malformed.",
             where="values, users, room",
-            expected="finite values (I, K); users (I, K) below the number of capacities, none twice in a row",
+            expected="finite values (I, K); users (I, K) below the number of capacities, different within each row",
             found=f"shapes {values.shape} and {users.shape}, capacities of length {len(room)}, {int(twice.sum())} repeated users",
         )

@@ -44,7 +44,8 @@ class CodeTraining:
         model: decoder that already has its codes and an untrained network.
         rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures
             without a click.
-        seed: random seed of the order of histories, the sampled negatives and the choice of validation users.
+        seed: random seed of the order of histories, the sampled negatives, the choice of validation users and, if they
+            are used, the clusters.
     """
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:

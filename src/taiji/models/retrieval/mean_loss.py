@@ -19,8 +19,8 @@ def mean_loss(losses: Sequence[torch.Tensor]) -> float:
         raise InputError(
             "The network has nothing to learn from.",
             where="interactions",
-            expected="interactions after a user's first one, in addition to those held out for validation",
+            expected="interactions after a user's first one, in addition to any held out for validation",
             found="none",
-            fix="set valid_users to fewer users, or choose a model without a network, such as popularity",
+            fix="set valid_users, if the model has it, to fewer users, or choose a model without a network, such as popularity",
         )
     return float(torch.stack(list(losses)).double().mean())

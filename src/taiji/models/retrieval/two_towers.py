@@ -216,7 +216,7 @@ class TwoTowers(VectorRetriever):
 
 
 def training_rows(history: History, most: int) -> Array:
-    """Return the positions, ascending, of the ``most`` latest interactions that are not the first of their user."""
+    """Return the positions, ascending, of the latest ``most`` interactions that are not the first of their user."""
     first = np.zeros(len(history.items), dtype=bool)
     first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
     rows = np.flatnonzero(~first)

@@ -1,4 +1,4 @@
-"""Comments in a panel below an item, each about the item's topic or any other topic.
+"""Comments in a panel below an item, each about the item's topic or a random topic.
 
 Readers who like the comments' topics open the panel more often and stay longer. Some of them click a comment.
 """
