@@ -2,8 +2,8 @@
 
 Two whole trainers, TRL's `GRPOTrainer` and our `ParetoGRPOTrainer` with fixed weights, are stepped in turn in one
 process, on copies of one model and on the same prompt. The model is SmolLM2-135M with LoRA (rank 16 on all linear
-layers), in fp32 and, where the processor has bfloat16 instructions, in bf16. TRL runs without gradient checkpointing,
-because it is faster without.
+layers), in fp32 and, where the processor has bfloat16 instructions, in bf16. Both run without gradient checkpointing,
+because TRL is faster without it.
 
 The main case has one prompt of 850 tokens and 8 rollouts of 96 tokens. Column ``type`` is the data type, ``prompt`` the
 number of tokens of the prompt, ``group`` the number of rollouts, ``new`` the number of tokens per rollout. ``part``
@@ -12,13 +12,14 @@ names what is measured:
 - ``rollout``: generation of the rollouts;
 - ``update``: forward and backward pass;
 - ``step``: the whole step;
-- ``update's memory, MB``: peak growth of the process during the update, in MB instead of seconds.
+- ``update's memory, MB``: growth of the process's memory at its peak during one update, in MiB instead of seconds.
 
 ``TRL s`` and ``ours s`` are medians of five steps, in seconds; there is no warm-up step. ``ratio`` is the median of the
-five paired ratios of TRL's value to ours; above 1, ours is better. ``floor s`` is the lower bound, which follows from
-the size of the model and from the rates at which this machine multiplies matrices and reads memory. ``ours/floor`` is
-our time divided by it. The row ``measured`` reports these rates, and the largest difference of the log-probabilities
-and the relative difference of the gradients between both trainers on the same rollouts.
+five paired ratios of TRL's value to ours; above 1, ours is better. ``floor s`` is a lower bound of the time, which
+follows from the size of the model and from the rates at which this machine multiplies matrices and reads memory.
+``ours/floor`` is our time divided by this bound. The row ``measured`` reports the rates. It also reports how far the
+two trainers differ on the same rollouts: the largest difference of their log-probabilities, and the relative difference
+of their gradients.
 
 The rows with ``ideal`` show how the speed-up of the update depends on the lengths. TRL repeats the prompt for every
 rollout, and we read it once. So the ideal speed-up is G (P + C) / (P + G C) for a prompt of P tokens and G rollouts of

@@ -1,10 +1,10 @@
 """Reward that a service loses by showing users their earlier lists again under overload.
 
-A *kept list* is a list that the service computed for the user earlier. In the world ``peak-load`` (five worlds with 400
-users, 600 items, five days and lists of six; the reward is the expected number of clicks), users send requests to a
-simulated server that can compute a third of the requested lists on average. Kept lists and cache policies are the
-service's own code. A user whose request is rejected sees nothing. Every policy serves the same users in the same world,
-and the true expected reward of every list is known. Policies:
+A *kept list* is a list that the service computed for the user earlier. In five simulated worlds of the scenario
+``peak-load`` (400 users, 600 items, five days and lists of six), users send requests to a simulated server that can
+compute a third of the requested lists on average. The reward is the expected number of clicks. Kept lists and cache
+policies are the service's own code. A user whose request is rejected sees nothing. Every policy serves the same users
+in the same world, and the true expected reward of every list is known. Policies:
 
 - ``never``: kept lists are not shown; a request is rejected if there is no capacity;
 - ``overloaded``: the kept list is shown if the request would be rejected otherwise;
@@ -24,10 +24,11 @@ Columns, one row per policy and world (``seed``): ``answered, share``, the share
 ``from the cache, share``, the share of requests answered with a kept list; ``age of a kept list, median h``. ``kept
 list over fresh, reward`` is the reward of the kept lists shown, divided by that of the lists that would have been
 computed for the same requests; two further columns are for kept lists younger than ten minutes and older than six
-hours. ``places of a kept list over fresh`` is the same for the number of items. ``reward, share of all computed`` is
-the reward of everything shown, divided by the reward of computing every list. A row ``gain`` has the mean difference of
-this share between two policies over the worlds; ``± 95 %`` is half the width of its interval.
-`benchmarks.overload` includes these measurements.
+hours. ``places of a kept list over fresh`` is the number of items in a kept list, divided by that in the list that
+would have been computed (mean over the kept lists shown). ``reward, share of all computed`` is the reward of everything
+shown, divided by the reward of computing every list. A row ``gain`` has the mean difference of this share between two
+policies over the worlds; ``± 95 %`` is half the width of its interval. `benchmarks.overload` includes these
+measurements.
 
     python -m benchmarks.cache_regret [--quick] [--json benchmarks/results/cache_regret.json]
 """

@@ -1,4 +1,5 @@
-"""Is it better, at equal cost, to align a writer of copy with a reward model, or to choose the best of n texts by it?
+"""Is it better, at equal cost, to align a writer of copy with a reward model, or to let that model choose the best of n
+texts?
 
 The world is `push` with the mechanism `wording`, in which copy (short texts about items) of one style has many
 wordings. The *writer* is a tiny language model, fine-tuned on copy of one style in uniformly drawn wordings. Two reward
@@ -12,19 +13,20 @@ that neither the reward models nor GRPO have seen. A text that is not in the wor
 text. Means are over eight worlds, with Student's 95 % interval.
 
 Predictions, stated before the first run: (1) alignment brings more clicks per item than one text of the writer before
-alignment; (2) the best of 64 texts brings more clicks than alignment; so from some number of items on, which is
-reported, alignment is cheaper; (3) if the two rewards conflict, using both keeps more promises than clicks alone. In a
-first run, on worlds 0 to 3, the two rewards were added without weights, which doubles the step, and two of these three
-checks failed. In this version the weights of every arm sum to one, and the eight worlds (4 to 11) had not been used
-before; the predictions are the same.
+alignment; (2) the best of 64 texts brings more clicks than alignment, which then equals the best of some smaller n, and
+is cheaper from some number of items on (both are reported); (3) if the two rewards conflict, using both keeps more
+promises than clicks alone. In a first run, on worlds 0 to 3, the two rewards were added without weights, which doubles
+the step, and two of these three checks failed. In this version the weights of every arm sum to one, and the eight
+worlds (4 to 11) had not been used before; the predictions are the same.
 
 Rows, by ``part``: ``seed``, one per world, with the mean clicks and kept promises of every arm's texts after alignment
 (``clicks kept``: kept promises of the writer aligned with clicks), and the share of texts in the grammar (``valid``);
 ``best of n by the reward of clicks``, one per n and metric; ``aligned with ARM: gain``, the difference from one text of
 the writer before alignment; ``alignment equals best of n``, for each world the n at which best of n brings as many
-clicks as alignment with clicks, and the number of items from which alignment is then cheaper. Columns ``mean over
-worlds``, ``low over worlds`` and ``high over worlds``; ``seeds`` has the means of the single worlds. A quick run has
-one small world and no checks.
+clicks as alignment with clicks, and the number of items from which alignment is then cheaper; ``both under POPO −
+clicks alone: kept``, the difference in kept promises between these two arms. Columns ``mean over worlds``, ``low over
+worlds`` and ``high over worlds``; ``seeds`` has the means of the single worlds. A quick run has one small world and no
+checks.
 
     python -m benchmarks.copy_alignment [--quick] [--json benchmarks/results/copy_alignment.json]
 """

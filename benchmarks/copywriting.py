@@ -3,15 +3,15 @@
 The world is `push` with the mechanism `wording`: copy (a short text about an item) has a category, which is its style,
 and a wording. For each of 192 items, 8 texts are sent for four weeks; in odd weeks, half of the texts are sent more
 often. Pairs of texts about one item train a reward model, whose score is the sum of a *quality*, an effect of the
-category and an effect of the length. It then chooses among texts about 48 items that were never sent. All arms choose
-among the same texts of the same items, and are compared by true expected clicks per 100 sends. Means are over eight
-worlds (and four twins), with Student's 95 % interval. The column ``what`` names scope and arm. The scopes are
-``within`` (a random category), ``single category`` (the one with the highest click rate in the log), ``all`` (all
-categories), and ``kept`` (kept promises of choices from all categories). The arms ``clicks`` and ``satisfied`` are
+category and an effect of the length. It then chooses among texts about 48 other items, about which nothing was sent.
+All arms choose among the same texts of the same items, and are compared by true expected clicks per 100 sends. Means
+are over eight worlds (and four twins), with Student's 95 % interval. The column ``what`` names scope and arm. The
+scopes are ``within`` (a random category), ``single category`` (the one with the highest click rate in the log), ``all``
+(all categories), and ``kept`` (kept promises of choices from all categories). The arms ``clicks`` and ``satisfied`` are
 reward models of clicks and of kept promises (clicks after which the reader found that the item is what the copy had
 promised); ``few pairs`` is trained on 100 pairs; ``turned pairs`` is a negative control, with winner and loser
-exchanged in a random half of the pairs. The heuristics are a random text, the shortest, the longest, and the one
-nearest to the mean length.
+exchanged in a random half of the pairs. ``category alone`` chooses by the effect of the category. The heuristics are a
+random text, the shortest, the longest, and the one nearest to the mean length.
 
 Predictions, stated before the first run:
 

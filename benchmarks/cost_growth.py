@@ -5,18 +5,19 @@ One size (*factor*) is raised at a time, and all others stay at their base value
 - language: an update (forward and backward pass) of SmolLM2-135M with LoRA, with completions of 96 tokens, by prompt
   length, group size (completions per prompt) and number of prompts (``users``); and the gradients of several rewards,
   by number of rewards;
-- catalogue: exact search (``every vector``) and approximate search (``lists``) of a vector index, and the field of
-  co-occurrences with the history, by number of items;
+- catalogue: exact search (``every vector``) and approximate search (``lists``) of a vector index, and a ranker's field
+  of co-occurrences with the history, by number of items;
 - events: building a data set from tables, computing the fields of a constant number of rows, and a training pass of a
   ranker with one row per ten events, by number of events in the log.
 
 All cases of one cost are timed in turn in one process.
 
 Each case is a row: ``of`` (cost), a column with the name of the factor, ``s`` (median seconds) and ``MB`` (growth of
-the peak memory); for updates also ``packed tokens``, the tokens that are processed if each prompt is read once. After
-them comes a row with exponents, which are slopes of log cost on log factor (1 means proportional growth): of the
-measured seconds (``seconds grow as its power``), of the counted operations (``operations``), and of the memory. A check
-holds if the exponent of the seconds is at most 0.2 above that of the operations.
+the process's memory at its peak, in MiB); for updates also ``packed tokens``, the tokens that are processed if each
+prompt is read once. After them comes a row with exponents, which are slopes of log cost on log factor (1 means
+proportional growth): of the measured seconds (``seconds grow as its power``), of the counted operations
+(``operations``), and of the memory. A check holds if the exponent of the seconds is at most 0.2 above that of the
+operations.
 
     python -m benchmarks.cost_growth [--quick] [--json benchmarks/results/cost_growth.json]
 """
@@ -186,7 +187,8 @@ def catalogue(quick: bool) -> list[Growth]:
 
 
 def events(quick: bool) -> list[Growth]:
-    """Return the costs that grow with the number of events, for constant users and items, not yet measured."""
+    """Return the costs that grow with the number of events, for constant numbers of users and items, not yet
+    measured."""
     import polars as pl
 
     from taiji.data.dataset import Dataset

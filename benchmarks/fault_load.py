@@ -32,11 +32,12 @@ class Books:
     Attributes:
         events: ids of the acknowledged events, by user.
         batches: number of acknowledged batches.
-        repeats: number of batches that were sent again.
+        repeats: number of times that a batch was sent again, because it had not been acknowledged.
         reads: number of answered reads.
         wrong_reads: number of reads that returned a row or a list of the wrong user or release.
         regressions: number of reads that returned an older row than an earlier read.
-        switches: start, end and release of each switch of the served release; times are monotonic.
+        switches: start and end of each switch of the served release (times of the monotonic clock), and the new
+            release.
         lock: lock of these values.
     """
 
@@ -188,8 +189,8 @@ class Load:
             self.shoppers.step()
 
     def _behind(self, release: str, start: float, end: float) -> float:
-        """Return the number of seconds before ``start`` during which a release was certainly not active; 0.0 if it may
-        have been active between ``start`` and ``end``."""
+        """Return for how many seconds before ``start`` a release had certainly been inactive; 0.0 if it may have been
+        active between ``start`` and ``end``."""
         with self.books.lock:
             switches = list(self.books.switches)
         begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]

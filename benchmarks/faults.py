@@ -19,21 +19,21 @@ or keys of the store with the clients' own ledger. Every list and every ranking 
 (:mod:`benchmarks.list_faults`). Every count of errors must be 0.
 
 Each row is one service with one list of faults: ``store`` (SQLite or Redis), ``fault``, ``times`` (number of faults),
-``events`` (acknowledged), ``repeats`` (batches that were sent again), ``reads`` (feature rows that were read),
-``switches`` (of the release), and ``recovered_s``, the seconds from the last fault until the queue is empty and all
-feature rows are fresh. Errors of data: ``lost events``; ``duplicated effects`` (also wrong counts of events, and reads
-of an older row than before); ``wrong version`` (rows of another release or user); ``poisoned clock`` (1 if the latest
-time in the store is over two hours ahead); ``queued`` (events left in the queue); ``rows not fresh``. The columns about
-lists and rankings, and ``behind_s``, are defined at :func:`benchmarks.list_faults.verdicts`. ``refused`` counts
-requests for lists and rankings that got status 503 or no response; ``other answers`` counts those with any other status
-than 200.
+``events`` (acknowledged), ``repeats`` (times that a batch was sent again, because it had not been acknowledged),
+``reads`` (feature rows that were read), ``switches`` (of the release), and ``recovered_s``, the seconds from the end of
+the load, after the last fault, until the queue is empty and all feature rows are fresh. Errors of data: ``lost
+events``; ``duplicated effects`` (also wrong counts of events, and reads of an older row than before); ``wrong version``
+(rows of another release or user); ``poisoned clock`` (1 if the latest time in the store is over two hours ahead);
+``queued`` (events left in the queue); ``rows not fresh``. The columns about lists and rankings, and ``behind_s``, are
+defined at :func:`benchmarks.list_faults.verdicts`. ``refused`` counts requests for lists and rankings that got status
+503 or no response; ``other answers`` counts those with any other status than 200.
 
     python -m benchmarks.faults [--quick] [--json benchmarks/results/faults.json]
 
 SQLite is always tested, and Redis if it is installed. A full disk needs the permission to mount a file system. Finished
 rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes can share this
 folder, each with its own stores in ``TAIJI_BENCHMARK_STORES`` (such as ``sqlite``). ``TAIJI_BENCHMARK_FAULTS`` (default
-1000) is the number of faults of a full run.
+1000) is the smallest number of faults of a full run.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ of at most 104 tokens, 24 rows at a time). Arms:
 - ``lean``: continuous batching on fused, packed weights;
 - ``lean, looked up``: the same, with guesses of the next tokens that are looked up in repetitions of the text.
 
-The prompts are 48 student prompts of the demo's data (completejourney); the quick form uses the synthetic shop. Sampled
-texts are timed. Greedy texts are compared with those of ``batches`` in fp32: in fp32 they must be equal, and in bf16
-only the share of equal texts is reported.
+The prompts are 48 student prompts of the demo's data (completejourney); a quick run uses six prompts of the synthetic
+shop. Sampled texts are timed. Greedy texts are compared with those of ``batches`` in fp32: in fp32 they must be equal,
+and in bf16 only the share of equal texts is reported.
 
 Columns: ``type`` is the data type, ``prompts per s`` the prompts per second by the median time of five rounds, ``times
 batches`` the median of the paired speed-ups over ``batches``, ``greedy texts as in fp32`` the share of equal texts, and
@@ -82,7 +82,7 @@ def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
 
 
 def questions(lm: Any, quick: bool) -> list[str]:
-    """Return student prompts of different users, ready for the answer to be appended."""
+    """Return student prompts of different users, ready for a completion to be appended."""
     import polars as pl
 
     from taiji.data.splits import time_split

@@ -1,4 +1,4 @@
-"""Do fusion, alignment and re-ranking improve the lists of a recommender of one log?
+"""Do fusion, alignment and re-ranking improve the lists of a recommender that is fitted to one log?
 
 The recipe of `taiji recommend` is fitted once and scored once with its default settings, up to the ranker's predictions
 for all candidates. Each variant (``arm``) then makes its own lists of ten for the same requests of the test period. The

@@ -1,21 +1,21 @@
 """Does generative retrieval by item codes beat the usual retrievers, and what does each block of the decoder add?
 
-Data. Amazon Beauty and Toys (5-core, 2014; S3-Rec's files): the targets are each user's last items. Split by time:
-Amazon Office (the public part of MiniOneRec's split), ml-latest-small, completejourney, and the favourites, carts and
-purchases of Taobao, where purchases are the targets. All models of a log have the same training interactions, requests
-and targets. They rank the whole catalogue without the items that the user has seen. Codes are made by residual k-means:
-of title vectors (WordLlama) for Office, ml-latest-small and completejourney, and of item factors of the training
-interactions for the other logs.
+Data. In Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), the targets are each user's last items. The other logs
+are split by time: Amazon Office (the public part of MiniOneRec's split), ml-latest-small, completejourney, and the
+favourites, carts and purchases of Taobao, where purchases are the targets. All models of a log have the same training
+interactions, requests and targets. They rank the whole catalogue without the items that the user has seen. Codes are
+made by residual k-means: of title vectors (WordLlama) for Office, ml-latest-small and completejourney, and of item
+factors of the training interactions for the other logs.
 
 Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder (``plain``), TIGER's form of it (an encoder, one
-token per code), and the decoder with each block. A block is compared with its control on the same users, with hits
-averaged over seeds, by R@10 (recall of the first ten items). The control is the plain decoder, except that thinking
-steps are compared with as many filler steps (``filler``), and scenario prompts with prompts of behaviours in random
-order. The number of parameters is reported. A check requires that the best decoder is not below SASRec. Experts compute
-as much per token as the plain feed-forward layer, and have twice its weights. Two blocks need information that few logs
-contain. *Skipped exposures*: completejourney has the products on promotion in the store of a trip; ml-latest-small has
-only a sample of popular titles, so it is a negative control. *Scenario prompts* (Taobao): the scenario is the
-behaviour, and requests are for purchases.
+token per code), and the plain decoder with one block at a time. A block is compared with its control on the same users,
+with hits averaged over seeds, by R@10 (recall of the first ten items). The control is the plain decoder, except that
+thinking steps are compared with as many filler steps (``filler``), and scenario prompts with prompts of behaviours in
+random order. The number of parameters is reported. A check requires that the best decoder is not below SASRec. Experts
+compute as much per token as the plain feed-forward layer, and have twice its weights. Two blocks need information that
+few logs contain. *Skipped exposures*: completejourney has the products on promotion in the store of a trip;
+ml-latest-small has only a sample of popular titles, so it is a negative control. *Scenario prompts* (Taobao): the
+scenario is the behaviour, and requests are for purchases.
 
 Further parts. ``speed``: our beam search and ``generate`` of transformers with ``prefix_allowed_tokens_fn`` decode the
 same histories with the same weights and beam. ``churn``: items come and go while lists are decoded; no unavailable item
@@ -28,7 +28,7 @@ Columns: ``R@5``, ``R@10``, ``N@10`` (NDCG); ``warm R@10`` and ``cold R@10``, of
 most five training interactions; ``rows per second``, requests per CPU second; ``train seconds``, CPU time; ``epoch``,
 the best one. Rows ``MODEL − CONTROL`` have differences with a 95 % interval from ``low`` to ``high``. Row ``speed``, in
 elapsed time: our rate, that of ``generate``, their ratio, and the share of requests for which both give the same list.
-Row ``churn``: the number of decoded items, and of those that were unavailable. Rows of ``codings``: ``collisions by
+Row ``churn``: the number of decoded items, and how many of them were unavailable. Rows of ``codings``: ``collisions by
 target`` (the share of targets that share all codes with another item) and ``hit rate`` (R@10).
 
 CPU time on one core: Office 4 h (3 seeds, 60 epochs), ml-latest-small 80 min (3 seeds, 30 epochs); a training of a

@@ -1,13 +1,13 @@
 """Does each block of the generative decoder find better items in a world with known truth, and not in its twin?
 
-The metric, ``share of the best``, is the true expected reward of the first ten items for a request, divided by that of
-the ten best items. The reward of an item is that of showing it alone, so random clicks add no noise. Each scenario has
-a twin without the mechanism from which its blocks could gain (negative control):
+The metric, ``share of the best``, is the true expected reward of the ten items that a retriever ranks first for a
+request, divided by that of the ten best items. The reward of an item is that of showing it alone, so random clicks add
+no noise. Each scenario has a twin without the mechanism from which its blocks could gain (negative control):
 
 - ``short-video``: users have long-term and short-term tastes; in the twin there are none, only quality, which is the
   same for everybody;
-- ``mall``: users have a common taste and a taste per surface; in the twin only the common one. Items of other surfaces
-  than the request's are excluded from the lists of all arms;
+- ``mall``: users have one taste for the whole app and a further one for each surface (part of the app); in the twin,
+  they have only the former. Items of other surfaces than the request's are excluded from the lists of all arms;
 - ``live``: the topics of rooms (live streams) move while the rooms are on the air; in the twin they stay. Rooms that
   are off the air are excluded for all arms.
 
@@ -145,7 +145,8 @@ class Served:
 
     @classmethod
     def of(cls, world: World, seed: int) -> Served:
-        """Return the log of a world under its own policy, and requests drawn from the last third of the log's time."""
+        """Return the log of a world under the default policy, which shows random items, and requests drawn from the
+        last third of the log's time."""
         dataset = Dataset.from_tables(world.log())
         events, when = dataset.events, dataset.events["time"].to_numpy()
         end = int(when[0] + TRAINED * (when[-1] - when[0]))

@@ -10,8 +10,8 @@ repeats: for a page, up to its first paint; for an interaction, from the reader'
 changed, including the delay in which a search waits for further typing. ``target ms`` is 1,000 for a page and 300 for
 an interaction; it is only shown. ``server CPU ms`` and ``browser CPU ms`` are mean CPU times per action; other work on
 the machine does not increase them. The rows ``start`` are the first page of a service that has just started, opened
-once; they also have the time until the service listens (``listening ms``), the time until everything is loaded, and the
-memory.
+once; they also have the time until the service listens (``listening ms``), the further time until everything is loaded
+(``all loaded ms``), and the memory.
 
     python -m benchmarks.inspector [--quick] [--json benchmarks/results/inspector.json]
 

@@ -11,7 +11,7 @@ The fourth is ``two towers``, with the same settings. Logs are split by time, an
 the items that the user has seen.
 
 Stated before the first run: ``sampled`` has a higher recall than ``none`` and than ``noised_target``, although the loss
-of ``noised_target`` is lower. In addition, all models are trained on the log ``chance``, whose next item is random.
+of ``noised_target`` is lower. In addition, all models are trained on the log ``chance``, in which every item is random.
 Nothing can be learnt there, so a lower loss comes from the leak.
 
 Each row is an arm on a log: ``R@20``, the recall of the first 20 items (mean over seeds and users); ``loss``, the last

@@ -5,8 +5,9 @@ The rule-based writer writes rationales that name only titles of the history. Th
 in a fifth of them: word for word, with a spelling mistake, with a word left out, or in the middle of other words. The
 rest is ``clean``. Two rules select among the same rationales of the same examples:
 
-- ``plain`` (the paper's ORFT): keep a rationale if it makes the perplexity of the true answer low enough; the threshold
-  is the median over other examples. This rule is expected to prefer planted rationales;
+- ``plain`` (the paper's rule, ORFT): keep a rationale if the perplexity of the true answer after it is below a
+  threshold, which is the median over the rationales of other examples. This rule is expected to prefer planted
+  rationales;
 - ``guarded``: reject rationales that name the title of the true item, and mask all other mentions of the item. Keep a
   rationale if it still makes the answer more likely, and the answer's perplexity is below a threshold of this rule.
   That threshold is set so that both rules keep equally many of the other examples' rationales.
@@ -19,21 +20,24 @@ answer is the set of the user's next items. The planted title is then that of a 
 student's prompt does not show; the limits are the same.
 
 The audit then measures rationales that were written with the answer in view, by the rule-based writer and, in a full
-run, by the default language model. It only reports. ``control`` is the perplexity of the answer after other texts in
-place of the rationale (the answer itself, another user's rationale, shuffled words, no text). ``decoys`` are other
-items of the same category, which good reasoning also makes more likely. The ``blind gap`` is the difference in how much
-a rationale helps, between rationales written with the answer in view and without it.
+run, by the default language model. It has no checks. ``control`` is the mean log-perplexity of the answer, after the
+rationale (``own``) and after other texts in its place (the answer itself, another user's rationale, the rationale's
+words shuffled, no text). ``decoys`` are other items of the same category, which good reasoning also makes more likely.
+``blind gap`` is the help of these rationales minus that of rationales which the student wrote without seeing the
+answer.
 
-Columns: ``what`` names the test and the writer, ``rationales`` the group, ``n`` their number; ``found`` is the share in
-which the lexical guards find a title or a forbidden phrase; ``kept`` the share that a rule keeps; ``median ppl`` and
-``median masked ppl`` are the median perplexities of the answer, the latter without the mentions of the item; ``value``
-with its interval is a result of the audit.
+Columns: ``what`` names the test and the writer, ``rationales`` the group of rationales, and ``n`` is the number of
+rationales in the group. ``found`` is the share in which the lexical guards find a title or a forbidden phrase, and
+``kept`` is the share that a rule keeps. ``median ppl`` is the median perplexity of the answer; for ``median masked
+ppl``, all mentions of the item in the rationale are masked. In the rows of the audit, ``what`` names the measurement,
+``rationales`` the writer, and ``value`` is the result, with its interval.
 
     python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
 ``--answer`` (default: item) and ``--data`` (completejourney or ml-latest-small; default: both) can be repeated;
 ``--examples`` is the number of examples on which the rules are compared. ``TAIJI_BENCHMARK_PARTS`` (default
-``lexical,leaks,blind,controls``) chooses parts. Parts that are finished are kept in ``$TAIJI_BENCHMARK_WORK``. Results:
+``lexical,leaks,blind,controls``) chooses parts: the lexical guards alone, the two rules with the first and with the
+second writer, and the audit. Finished parts are kept in ``$TAIJI_BENCHMARK_WORK``. Results:
 ``benchmarks/results/leakage.json``, ``leakage_set.json`` and ``leakage_lexical.json``.
 """
 

@@ -1,15 +1,15 @@
 """Do features of users improve the final lists of a recommender?
 
 With `recommend.features`, the ranker of a recommender reads the user features of a `taiji run`. This benchmark uses no
-language model. It measures how much such features can improve the lists at best, if they describe every taste
-perfectly, and how much they improve them if computed from the history alone. In the world `short-video` and in its twin
-without tastes (negative control), one recommender (popularity, co-occurrence, ranker) is built from the log of a random
-policy. Retrievers and requests are the same for all arms; only the ranker is trained anew:
+language model. It measures how much features improve the lists in two cases: they describe every taste perfectly, which
+is the best case, or they are computed from the history alone. In the world `short-video` and in its twin without tastes
+(negative control), one recommender (popularity, co-occurrence, ranker) is built from the log of a random policy.
+Retrievers and requests are the same for all arms; only the ranker is trained anew:
 
-- ``no features``: the control;
+- ``no features``: the baseline;
 - ``history means``: mean title vector of those items of the user that a language model would read;
 - ``true tastes``: the user's true taste at that time, as a perfect language model would describe it;
-- each of the two ``of other users``: assigned to the wrong users.
+- ``history means of other users`` and ``true tastes of other users``: the same features, assigned to the wrong users.
 
 The vectors become ids and look-alikes at the times of a `taiji run`, and are joined as `recommend.features` joins them.
 

@@ -1,14 +1,15 @@
 """Time, memory and recall of the search for look-alikes over a million rows.
 
-The *look-alike* of a row is the most similar row of another user, where only the newest row of each user at the time of
-the row counts. Rows are synthetic vectors of answers about users over time. Each is the sum of a topic, a variant and a
-part of its own. About every tenth row lacks this last part, like an answer that repeats a common one word for word.
-There are 1,000,000 rows of 200,000 users with 256 numbers each; a quick run has 8,000 rows of 1,600 users with 32
-numbers. All rows are searched by the approximate index, and a sample of 500 rows also exactly.
+The *look-alike* of a row is the most similar row of another user; of each other user, only the newest row at that time
+counts. Rows are synthetic: each stands for the vector of an answer about a user at some time. It is the sum of a topic,
+a variant and a part of its own. About every tenth row lacks this last part, like an answer that repeats a common one
+word for word. There are 1,000,000 rows of 200,000 users with 256 numbers each; a quick run has 8,000 rows of 1,600
+users with 32 numbers. All rows are searched by the approximate index, and a sample of 500 rows also exactly.
 
-The only row of the table: ``rows``, ``width`` (numbers per row), ``seconds`` and ``MB`` (growth of the peak memory) of
-the approximate search; ``recall@1``, the share of the sample whose look-alike is as similar as that of the exact
-search; ``cosine lost``, the mean difference of the cosines. The search takes 5 min 12 s on two cores of an Intel Xeon.
+The only row of the table: ``rows``, ``width`` (numbers per row), ``seconds`` and ``MB`` (growth of the process's memory
+at its peak, in MiB) of the approximate search; ``recall@1``, the share of the sample whose look-alike is as similar as
+that of the exact search; ``cosine lost``, the mean difference of the cosines. The search takes 5 min 12 s on two cores
+of an Intel Xeon.
 
     python -m benchmarks.lookalike [--quick] [--json benchmarks/results/lookalike.json]
 """

@@ -1,4 +1,4 @@
-"""Does it help to know several behaviours when purchases are predicted, and does FatsMB's diffusion improve its
+"""Does it help to know several behaviours when purchases are predicted, and does FatsMB's diffusion improve on its
 encoder?
 
 The log is userbehavior-multibehavior of Taobao: favourites, carts and purchases, without page views. It is reduced to
@@ -12,8 +12,8 @@ keys of the attention. Its diffusion starts from the encoder's output and sample
 Rows, by ``arm``:
 
 - ``encoder, behaviours as factors`` and ``encoder, no behaviours``: the encoder alone, with and without behaviours.
-- ``diffusion, guidance, own experts``: the complete model, in the checks *the whole*. It adds to the encoder the
-  diffusion, classifier-free guidance, and experts for each behaviour.
+- ``diffusion, guidance, own experts``: the complete model, which the checks call *the whole*. It adds to the encoder
+  the diffusion, classifier-free guidance, and experts for each behaviour.
 - ``diffusion``: the complete model without guidance and without these experts.
 - ``whole, masking as released``: the complete model with one part of the released code, which hides the behaviour from
   the diffusion's condition in training, but not in sampling. In our correction it is hidden in both.

@@ -1,11 +1,11 @@
 """Does the short ladder of ``taiji oracle`` come to the same conclusions about titles as the long one of
 ``benchmarks.uplift``?
 
-A ladder is a series of rankers in which each, a *rung*, has one more set of inputs. The rung in question adds text
-match, the similarity of a candidate's text to the texts of the user's history. For each log, the short ladder of the
-command is evaluated again (at most 50,000 candidates, one seed, WordLlama, the built-in ranker). Its rung is compared
-with the stored one of the long ladder (``--measured``, by default ``benchmarks/results/uplift.json``: at most 150,000
-candidates, two seeds, WordLlama, LightGBM and the built-in ranker).
+A ladder is a series of rankers, called *rungs*, each of which has one more set of inputs than the rung before. The rung
+in question adds text match, the similarity of a candidate's text to the texts of the user's history. For each log, the
+short ladder of the command is evaluated again (at most 50,000 candidates, one seed, WordLlama, the built-in ranker).
+Its rung is compared with the stored one of the long ladder (``--measured``, by default
+``benchmarks/results/uplift.json``: at most 150,000 candidates, two seeds, WordLlama, LightGBM and the built-in ranker).
 
 Two questions are asked of both ladders. *As trained*: does the interval of the gain in AUC lie above 0 if the ranker
 always reads text match? *Where it pays*: does the ranker keep text match in at least half of the seeds, because it
@@ -15,7 +15,8 @@ Columns:
 
 - ``candidates``, ``gain``, ``low``, ``high``, ``kept``: largest number of candidates of the short ladder, its gain in
   AUC with the interval, and the share of seeds that keep text match.
-- ``LightGBM gain`` … ``taiji kept``: the last four for each ranker of the long ladder (``taiji`` is the built-in one).
+- ``LightGBM gain`` … ``taiji kept``: the last four of these for each ranker of the long ladder (``taiji`` is the
+  built-in one).
 - ``says``: the conclusion that the command prints about titles.
 - ``right`` (as trained) and ``right where it pays``: ``yes`` if the short ladder answers as every ranker of the long
   one does, ``no`` if every ranker answers differently, ``mixed`` if the rankers differ.

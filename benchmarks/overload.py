@@ -1,8 +1,8 @@
 """Does the service keep answering under overload? Goodput by offered load, kept lists, and health checks during floods.
 
-A stand-in for the models ranks by sleeping for 20 ms, so the capacity is known: 50 requests per second. An open loop
-sends requests at fixed times, whether or not earlier ones were answered, at half to twenty times the capacity.
-*Goodput* is the rate of responses with status 200 within two seconds after the request was due.
+A stand-in for the models sleeps for 20 ms per ranking or list, so the capacity is known: 50 requests per second. An
+open loop sends requests at fixed times, whether or not earlier ones were answered, at half to twenty times the
+capacity. *Goodput* is the rate of responses with status 200 within two seconds after the request was due.
 
 Three parts:
 
@@ -10,18 +10,18 @@ Three parts:
 - ``lists, POLICY``: at three times the capacity, users who all have a *kept list* (an earlier list that the service may
   show again) request lists, under each policy for kept lists. What a kept list is worth is measured by
   :mod:`benchmarks.cache_regret`, whose rows are added here.
-- floods: 1,100 connections send nothing (``silent``) or never finish their request head, or 8 connections send a header
-  of 300 MiB, while a probe requests `/healthz`.
+- floods: 1,100 connections send nothing (``silent``) or never finish their request head, or 8 connections each send a
+  header of 300 MiB, while a probe requests `/healthz`.
 
 Columns: ``offered``, the requests sent, and ``goodput``, each per second and relative to the capacity (at half the
 capacity, ``goodput`` is relative to the requests sent); ``answered, share``, answers per request; ``from the cache,
-share``, kept lists per answer; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99
-over the budget``, this latency as a share of the allowed one; ``refused``, responses with status 503; ``other``, all
-other responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by,
-MiB``, the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
+share``, kept lists per answer; ``p50_ms`` and ``p99_ms``, the latency counted from when a request was due; ``p99 over
+the budget``, the latter divided by the allowed latency; ``refused``, responses with status 503; ``other``, all other
+responses and broken connections; ``slowest health, s``, the longest health check during a flood; ``API grew by, MiB``,
+the growth of the API process; ``taken, MiB``, the bytes of the large header that were accepted.
 
 Times depend on the machine. The checks are therefore limits on shares and on memory, and one second for a health check.
-The full run takes six minutes, and the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens the curves and the
+The full run takes six minutes plus the time of :mod:`benchmarks.cache_regret`; ``--quick`` shortens the curves and the
 kept lists to a few seconds, and leaves out the curve of `recommend`.
 
     python -m benchmarks.overload [--quick] [--json benchmarks/results/overload.json]

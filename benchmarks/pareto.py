@@ -3,14 +3,16 @@
 Column ``environment``, cheapest first. All have K = 2 rewards (quadratics also 3) with weights w that sum to 1:
 
 - ``quadratics``: losses with exact gradients, for which theta(w), the minimum of the losses weighted by w, is known.
-- ``bandit``: a softmax policy with a KL penalty towards the uniform policy, exact gradients. *Scale* is the factor of
-  reward 2. POPO's *indicators* (each reward's gradient times the sum of the gradients) include the KL penalty (*in*,
+- ``bandit``: a softmax policy with a KL penalty towards the uniform policy, and exact gradients. *Scale* is the factor
+  of reward 2. POPO's *indicators* (each reward's gradient times the sum of the gradients) include the KL penalty (*in*,
   *inside*) or not (*out*, *outside*). *Raw* is the paper's update, *robust* the default one, *floor* the default one
   with ``floor=0.1``. ``KL-free bandit``: without the penalty.
-- ``contextual``, ``noisy bandit``: a policy with sampled rollouts; indicators from one batch or across its two halves.
+- ``contextual``, ``noisy bandit``: a policy with sampled rollouts; indicators are computed within one batch, or across
+  its two halves.
 - ``tiny LM``: a small language model under the real trainer, all arms with equal steps and seeds, among them 11 fixed
   weights.
-- ``ml-latest-small``: a softmax policy over a user's candidates (if TAIJI_TEST_DATA has the log), 11 fixed weights.
+- ``ml-latest-small``: a softmax policy over a user's candidates (if TAIJI_TEST_DATA has the log), also with 11 fixed
+  weights.
 
 Columns: ``TV``, total variation distance between policies (0: equal); ``min w``, smaller weight at the end; ``r1``,
 ``r2``, ``E[…]``, final rewards or their expectations; ``w1``, final weight of reward 1; ``worst gain``, the smaller of
@@ -200,8 +202,8 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
 
 
 def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """Check that POPO with a preference ends at the optimal (Gibbs) policy of these weights, and that POPO ends at one
-    policy from different initial weights."""
+    """Check that POPO with a preference ends at the optimal (Gibbs) policy of the preferred weights, and that POPO
+    without one ends at the same policy from different initial weights."""
     distances, spread = [], {"popo": [], "fixed": []}
     for seed in seeds:
         problem = exact.Bandit(exact.two_rewards(seed), beta)
@@ -279,7 +281,7 @@ def _expected(problem: exact.Bandit, name: str, steps: int, seed: int) -> exact.
 
 
 def kl_free(result: Result, seeds: range, steps: int) -> None:
-    """Check that without a KL penalty fixed weights and POPO end at a single arm, and report where other rules end.
+    """Check that, without a KL penalty, fixed weights and POPO end at a single arm, and report where other rules end.
     Every weighted sum of expected rewards is linear in the policy, so its largest value is at a single arm."""
     for name in ("fixed", "popo", "mgda", "upgrad", "fairgrad"):
         largest = []
@@ -297,8 +299,8 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
-    """Check that noise biases same-batch indicators but not cross-batch ones, and that POPO with noise on one reward
-    fails only with the same-batch ones."""
+    """Check that sampling noise biases same-batch indicators but not cross-batch ones, and that POPO with noise added
+    to one reward fails only with the same-batch ones."""
     ratios: dict[str, list[float]] = {"same": [], "cross": [], "same later": [], "snr same": [], "snr cross": []}
     for seed in seeds:
         problem = sampled.Contextual(seed)

@@ -51,7 +51,7 @@ def demo(folder: Path, share: float) -> Measured:
 
 
 def shop(folder: Path, scale: float) -> Measured:
-    """Run and measure a small shop with a tiny model, both scaled by ``scale``."""
+    """Run and measure a small shop with a tiny model. Users, events and prompts are scaled by ``scale``."""
     place = folder / f"shop-{scale}"
     values: dict[str, Any] = configuration(
         write_shop(place / "data", users=round(40 * scale), events=round(4000 * scale)), folder / "tiny"

@@ -1,8 +1,8 @@
 """Peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
 
-All of them get the same inputs as the built-in ranker: the same rows, point-in-time numbers, ids, categories, user
-profile and, for DIN and DCN, history. A peer is a function from (rows, configuration) to the click scores of the test
-rows.
+All of them get the inputs of the built-in ranker for the same rows: point-in-time numbers, ids (for LightGBM, only
+those of users), categories, user profile and, for DIN and DCN, history. A peer is a function from (rows, configuration)
+to the click scores of the test rows.
 """
 
 from __future__ import annotations

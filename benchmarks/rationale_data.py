@@ -61,7 +61,8 @@ NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron
 def work_folder() -> Path:
     """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK``, or a new temporary folder.
 
-    A stopped run continues from the folder of the variable. Empty it after changes of the code.
+    A run that was stopped continues from the parts in the folder that the variable names. Empty this folder after
+    changes to the code.
     """
     named = os.environ.get("TAIJI_BENCHMARK_WORK")
     return Path(named) if named else Path(mkdtemp(prefix="taiji-benchmark-"))
@@ -132,7 +133,7 @@ def periods(
 def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:
     """Return a log of users who each have one favourite category and prefer two of its three subcategories.
 
-    Of their purchases, 80 % are drawn from these two and the others from all subcategories. Titles are random words,
+    Of their clicks, 80 % are drawn from these two and the others from all subcategories. Titles are random words,
     unrelated to categories.
     """
     rng = np.random.default_rng([seed, 11])

@@ -1,12 +1,12 @@
 """Does each component of a recommender help in a world with the mechanism that it can use, but not in twins without it?
 
 In the world `short-video`, and in *twins* of it in which some mechanisms make no difference, a recommender is built
-from a log of uniformly random lists: popularity, co-occurrence, SASRec, their merged list, and a ranker. The *gain* of
-a component is the true expected reward of the lists of all components minus that of the lists without this component,
-on the same requests of the test period. The true rewards are known, so the evaluation adds no noise: only the log is
-random. Only requests for which both variants return a complete list are compared: without popularity, users without a
-history get no list, which has nothing to do with these mechanisms. Gains in the world are reported, not checked; the
-checks concern the twins.
+from a log of uniformly random lists. It consists of popularity, co-occurrence, SASRec, the merge of their lists, and a
+ranker. The *gain* of a component is the true expected reward of the lists of all components minus that of the lists
+without this component, on the same requests of the test period. The true rewards are known, so the evaluation adds no
+noise: only the log is random. Only requests for which both variants return a complete list are compared: without
+popularity, users without a history get no list, which has nothing to do with these mechanisms. Gains in the world are
+reported, not checked; the checks concern the twins.
 
 Columns: ``part`` (``true reward``, ``gain`` or ``appeal brought``, see below), ``where`` (world or twin) and ``what``
 (variant or component). ``value``, ``low`` and ``high``: mean over the requests of the first two worlds, with a 95 %

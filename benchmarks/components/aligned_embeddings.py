@@ -9,9 +9,9 @@ Metric (column ``preferred``): the share of users whose last item is nearer to t
 popular item is; by chance one half. One row per ``arm`` and ``seed``.
 
 Arms, all with the same encoder: ``aligned`` on the pairs and on a question about each item; ``shuffled pairs``, the
-deciding baseline, aligned on pairs whose second items are shuffled; ``aligned, judged pairs``, without the pairs whose
-titles are too different for WordLlama; ``aligned, no answers``, without the question; ``not trained``. Further rows:
-WordLlama's vectors, as they are and smoothed over co-occurring items.
+deciding baseline, aligned on pairs whose second items are shuffled; ``aligned, judged pairs``, without the pairs of
+items whose titles have dissimilar WordLlama vectors; ``aligned, no answers``, without the question; ``not trained``.
+Further rows: WordLlama's vectors, as they are and smoothed over co-occurring items.
 
 Claim, stated beforehand: over five seeds, the lower end of the interval of ``aligned`` minus ``shuffled pairs`` is at
 least 0. No result of a full run is stored.
@@ -61,7 +61,7 @@ class Trial:
         texts: title of each item.
         answers: question about each item, and its answer.
         history: training log.
-        pairs: items, and the other items of the training pairs.
+        pairs: first items and second items of the training pairs.
         test: previous items, last items, and items as popular as the last ones.
     """
 

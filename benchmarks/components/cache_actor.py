@@ -1,24 +1,26 @@
 """Who should get a newly computed list at peak load? A policy trained with cache-aware critics, compared with chance.
 
 In the world ``peak-load``, more lists are requested than can be computed. The capacity of every hour is 0.4 times the
-number of requests of an average hour. A user whose list is not computed gets the *kept list*, an earlier one. In the
-log of nine days, every request asks for a computed list with probability one half, and gets one as far as the capacity
-permits. For three more days with the same users, each arm gives a priority to every request when it arrives. A list is
-computed if the priority reaches a threshold, which depends on the hour's remaining capacity and usual demand. The state
-describes the user and the kept list: its age, its value for the user's present profile, and the share of it that is
-still available. Critics distinguish two load levels, below and above the capacity. All that is learnt is learnt from
-the log: the Markov chain of the levels, critics, and actor. In the twin, kept lists are as good as computed ones.
+number of requests of an average hour. A user whose list is not computed gets the *kept list*, the rest of an earlier
+ranking. In the log of nine days, every request asks for a computed list with probability one half, and gets one as far
+as the capacity permits. For three more days with the same users, each arm gives a priority to every request when it
+arrives. A list is computed if the priority reaches a threshold, which depends on the hour's remaining capacity and
+usual demand. The state describes the user and the kept list: its age, its value for the user's present profile, and the
+share of it that is still available. Critics distinguish two load levels, below and above the capacity. The Markov chain
+of the levels, the critics and the actor are learnt from the log alone. In the twin, kept lists are as good as computed
+ones.
 
 Metric: expected clicks per user in the three days, computed from the world's formula for the lists that were shown.
 Arms:
 
 - ``CARL``: the actor with critics of the *eigen* form, which takes future load levels into account through the
-  eigenvectors of the levels' chain. ``expected`` and ``coupled`` use the mean over next levels, and the observed next
-  level. ``nobody looks ahead`` has critics of the current request alone.
+  eigenvectors of the levels' chain. The critics of ``expected`` take the mean over the next levels instead, and those
+  of ``coupled`` the observed next level. The critics of ``nobody looks ahead`` predict the clicks of the current
+  request alone.
 - ``by lot``, the deciding baseline: random priorities, same threshold.
 - fixed rules: ``in order of arrival`` (no threshold), ``always kept``, and ``without first, then oldest`` (users
   without a kept list, then those with the oldest one).
-- ``CARL, log of the keen``: learnt from a log in which the users who click most got the computed lists.
+- ``CARL, log of the keen``: learnt from a log in which the users who click more got most of the computed lists.
 - ``truth known``, the upper bound: priority by the true value of the current request.
 
 Stated beforehand: a gain in the world, none in the twin. :mod:`benchmarks.components.comparison` explains the columns,
@@ -55,7 +57,8 @@ RATE, LOAD = 5, 6
 LOGGED_DAYS, PLAYED_DAYS = 9, 3
 """Number of days of the log, and number of days that each arm serves after it."""
 CAPACITY = 0.4
-"""Number of lists that can be computed per slot, relative to the requests of a slot of average demand."""
+"""Number of lists that can be computed per hour (one slot of the world), relative to the requests of an average
+hour."""
 LATEST = 1000
 """Number of latest requests from whose priorities the threshold is computed."""
 STRONGEST = 3.0

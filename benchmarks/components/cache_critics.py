@@ -1,6 +1,6 @@
 """Do critics that know whether a request was served from the cache predict returns better?
 
-In the world ``peak-load``, more lists are requested in the evening than can be computed, and the other requests get
+In the world ``peak-load``, more lists are requested in the evening than can be computed, and the remaining requests get
 cached lists. In the twin, cached lists are as good as new ones. In the log, lists were computed as far as the capacity
 allowed. Critics are fitted to the requests of half of the users. For requests of the other half in the first two thirds
 of the time, they predict the *return*: the user's clicks from this request on, discounted by 0.8 per request.

@@ -6,7 +6,7 @@ behaviours, ``found by codes`` reads the twenty that share the most leading code
 
 Arms: ``last twenty``, the deciding baseline; ``whole history``, attention to all 300 entries; ``codes dealt at
 random``, a control in which the codes are permuted among the items, so that the search finds unrelated entries. Metric:
-click AUC. All arms have the same network, settings and learning rates to choose from.
+click AUC. All arms have the same network and training settings, and choose between the same two learning rates.
 :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms. The exact
 part checks that attention to the found entries equals masked attention to all entries.
 

@@ -1,8 +1,9 @@
 """Do the texts of comments help to predict how long a user stays in the comments (LCU)?
 
 In the world ``feed-with-comments``, comments on topics that a user likes keep the user there; in the twin, the topics
-of comments attract nobody. ``lcu`` reads titles and comments, and has a weighted logistic loss of the seconds and two
-auxiliary losses: which comment is clicked, and the order of the comments by popularity.
+of comments attract nobody. ``lcu`` reads titles and comments. It is trained with a weighted logistic loss of the
+seconds and two auxiliary losses, which teach it which comment is clicked and how the comments are ordered by
+popularity.
 
 Metric: XAUC of the predicted seconds, the share of all pairs of test rows with different stays that are ordered
 correctly. XAUC within requests and the mean absolute error are also reported. Arms: ``titles alone``, the deciding
@@ -44,7 +45,7 @@ SHARED = {
 
 
 class Titles(CommentDwellNetwork):
-    """Network with the same weights that does not read the comments."""
+    """Network with equally many weights, which does not read the comments."""
 
     def told(self, numbers: torch.Tensor) -> torch.Tensor:
         """Return the components of the title, and zeros instead of those of the comments."""
@@ -59,7 +60,7 @@ class TitlesRanker(CommentDwellRanker):
 
 
 class SquaredError(CommentDwellLoss):
-    """Loss with the squared difference between the same prediction and log(1 + seconds)."""
+    """Loss with the squared difference between the network's output for the stay and log(1 + seconds)."""
 
     def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row."""

@@ -7,9 +7,9 @@ states everything that decides the comparison before anything runs: *arms* (the 
 other baselines), metric, configurations, seeds, and data of the *places* (world, twin, and further ones).
 
 Held equal for the arms of a component: the data of each place and seed, the number of configurations, and, unless a
-module says otherwise, the number of parameters, within a factor of 1.25. One configuration is used for each arm, seed
-and place, the one with the best score on validation data. If runs are expensive (``tuning``), it is instead chosen once
-for all seeds and places, in a world with a seed of its own, by the deciding metric.
+module says otherwise, the number of parameters, within a factor of 1.25. For each arm, seed and place, the
+configuration with the best score on validation data is used. If runs are expensive (``tuning``), it is instead chosen
+once for all seeds and places, in a world with a seed of its own, by the deciding metric.
 
 Columns: ``component``, ``place``, ``arm`` and ``metric``; ``value``, the mean over seeds; ``parameters``; ``seeds``;
 ``component minus arm`` with ``low`` and ``high``, the difference paired by seed with Student's 95 % interval. Rows of

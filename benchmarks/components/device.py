@@ -1,9 +1,10 @@
 """Does it pay to replace videos that would stall on a weak network by videos on the device (GRF)?
 
 In the world ``weak-network``, stalls shorten the watch time and drive users away; in the twin, they cost nothing. Each
-user's device has a pool of ten videos: those that the server ranked next when the network was last good. A video of the
-list that is in the pool is played from there. A *gate* decides which videos of the list are replaced by videos of the
-pool. It is based on trees, fitted to a log of random lists, that predict stalls and the value of a view.
+user's device has a pool of ten videos: those that the server ranked directly below the shown list when the network was
+last good. A video of the list that is in the pool is played from there. A *gate* decides which videos of the list are
+replaced by videos of the pool. It is based on trees, fitted to a log of random lists, that predict stalls and the value
+of a view.
 
 Arms, equal in lists, pools and fitted trees: ``gate``; ``none``, the deciding baseline, which replaces nothing;
 ``random gate``, which replaces a random share; ``always``, which replaces every video that it can. Metric: the

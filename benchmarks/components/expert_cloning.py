@@ -10,11 +10,12 @@ Places: in the world, users do not otherwise differ in how often they come. In t
 ``active users`` is like the world, but users differ in their own activity, as in the scenario, so that tiers mostly
 reflect this activity.
 
-Metric: days with a request per user in the ten days. Arms: ``SEC`` clones each tier; ``everybody cloned``, the deciding
-baseline, clones all users alike; ``upper tier cloned``; ``logged weights`` keeps each user's weights, and ``mean
-weights`` uses the log's mean; ``TD3 on the log``; ``PPO in two worlds`` learns by acting in two further worlds; ``law
-known``, the upper bound, puts all weight on the one predicted outcome that brings users back; no learner can know which
-one it is.
+Metric: days with a request per user in the ten days. Arms: ``SEC`` clones each tier with a head of its own, and serves
+a user with the head of the user's tier or of the next higher one; ``everybody cloned``, the deciding baseline, clones
+all users alike; ``upper tier cloned`` clones the users of the upper tier alone; ``logged weights`` keeps each user's
+weights, and ``mean weights`` uses the log's mean; ``TD3 on the log`` learns by reinforcement from the log; ``PPO in two
+worlds`` learns by acting in two further worlds; ``law known``, the upper bound, puts all weight on the one predicted
+outcome that brings users back. No learner is told which one this is.
 
 Stated beforehand: a gain in the world, none in the twin, a loss in ``confounded``, and in ``active users`` no larger
 gain than in the world. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal
@@ -46,7 +47,7 @@ TIERS = 3
 CLOCK_AND_SESSION = (1, 2, 3)
 """Columns of an observation that do not depend on the user's past: the time of day, and the position in the session."""
 PREDICTIONS = -5
-"""First of the columns with the spreads of the predictions, counted from the end."""
+"""First of the columns with the standard deviations of the predictions over the candidates, counted from the end."""
 Act = Callable[[Array], Array]
 """Function from observations (users, F) to weights of the predictions (users, K)."""
 

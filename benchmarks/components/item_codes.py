@@ -13,7 +13,7 @@ Columns, means over seeds: ``bits`` of all three codes; ``collisions by item`` a
 targets whose codes another item has; ``bound of hit @ k``, the hit rate of a recommender that predicts the codes of
 every target correctly and ranks items with equal codes by popularity; ``use``, the share of the codebook entries in
 use; ``entropy`` of the three codes, summed; ``residual``, squared error divided by the variance; ``stability 1``,
-agreement between two consecutive seeds on the groups that the first code forms.
+agreement between consecutive seeds about which items share the first code.
 
 Claim, stated beforehand, and checked on the skewed catalogue and on amazon-office: the grid has fewer collisions than
 residual k-means, by item and by target (upper end of the interval of the difference at most 0). :func:`effect` measures
@@ -80,7 +80,8 @@ class Catalogue:
 
 
 def office(folder: str | Path) -> Catalogue:
-    """Return amazon-office, with titles as vectors and each user's last items (often several on one day) as targets."""
+    """Return amazon-office, with vectors of the titles, and with each user's last items (often several on one day) as
+    targets."""
     dataset = Dataset.from_tables(load_source(folder, non_clicks=0))
     train, _, targets = last_out(dataset)
     history = History.from_events(train, dataset.n_users)

@@ -7,8 +7,9 @@ each is the world's expectation of its clicks, so the evaluators learn from true
 Metric: ``share of the lead``. The *lead* of a list is its value minus the mean value of the request's lists. The metric
 is the lead of the list with the highest score, divided by the largest lead, each summed over the requests. Arms:
 ``joint``; ``pointwise``, the deciding baseline, a sum over positions of pointwise values, learnt from the same lists
-with the same loss; ``without attention across lists``, the joint network, slightly wider to compensate.
-:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms.
+with the same loss; ``without attention across lists``, the joint network without this attention, and slightly wider to
+compensate. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all
+arms.
 
 Result: the baseline wins. In this world, the list with the largest sum of *true* pointwise values has 99.7 % of the
 best list's lead, so almost nothing depends on the list as a whole. The baseline also won with competition five and ten

@@ -12,8 +12,8 @@ request with 200 candidates. :mod:`benchmarks.components.comparison` explains th
 equal for all arms.
 
 The exact part checks that the factored softmax equals the full one on a history whose rank is that of the factors, and
-that the processor time of the interests grows about linearly with N, the number of behaviours, up to 100,000 (``slope
-in N`` is the exponent). The full run takes a quarter of an hour.
+that the processor time of attention to interests grows about linearly with N, the number of behaviours, up to 100,000
+(``slope in N`` is the exponent). The full run takes a quarter of an hour.
 
     python -m benchmarks.components --only lifelong [--quick] [--json benchmarks/results/lifelong.json]
 """
@@ -94,7 +94,7 @@ class LinearAttention(nn.Module):
 
 
 class LinearNetwork(LifelongNetwork):
-    """Network with linear attention instead."""
+    """Network of the ranker, with linear attention in place of low-rank attention."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

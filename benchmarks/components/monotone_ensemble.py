@@ -10,7 +10,7 @@ predictions; ``personal regression``, whose weights depend on the user (IntEL's 
 chosen by the correlation of scores with clicks on validation slates. :mod:`benchmarks.components.comparison` explains
 the columns, the checks, and what is held equal for all arms. The numbers of parameters differ.
 
-In a first run, the value in the twin was the mean of the predictions themselves. It was no negative control, because
+In a first run, the value in the twin was the mean of the predictions themselves. It was not a negative control, because
 ranks among ten candidates represent this mean only coarsely: the ensemble led averaged ranks by 0.049 (0.041 to 0.058),
 and lost to plain regression by 0.024 (0.015 to 0.034).
 

@@ -1,4 +1,4 @@
-"""Do ranks among videos of similar duration (AlignPxtr) reflect the interest better than predicted seconds?
+"""Do ranks among videos of similar duration (AlignPxtr) reflect a user's interest better than predicted seconds?
 
 In the world ``short-video``, long videos are watched longer regardless of interest; in the twin, they are not. A linear
 model of public information predicts the watch time.

@@ -86,8 +86,8 @@ def ranker_arm(
 ) -> Arm:
     """Return a ranker as an arm.
 
-    All arms read the same fields: fields that do not pay off are kept. The metrics are ``auc``, ``auc NAME`` of each
-    prediction, and ``ms``, the median milliseconds of one request with 200 candidates.
+    All arms read the same fields, because a field is kept even if it does not lower the loss. The metrics are ``auc``,
+    ``auc NAME`` of each prediction, and ``ms``, the median milliseconds of one request with 200 candidates.
 
     Args:
         kind: class of the ranker.
@@ -120,7 +120,7 @@ def areas(ranker: Ranker, rows: pl.DataFrame, heads: Sequence[str] | None) -> di
 
 
 def milliseconds(ranker: Ranker, data: RankingLog, candidates: int = 200, repeats: int = 5) -> float:
-    """Return the median milliseconds of one request, which is encoded and scored."""
+    """Return the median milliseconds to encode and score one request."""
     row = data.test.tail(1)
     columns = {name: row[name].to_numpy() for name in data.dataset.event_columns.context if name in row.columns}
     request = Requests(row["user"].to_numpy(), row["time"].to_numpy(), columns)
@@ -134,6 +134,6 @@ def milliseconds(ranker: Ranker, data: RankingLog, candidates: int = 200, repeat
 
 
 def dense_parameters(network: nn.Module) -> int:
-    """Return the number of weights outside embedding tables, which all rankers have alike."""
+    """Return the number of weights outside embedding tables. The tables are the same for all rankers."""
     tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     return sum(weight.numel() for weight in network.parameters() if id(weight) not in tables)

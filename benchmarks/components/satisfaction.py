@@ -1,8 +1,8 @@
 """Do a few questionnaire answers help to rank satisfying items higher where clicks mislead (EASQ)?
 
 In the world ``short-video``, clickbait attracts clicks but disappoints users; in the twin, it has no effect. The
-scenario asks its users so seldom that a log of this size would contain a handful of answers. Here it asks more often and
-is answered more often, so that the log has as many answers as one that is 200 times as large.
+scenario asks its users so seldom that a log of this size would contain only a handful of answers. Here, users are asked
+more often and answer more often, so that the log has as many answers as one that is 200 times as large.
 
 Metric: ``satisfaction ndcg``, the NDCG@5 of the served score within test lists; the gain of an item is the world's
 probability that viewing it satisfies the user. Click AUC is also reported. EASQ learns the answers in a path of its
@@ -57,7 +57,7 @@ class SurveyedLog:
 
 
 class Joined(SatisfactionNetwork):
-    """Network with the same weights, but without stopped gradients: satisfaction is a further task of the shared
+    """Network with equally many weights, but without stopped gradients: satisfaction is a further task of the shared
     path."""
 
     def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,19 +4,20 @@ In the world ``retention``, pleasing lists keep users; in the twin, lists affect
 return of a session is the number of seconds watched. Clickbait keeps users watching for the moment and disappoints
 them, so ordering items by the seconds watched now does not maximise the seconds watched in total. In the twin it does.
 
-xMTF fuses predictions by *cells*, in two stages. The inner functions of the predictions are fitted to the order of the
-watched seconds in a log of a random policy. A policy, learnt in training episodes, then sets the slopes of the outer
-functions for each request. Metric: seconds watched per user, in test episodes that no arm was trained on.
+xMTF fuses predictions by *cells*, one per prediction: an increasing outer function of an increasing inner function. The
+inner functions are fitted to the order of the watched seconds in a log of a random policy (inner stage). A policy,
+learnt in training episodes, then sets the slopes of the outer functions for each request (outer stage). Metric: seconds
+watched per user, in test episodes that no arm was trained on.
 
-Arms: ``xmtf``; ``inner stage alone``, the deciding baseline, because in the twin an outer stage is useless; and three
-arms with as many episodes and the same predictions, which learn weights of the predictions' logarithms. These are
-``linear, the same policy``; ``linear, cross-entropy method``, which divides the users of each episode among ten
-candidates; and ``linear, TD3``, whose critic learns from single requests. :mod:`benchmarks.components.comparison`
-explains the columns, the checks, and what is held equal for all arms. Numbers of parameters are not compared.
+Arms: ``xmtf``; ``inner stage alone``, the deciding baseline (in the twin, an outer stage cannot help); and three arms
+with as many episodes and the same predictions, which learn weights of the predictions' logarithms. These are ``linear,
+the same policy``; ``linear, cross-entropy method``, which divides the users of each episode among ten candidates; and
+``linear, TD3``, whose critic learns from single requests. :mod:`benchmarks.components.comparison` explains the columns,
+the checks, and what is held equal for all arms. Numbers of parameters are not compared.
 
-In a first run, with 200 users, and with half the standard deviation of the slopes that were tried (as logarithms), the
-gain over the inner stage alone was 19 seconds (−84 to +122) of some 789 per user. The present sizes were then chosen in
-two other worlds, and the run was repeated in new ones.
+In a first run, there were 200 users, and the standard deviation of the logarithms of the slopes tried was half as
+large. The gain over the inner stage alone was 19 seconds (−84 to +122) of some 789 per user. The present sizes were
+then chosen in two other worlds, and the run was repeated in new ones.
 
 The exact part counts the *violations*: scores that fall when a prediction is raised, whatever the policy.
 

@@ -10,7 +10,8 @@ by ``arm``:
   per segment, as if weights were split without rearranging them first. ``time over neat`` is its time divided by that
   of two products, one per side.
 - ``one request, 1000 candidates, vector of 1536``: milliseconds of the default ranker with split weights, with the
-  request encoded once but the network whole, and with one row per candidate; and ratios of these.
+  request encoded once but the network whole, and with one row per candidate; and the ratio of the second of these times
+  to the first.
 
 Checks: the ratio of operations equals the formula; predictions differ by at most 1e-5; and, in a full run, the ranker
 with split weights takes at most half the time of one row per candidate.

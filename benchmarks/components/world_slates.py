@@ -55,7 +55,7 @@ def public_features(world: World, observation: Observation, items: Array) -> Arr
 def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Slates, Slates]:
     """Return training, validation and test slates of a random policy.
 
-    The first ``warm`` slates are not among them; the second half of these trains the predictors. ``click`` and
+    The first ``warm`` slates are not returned; the predictors are fitted to the second half of them. ``click`` and
     ``watch`` are predicted by ridge regressions on :func:`public_features`. The seconds of viewed items are predicted
     on the log scale.
     """

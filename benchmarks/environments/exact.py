@@ -49,7 +49,8 @@ class Bandit:
     Attributes:
         rewards: (K, A) rewards of the arms, already scaled.
         beta: strength of the penalty; 0 for none.
-        kl_inside: True to add the penalty to every loss, which the weighting rule reads; False to add it to the update.
+        kl_inside: True to add the penalty to every loss, so that the weighting rule sees it; False to add it to the
+            update.
     """
 
     rewards: np.ndarray

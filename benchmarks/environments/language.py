@@ -1,9 +1,9 @@
 """Environment of `benchmarks.pareto`: a tiny language model and the real trainer, with two conflicting rewards.
 
 Let a be the share of "A tokens" in a completion, and b the share of "B tokens"; each kind is an eighth of the
-vocabulary. The rewards are sqrt(a) and sqrt(b). The best attainable rewards lie on the arc r1^2 + r2^2 = 1. The even
-compromise is (0.71, 0.71), and training on one reward alone drives the other to zero. ``scale`` multiplies the second
-reward, so that the rewards have different units, as often in practice.
+vocabulary. The rewards are sqrt(a) and sqrt(b). The best attainable pairs of rewards (r1, r2) lie on the arc r1^2 +
+r2^2 = 1. The even compromise is (0.71, 0.71), and training on one reward alone drives the other to zero. ``scale``
+multiplies the second reward, so that the rewards have different units, as often in practice.
 """
 
 from __future__ import annotations

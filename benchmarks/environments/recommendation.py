@@ -2,11 +2,11 @@
 
 The data are MovieLens (ml-latest-small, in the folder that TAIJI_TEST_DATA names). The policy scores candidate i of
 example x by theta . (u_x * e_i, log popularity). Here, e_i is the embedding of the item, and u_x is the mean embedding
-of the latest 20 items before the example. The two rewards are those of a language model in Taiji: the cosine to the
-true next item (``E[semantic]``), and the normalised CTCVR predicted by a ranker that is trained on the first part of
-the log (the reward period). The policy is evaluated on later examples, by the rank of the true item and by the CTCVR
-predicted by another ranker, which is trained on a later part (the ranker period; ``E[judged CTCVR]``). The value of a
-language model is not measured here, but in the report of a run.
+of the latest 20 items before the example. The two rewards are those by which Taiji aligns a language model: the cosine
+to the true next item (``E[semantic]``), and the normalised CTCVR predicted by a ranker that is trained on the first
+part of the log (the reward period). The policy is evaluated on later examples, by the rank of the true item and by the
+CTCVR predicted by another ranker, which is trained on a later part (the ranker period; ``E[judged CTCVR]``). The value
+of a language model is not measured here, but in the report of a run.
 """
 
 from __future__ import annotations

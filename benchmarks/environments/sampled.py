@@ -57,7 +57,8 @@ class Contextual:
         return e / e.sum(1, keepdims=True)
 
     def _through(self, chosen: np.ndarray, by_logit: np.ndarray) -> np.ndarray:
-        """Return gradients (K, d * A), averaged over B prompts, from the derivatives by the logits (K, B, A)."""
+        """Return gradients (K, d * A), averaged over B prompts, from the derivatives with respect to the logits (K, B,
+        A)."""
         return (np.einsum("bd,kba->kda", self.contexts[chosen], by_logit) / len(chosen)).reshape(len(by_logit), -1)
 
     def _kl(self, pi: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def test_verdicts_and_reasons():
     assert [p["verdict"] for p in half["comparisons"]] == ["open", "better"]
     assert half["beats"] is False
     assert half["reasons"] == [
-        "Against popular these 90 users cannot resolve differences below about 0.020.",
+        "With these 90 users, differences from popular below about 0.020 cannot be detected.",
         "It is ahead of popular for: 20 or more past interactions (+0.1500 [+0.1000, +0.2000]).",
         "It is behind popular for: no history (-0.1500 [-0.2000, -0.1000]).",
     ]

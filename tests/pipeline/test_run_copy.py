@@ -46,7 +46,7 @@ def rules(*more: str) -> list[str]:
 
 def test_a_table_of_items_gets_copy_and_what_has_no_evidence_gets_none(taiji, tmp_path):
     code, out, _ = taiji("items.csv", *rules())
-    assert code == 0 and "2 of 3 items have a copy; 30 of 30" in out and "no reward model yet" in out
+    assert code == 0 and "2 of 3 items have a text; 30 of 30" in out and "no reward model yet" in out
     table = pl.read_parquet(tmp_path / "runs/items/copywriting/copies.parquet")
     assert dict(table.schema) == SCHEMA and table["item_id"].unique().sort().to_list() == ["1", "3"]
     facts = pl.read_parquet(tmp_path / "runs/items/copywriting/facts.parquet")
@@ -81,7 +81,7 @@ def test_the_items_of_a_run_get_copy_beside_its_stages(taiji, tmp_path):
     code, out, _ = taiji(
         "runs/shop", *rules("copywriting.items=4", "copywriting.categories=[factual]", "copywriting.candidates=1")
     )
-    assert code == 0 and "4 of 4 items have a copy" in out
+    assert code == 0 and "4 of 4 items have a text" in out
     again = Run(tmp_path / "runs/shop", config, stages_of(config), say=lambda text: None)
     assert again.reason_to_run(again.stages[0]) is None, "the copies changed a stage of the run"
 

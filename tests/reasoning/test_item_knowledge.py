@@ -171,7 +171,7 @@ def test_what_is_left_out_is_told_and_nothing_at_all_is_an_error(caplog):
     items = items_to_ask(shop, ItemKnowledgeSettings(), PROMPTS, "plain")
     table = write_knowledge(shop, items, Plain(["For cooks.", "There are 77 of them.", "", ""]), PROMPTS, 0)
     check_usable(table)
-    assert "4 items, these are not used: 2 cut, 1 number" in caplog.text
+    assert "4 items, these are not used, by reason: 2 cut, 1 number" in caplog.text
     check_usable(table[:1])
     assert len(caplog.records) == 1
     with pytest.raises(InputError, match="no usable text about any item"):

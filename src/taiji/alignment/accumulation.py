@@ -199,8 +199,8 @@ class AccumulationStep:
         """Return the flattened inner products over the parts on this process: (D, D) between the sums of the whole
         step, then (D, D) between the two halves.
 
-        With the directional estimator, ||theta||^2 and the squared length of the first half's reference direction
-        replace the second block.
+        With the same-batch estimator, there is no second block. With the directional estimator, ||theta||^2 and the
+        squared length of the first half's reference direction replace it.
         """
         products = [gram(self.sums.totals()).flatten()]
         if self.estimator == "directional":

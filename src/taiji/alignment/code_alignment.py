@@ -48,7 +48,7 @@ class CodeAlignmentSettings(Settings):
     group: int = Field(default=16, ge=2)
     """Number of items per request, which are the best items of the reference decoder's beam search."""
     clip: float = Field(default=0.2, gt=0)
-    """Clipping range of the ratio between a code's probability and its probability under the reference."""
+    """Clipping range of the ratio between a code's probability under the decoder and that under the reference."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the KL divergence from the reference."""
     next_weight: float = Field(default=1.0, ge=0)

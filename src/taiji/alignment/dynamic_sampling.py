@@ -100,7 +100,7 @@ def generation_of(rows: Sequence[Rollout]) -> Generation:
     return (
         [row.prompt_ids for row in rows],
         [row.completion_ids for row in rows],
-        # If a rollout_func masks only some calls, all tokens in rows without a mask are the model's.
+        # A rollout_func may return a mask in some calls and none in others. Without a mask, all tokens are the model's.
         None if all(mask is None for mask in masks) else [row.mask or [1] * len(row.completion_ids) for row in rows],
         [row.completion for row in rows],
         None if any(values is None for values in logprobs) else logprobs,

@@ -44,7 +44,7 @@ def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tens
 
 
 class GradientSums:
-    """Running sums of gradients over an accumulation step, one sum per half of the prompts.
+    """Running sums of gradients over an accumulation step, one sum per direction and half of the prompts.
 
     Attributes:
         flat: (halves, count, P) in float32 or wider, where P runs over the entries of all trainable parameters.
@@ -52,8 +52,8 @@ class GradientSums:
 
     Args:
         like: the trainable parameters.
-        count: number of gradients (directions) to sum.
-        halves: 1, or 2 for the cross-batch estimate.
+        count: number of directions.
+        halves: 1 with the same-batch estimator, 2 with the cross-batch and directional estimators.
         counts: number of scalars that :meth:`reduce` reduces together with the gradients.
     """
 

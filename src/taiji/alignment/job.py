@@ -60,6 +60,9 @@ def align(
     a CPU the same call gives the same bytes, even if the job was interrupted and called again with the same
     ``scratch``.
 
+    If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use
+    one ``scratch``; only the first process writes the results.
+
     Args:
         lm: model to start from; it is not changed.
         examples: columns ``example`` and ``prompt`` (rendered; tokenized without adding special tokens).
@@ -68,9 +71,6 @@ def align(
         folder: folder for the results.
         seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints. Without it, an interrupted job starts again from the beginning.
-
-    If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use
-    one ``scratch``; only the first process writes the results.
 
     Returns:
         ``folder/model``.
@@ -118,7 +118,9 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
         raise ConfigError(
             "The rollouts of a step do not divide evenly into micro-batches.",
             where="alignment.micro_batch",
-            expected=f"a divisor of {rollouts}{f' when multiplied by {processes()} processes' if processes() > 1 else ''}",
+            expected=f"a number whose product with {processes()} (the number of processes) divides {rollouts}"
+            if processes() > 1
+            else f"a divisor of {rollouts}",
             found=f"{settings.micro_batch}{together}",
         )
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):

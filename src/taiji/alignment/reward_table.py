@@ -1,10 +1,11 @@
 """Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores.
 
 In §5 of the Taiji paper, user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning
-looks up the rewards. Since an answer is open text, it is grounded in an item. In our definition, this is the candidate
-of the prompt with the largest cosine similarity, by exact search. Candidates are the items that the user was shown in
-the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target
-(all true targets, for a set answer). Apart from the targets, nothing after the cutoff is read.
+looks up the rewards. Since an answer is open text, it is grounded in an item. In our definition, this item is the
+candidate of the prompt whose embedding has the largest cosine similarity to that of the answer, by exact search.
+Candidates are the items that the user was shown in the LLM period up to the prompt's cutoff, the most popular items
+before that period, seeded random items, and the true target (all true targets, for a set answer). Apart from the
+targets, nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def build_reward_table(
 
     Args:
         dataset: the log.
-        split: periods of the dataset; only exposures in the LLM period are used.
+        split: periods of the dataset. Shown items are taken from the LLM period, popular items from before it.
         examples: ``example``, ``user``, ``as_of``, ``target`` and, for set answers, ``targets``, which are candidates
             as well.
         ranker: ranker trained on data before the LLM period.

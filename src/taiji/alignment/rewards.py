@@ -1,8 +1,8 @@
 """The two rewards of §5 of the Taiji paper: semantic similarity of the answer, and the ranker's score of the answer.
 
 A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. A malformed
-answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not
-summed here.
+answer does not raise an exception: it gets 0, the smallest value of either reward. The rewards are kept separate and
+are not summed here.
 """
 
 from __future__ import annotations

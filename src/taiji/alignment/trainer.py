@@ -59,9 +59,9 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     logs ``max_delta_log_weight``, ``front/hypervolume``, ``front/points``, ``weight_observations_skipped`` (if there
     were any) and, with dynamic sampling, ``dynamic_sampling/…``. ``docs/alignment.md`` explains these metrics.
 
-    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Under a rule that reads
-    gradients, each process keeps K gradients (2K with the cross-batch estimator) in float32 for its part of the
-    trainable parameters. Under FSDP1 or DeepSpeed, use a reward rule.
+    It trains all parameters or LoRA adapters, and supports gradient accumulation, data parallelism and FSDP2. Under a
+    rule that reads gradients, each process keeps K gradients (2K with the cross-batch estimator, 4 with the directional
+    one) in float32 for its part of the trainable parameters. Under FSDP1 or DeepSpeed, use a reward rule.
 
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.

@@ -190,7 +190,7 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("scale_rewards", self.scale_rewards, ("group", "batch", "none", LEAVE_ONE_OUT))
         if self.leave_one_out and self.multi_objective_aggregation != "sum_then_normalize":
             raise ConfigError(
-                "Rewards that are divided by their standard deviation over the batch cannot have a leave-one-out baseline.",
+                "Rewards that are normalised before they are summed cannot have a leave-one-out baseline.",
                 where=f"scale_rewards={LEAVE_ONE_OUT!r}",
                 expected="multi_objective_aggregation='sum_then_normalize', and a weighting other than 'gdpo'",
                 found=f"multi_objective_aggregation={self.multi_objective_aggregation!r}",

@@ -85,7 +85,7 @@ def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str
         if pair["verdict"] == "open":
             half = (pair["high"] - pair["low"]) / 2
             texts.append(
-                f"Against {pair['against']} these {row['n']:,} users cannot resolve differences below about {half:.3f}."
+                f"With these {row['n']:,} users, differences from {pair['against']} below about {half:.3f} cannot be detected."
             )
         elif pair["verdict"] == "no interval":
             texts.append(f"Against {pair['against']}: {pair.get('reason', 'no interval')}.")

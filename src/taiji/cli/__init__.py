@@ -62,7 +62,7 @@ for name, summary in STAGE_NAMES.items():
             name,
             help=f"{summary} Its inputs must exist.",
             short_help=summary,
-            rich_help_panel="Run one stage of `taiji run`, whose inputs must exist",
+            rich_help_panel="Run one stage of `taiji run`; the inputs of the stage must exist",
         )(run_commands.stage_command(name))
 RENAMED_COMMANDS = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
 """New names of renamed commands, by old name. The old names work for one more version."""

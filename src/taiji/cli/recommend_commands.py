@@ -74,7 +74,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     if features := found.get("features"):
         trained, requested = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
         out.print(
-            f"Features of {escape(features['run'])}: for {requested} of requests and {trained} of training exposures"
+            f"Features of {escape(features['run'])}: available for {requested} of the requests and {trained} of the training exposures"
         )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     out.print(_grid(f"Retrieval, with {level_text(found)} intervals over users", "retriever", recalls))
@@ -126,8 +126,9 @@ def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any
     if loop:
         out.print(f"\nReward per user over {loop['days']} days in the simulated world, {loop['users']:,} users:")
         for row in (row for row in loop["metrics"] if row["metric"] == "reward"):
-            gap = f", {_value(row['difference'], signed=True)} paired" if row.get("difference") else ""
-            out.print(f"  {row['policy']} {_value(row)}{gap}", highlight=False)
+            gap = row.get("difference")
+            told = f", {_value(gap, signed=True)} against {gap['against']}, paired by user" if gap else ""
+            out.print(f"  {row['policy']} {_value(row)}{told}", highlight=False)
 
 
 def _grid(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Any:

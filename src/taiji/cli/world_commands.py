@@ -107,6 +107,7 @@ def print_closed_loop(found: dict[str, Any]) -> None:
     for metric, row in found["new"].items():
         grid.add_row(f"{metric}, new users", *_cells(row), "")
     out.print(grid)
+    out.print("[dim]A/A: share of significant tests if there is no difference.[/dim]", highlight=False)
     days = _grid("reward", ("day", "difference", "interval", "truth", "cumulative", "anytime-valid interval", "truth"))
     for row in found["by_day"]:
         total = row["cumulative"]
@@ -121,7 +122,7 @@ def print_closed_loop(found: dict[str, Any]) -> None:
         out.print(text, highlight=False)
     if creators := found.get("creators"):
         same = creators["same_policy"]
-        text = f"Uploads per creator: {_number(creators['difference'])} ({_interval(creators, 'low', 'high')}); with the same policy in both arms {_number(same['difference'])}; true effect of a roll-out {_number(creators['truth'])}."
+        text = f"Difference in uploads per creator: {_number(creators['difference'])} ({_interval(creators, 'low', 'high')}); with the same policy in both arms {_number(same['difference'])}; true effect of a roll-out {_number(creators['truth'])}."
         out.print(text, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Categories of copy. Each category is one prompt file, so that a new file adds a category.
+"""Categories of copy. Each category is one prompt file, so a new file adds a category.
 
 ``<category>.j2`` is the prompt (sections ``[system]``, ``[user]``, ``[prefill]``; variables ``facts``, ``comments``,
 ``examples``, ``longest``, ``forbidden``). An optional ``<category>.txt`` next to it has example sentences with

@@ -232,8 +232,8 @@ def _telling(text: str) -> set[str]:
 
 
 def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield each word, True if it begins a sentence, and True if a number or a sign other than a hyphen or an
-    apostrophe separates it from the previous word."""
+    """Yield each word with two flags: True if the word begins a sentence, and True if a number or a sign other than a
+    hyphen or an apostrophe separates it from the previous word."""
     starts, breaks = True, True
     for token in _TOKEN.finditer(text):
         if token["word"]:

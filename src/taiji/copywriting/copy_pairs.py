@@ -30,7 +30,7 @@ PAIRS: dict[str, pl.DataType] = {
 """Columns of pairs. ``sends`` counts the sends, within common strata, of the copy that was sent less often. ``z``
 (above 0) is the test statistic."""
 TIE = 1e-9
-"""Smallest test statistic of a pair. Equal rates may differ from zero by a rounding error."""
+"""Smallest test statistic of a pair. The statistic of equal rates may differ from zero by a rounding error."""
 
 
 def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame:

@@ -63,7 +63,7 @@ class CopywritingSettings(Settings):
     max_new_tokens: int = Field(default=40, ge=8)
     """Longest text of a local model, in tokens. For an endpoint, set `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.8, ge=0.0)
-    """Sampling temperature. With 0, all candidates of a category are the same text."""
+    """Sampling temperature. With 0, all candidates for an item and category are the same text."""
     batch_size: PositiveInt = 24
     """Number of texts that a local model writes together."""
     chunk: PositiveInt = 64

@@ -159,7 +159,7 @@ def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.Data
             found = pl.concat([found, hits])
             shown = ", ".join(f"{given!r} for {wanted!r}" for given, wanted in hits.head(SHOWN).iter_rows())
             notes.append(
-                f"{len(hits):,} distinct {column}s are spelt differently from their table and were treated as the same ids: {shown}."
+                f"{len(hits):,} distinct {column}s are spelt differently in their table and were treated as the same ids: {shown}."
             )
     return found, notes
 

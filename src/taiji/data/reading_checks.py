@@ -54,7 +54,7 @@ def _left_out(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
         for left in file.left_out:
             yield Finding(
                 check="rows left out",
-                found=f"{file.file}: {left.text}; these were dropped from {file.rows:,} rows.",
+                found=f"{file.file} ({file.rows:,} rows): dropped {left.text}.",
                 ask="Correct them in the file if they matter.",
             )
 

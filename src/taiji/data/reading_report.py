@@ -189,7 +189,7 @@ class ReadingReport(Record):
 
 
 class Reading:
-    """Builder of a report while files are read. Each table is named ``events``, ``items`` or ``users``.
+    """Builder of a report, used while files are read. Each table is named ``events``, ``items`` or ``users``.
 
     Call :meth:`left_out` only once per table and reason, and :meth:`column` only once per table, column and role.
     """

@@ -48,9 +48,9 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
             (
                 "id",
                 "events with a known id",
-                "distinct event ids known",
-                "table ids used",
-                "near matches",
+                "distinct ids of events that are known",
+                "ids of the table that occur in events",
+                "unknown ids that differ only in spelling",
             ),
             [
                 (

@@ -161,7 +161,7 @@ def compare_arms(
         each arm have the same value.
 
     Raises:
-        InputError: an arm with fewer than two users, or a value that is not finite.
+        InputError: an arm has fewer than two users, or a value is not finite.
     """
     a, b = _finite("treatment", treated), _finite("control", control)
     if min(len(a), len(b)) < 2:
@@ -201,10 +201,10 @@ def compare_arms(
 def always_valid_half_width(n: int, error: float, planned: int, *, level: float = 0.95) -> float:
     """Return the half-width of an interval with simultaneous coverage over all looks.
 
-    The normal mixture of the sequential probability ratio test (Robbins 1970; Johari et al., *Operations Research* 70,
-    2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq.
-    8): σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)). With ρ² = (−2 log α + log(−2 log α) + 1) / planned, the
-    interval is tightest near ``planned``.
+    The interval inverts the mixture sequential probability ratio test with a normal mixture (Robbins 1970; Johari et
+    al., *Operations Research* 70, 2022), in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals
+    of Statistics* 52, 2024, eq. 8). Its half-width is σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)). With
+    ρ² = (−2 log α + log(−2 log α) + 1) / planned, the interval is tightest near ``planned``.
 
     Args:
         n: users so far in both arms; the width is infinite for fewer than two.

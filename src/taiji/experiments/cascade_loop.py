@@ -153,7 +153,7 @@ def serve_world(
         days: total days of the world.
         users: (S,) users served by the policies; the logging policy serves the rest.
         against: policy that the others are compared with.
-        resamples, level, seed: of the bootstrap over users.
+        resamples, level, seed: number of bootstrap resamples of users, level of the intervals, and random seed.
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its

@@ -88,7 +88,7 @@ def list_values(
         logged: requests and exposures.
         lists: lists of each arm by name, (B, K) each, padded with −1.
         against: arm that others are compared with.
-        resamples, level, seed: of the bootstrap over users.
+        resamples, level, seed: number of bootstrap resamples of users, level of the intervals, and random seed.
 
     Returns:
         ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched``

@@ -148,7 +148,7 @@ def value_interval(
         terms: terms of an estimator.
         log: source of the terms. If its overlap with the target policy is too small, the entry has ``reason`` instead
             of an interval; if there is no overlap at all, it has no value either.
-        resamples, level, seed: of the bootstrap over rows.
+        resamples, level, seed: number of bootstrap resamples of rows, level of the interval, and random seed.
     """
     n, reason = len(terms), log.no_overlap if log is not None else ""
     if log is not None and not log.effective_rows:

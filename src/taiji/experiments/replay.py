@@ -58,7 +58,7 @@ def replay(
         fee: share of an item's price charged for a click.
         by: prediction used for ranking.
         against: reference ranker of paired differences.
-        resamples, level, seed: of the bootstrap over users.
+        resamples, level, seed: number of bootstrap resamples of users, level of the intervals, and random seed.
 
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in

@@ -57,7 +57,7 @@ class Arm:
     """Arm of a study: the features with which its rankers are trained.
 
     Args:
-        name: shown in tables.
+        name: name shown in tables.
         table: feature rows; None trains without features.
         columns: features of the table that are joined.
     """

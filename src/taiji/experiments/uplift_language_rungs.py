@@ -1,8 +1,9 @@
-"""Rungs of the uplift ladder that use a language model: item knowledge (3), intents (4), intents of the aligned model
-(5), and controls.
+"""Rungs of the uplift ladder that use a language model: item knowledge (rung 3), intents (rung 4), intents of the
+aligned model (rung 5), and controls.
 
-Each rung adds its fields to text match and is compared with text match, so the gain is due to these fields alone. The
-cost in tokens is shown beside the gain.
+Each rung adds its fields to those of text match, or of the rung before text match if text does not pay off. It is
+compared with the same fields without its own, so the gain is due to its own fields alone. The cost in tokens is shown
+beside the gain.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Knowledge:
 
 
 class TabledIntents(NumbersField):
-    """Agreement of a candidate with its user's intents: those of the user's latest row in the table that was available
-    before the time of the candidate.
+    """Agreement of a candidate with its user's intents. The intents come from the user's latest table row that was
+    available before the time of the candidate.
 
     Args:
         table: table with the columns of :data:`COLUMNS`.
@@ -105,7 +106,7 @@ class Intents:
 
     Attributes:
         table: table with the columns of :data:`COLUMNS`.
-        another: negative control in which every row gets another user's intents.
+        another: True for the negative control, in which every row gets another user's intents.
     """
 
     table: pl.DataFrame

@@ -58,7 +58,7 @@ def build_table(
             (default: ``as_of`` plus ``settings.delay_s``).
         vectors: (N, d) embedding of each answer. A row of zeros stands for a missing answer, which gives null features.
         quantizer: quantiser fitted on answers before the test period.
-        settings: number of neighbour items, and whether to keep vectors.
+        settings: number of neighbour items, delay until a row is available, and option to keep the vectors.
         model_version: version of the LLM that wrote the answers.
         pool: users, times and vectors of the rows among which look-alikes are searched; by default the given rows.
 

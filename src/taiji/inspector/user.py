@@ -87,8 +87,8 @@ def about(run: RunFiles, user: int) -> dict[str, Any]:
 
 
 def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only: bool, page: int) -> dict[str, Any]:
-    """Return one page of the events of a user, newest first, together with the prompts and the boundaries of
-    periods."""
+    """Return one page of the events of a user, newest first, together with the prompts, the feature rows and the
+    boundaries of periods."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)

@@ -43,7 +43,7 @@ def merge_adapters(lm: LanguageModel, trained: PeftModel) -> PreTrainedModel:
 
     Args:
         lm: the base model; left unchanged.
-        trained: the PEFT model around a copy of it, with LoRA adapters on linear layers.
+        trained: a PEFT model that wraps a copy of the base model, with LoRA adapters on linear layers.
 
     Returns:
         a plain model in float32, in evaluation mode.

@@ -1,9 +1,9 @@
 """Sampling of completions by continuous batching (`lean_decode`) and speculative decoding (`prompt_lookup`).
 
-The next prompt takes the place of a finished row, so the batch stays full. In each step, the model reads the latest
-token of a row and the guessed tokens after it. Then the next token is drawn at each of these positions, with the same
-distribution and random number as in decoding without guesses. Tokens are accepted up to and including the first one
-that differs from its guess. The texts are therefore the same as when one token is decoded per step.
+The next prompt takes the place of a finished completion, so the batch stays full. In each step, the model reads each
+completion's latest token and the tokens guessed after it. Then the next token is drawn at each of these positions, with
+the same distribution and random number as in decoding without guesses. Tokens are accepted up to and including the
+first one that differs from its guess. The texts are therefore the same as when one token is decoded per step.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def complete(
         prompts: token ids of the prompts, which are started in this order.
         random: random streams of each prompt, one per completion; all prompts have the same number of streams.
         sampling: sampling settings.
-        batch: largest number of rows that run at once (at least the rows of one prompt).
+        batch: largest number of completions that run at once. Those of one prompt always run together, even if they are
+            more than this number.
         stops: ids that end a completion; they are not part of it.
         stopped: function that returns True if a completion has ended with its latest token.
         finished: function that is called with the number of newly ended completions.

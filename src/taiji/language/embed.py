@@ -188,7 +188,7 @@ class WordLlamaEmbedder:
 
 
 class EncoderEmbedder:
-    """Transformer encoder (or decoder) with pooling of the mean, first or last token, in float32."""
+    """Transformer encoder (or decoder) in float32, with mean, first-token or last-token pooling."""
 
     def __init__(self, source: str, name: str, device: str = "auto") -> None:
         with needs("llm", where="embedder.name"):

@@ -74,7 +74,7 @@ def write(
         lm: the model.
         prompts: (B,) rendered texts.
         n: number of samples per prompt.
-        settings: length limit, sampling settings and stop texts.
+        settings: length limit, sampling settings, stop texts and batch size.
         seed: random seed; equal calls give equal texts.
         description: label of the progress display.
 

@@ -6,8 +6,8 @@ which slot belongs to which row. Attention is therefore two batched products ove
 tokens per group. The slots of ended rows and groups are reused. Data are copied only if the buffers are resized or a
 group moves into the place of an unused one.
 
-In shapes, Hq and Hk are the numbers of query heads and of key heads, d is the size of a head, H the width of a hidden
-state, and V the size of the vocabulary.
+In shapes, R is the number of running rows, Hq and Hk are the numbers of query heads and of key heads, d is the size of
+a head, H the width of a hidden state, and V the size of the vocabulary.
 """
 
 from __future__ import annotations

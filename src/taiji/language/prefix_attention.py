@@ -3,10 +3,11 @@
 `tree_attention` is one function with three backends:
 
 - *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole segment.
-  Neither piece needs a mask, so no masked scores are computed. The pieces are merged by their log-sum-exp. The backward
-  pass runs the flash-attention backward pass of each piece with the output O and the log-sum-exp L merged over all
-  pieces. This is exact: with the scores S of a piece, `P = exp(S - L)` and `D = rowsum(dO * O)`, the gradient
-  `dS = P * (dP - D)` equals that of the whole softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+  Neither of these pieces of the attention needs a mask, so no masked scores are computed. The pieces are merged by
+  their log-sum-exp. The backward pass runs the flash-attention backward pass of each piece with the output O and the
+  log-sum-exp L merged over all pieces. This is exact: with the scores S of a piece, `P = exp(S - L)` and
+  `D = rowsum(dO * O)`, the gradient `dS = P * (dP - D)` equals that of the whole softmax (as in ring attention, Liu
+  et al. 2023, arXiv:2310.01889).
 - *flex* (CUDA, with at least `MASK_BLOCK` tokens, or in float32 with more than `DENSE` tokens): FlexAttention with the
   tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
@@ -46,8 +47,8 @@ MASK_BLOCK = 128
 DENSE = 16384
 """Largest number of tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
 SHORT = 128
-"""Length of a segment, in tokens, up to which the CPU's backward kernel runs in float32. In bfloat16 it would be two to
-six times slower (docs/performance.md)."""
+"""Length of a segment, in tokens, up to which bfloat16 tensors are converted to float32 for the backward kernel of the
+CPU. In bfloat16, the kernel would be two to six times slower (docs/performance.md)."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -202,8 +203,8 @@ VARIANTS = 256
 """Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one
 process may need.
 
-Beyond its limit, which is 8 by default, PyTorch warns and continues without compilation, which is nine times slower and
-keeps all scores in memory.
+Beyond its limit (8 by default), PyTorch warns and continues without compilation, which is nine times slower and keeps
+all scores in memory.
 """
 
 

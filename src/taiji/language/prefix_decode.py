@@ -68,7 +68,7 @@ class SharedDecoder:
         Args:
             model: causal LM for which :func:`supports_sharing` is true, in evaluation mode.
             prompts: token ids; equal prompts are computed once.
-            copies: number of rows per prompt, or one number for each prompt.
+            copies: number of rows per prompt, either one number for all prompts or one for each.
             max_new: longest continuation, in tokens.
         """
         counts = row_counts(prompts, copies, max_new)
@@ -272,7 +272,7 @@ Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
 
 
 def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
-    """Return a decoder for the model. It shares prompts if the model supports this."""
+    """Return a decoder for the model. It keeps one copy of each prompt's keys and values if the model supports this."""
     from taiji.language.prefix_support import supports_sharing
 
     if not supports_sharing(model)[0]:

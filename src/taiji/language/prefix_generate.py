@@ -110,9 +110,9 @@ def generate_shared(
     Args:
         model: causal LM for which :func:`supports_sharing` is true; it is run in evaluation mode and not changed.
         prompts: token ids without padding.
-        n: number of completions per prompt, or one number for each prompt.
+        n: number of completions per prompt, either one number for all prompts or one for each.
         sampling: sampling settings.
-        stop_ids: ids that end a completion and are its last token.
+        stop_ids: ids that end a completion. Such an id becomes the completion's last token.
         generator: random generator; None for torch's global one.
         merge: merge LoRA adapters into the weights during generation.
         draw: method of drawing a token from its distribution.
@@ -148,7 +148,10 @@ def step_by_step(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw the tokens of each row. After each step, the host checks which rows have ended, and drops these."""
+    """Draw the tokens of each row. After each step, the host checks which rows have ended.
+
+    Ended rows are dropped once they are more than 20 % of the rows.
+    """
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     law = _Draws(len(written), sampling, stops, generator, draw)
 

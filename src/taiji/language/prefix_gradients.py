@@ -204,7 +204,7 @@ class SharedGradients:
     Attributes:
         private: attention of the private tokens, with the gradients of the shared keys and values.
         linear: gradients of the LoRA factors.
-        shared: (N,) bool, True if a scored token is predicted by a shared token.
+        shared: (N,) bool for the N scored tokens, True if the token is predicted by a shared token.
         sequence: (M,) index of the sequence of each of the M scored tokens that are predicted by private tokens.
         logprobs: log-probabilities predicted by shared (N − M,) and by private tokens (M,), attached to their graphs.
     """
@@ -276,7 +276,7 @@ def split_logprobs(
     Returns:
         The log-probabilities and entropies, detached, and the graphs for their gradients. None if this is not
         supported: the device is not a CPU, the attention backend is not *blocks*, parameters other than ordinary LoRA
-        factors are trained, the sequences have no shared prefix, or private tokens predict no scored token.
+        factors are trained, the sequences have no shared prefix, or no scored token is predicted by a private token.
     """
     bare = bare_model(model)
     head, layers = head_of(bare), sole_adapters(model)

@@ -106,7 +106,7 @@ def run_ahead(
         steps: largest number of tokens per row.
         choose: function of ``(rows, step)`` that returns one token per row of ``decoder.logits``, (r,). ``rows`` (r,)
             are the indices of these rows, on the device.
-        stops: ids that end a row and are its last token.
+        stops: ids that end a row. Such an id becomes the row's last token.
         generator: random generator that ``choose`` uses; None for the global one of the device.
 
     Returns:

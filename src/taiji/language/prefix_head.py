@@ -28,7 +28,7 @@ class Head:
 
     @property
     def frozen(self) -> bool:
-        """True if the head is a plain linear layer without trainable weights; its gradient then needs no projection."""
+        """True if the head is a plain linear layer without trainable weights. Its backward pass needs no projection."""
         module = self.module
         plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
         return plain and not any(p.requires_grad for p in module.parameters())
@@ -175,7 +175,7 @@ class _FrozenHead(torch.autograd.Function):
             entropies[part] = (total.log() - logits.mul_(p).sum(-1, keepdim=True) / total).squeeze(-1)
             if mean_row is not None:
                 p = p if bend is None else p.mul_(bend)
-                # A narrow type holds normalised values, because the sum of the others could exceed its range.
+                # A narrow type holds normalised values, because sums of unnormalised ones could exceed its range.
                 mean_row[part] = (p @ weight) / total if dtype == wide else torch.div(p, total, out=raw) @ weight
         ctx.mark_non_differentiable(entropies)
         ctx.save_for_backward(rows, tokens, weight, *([] if mean_row is None else [mean_row, slope]))

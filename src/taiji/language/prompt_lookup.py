@@ -24,8 +24,8 @@ class Repetitions:
 
         Args:
             tokens: the text so far.
-            others: index that is shared by similar texts. Runs that are appended later are added to it, and it is
-                searched for runs that the text itself does not contain.
+            others: index that is shared by similar texts. Runs of tokens that are appended to this text later are added
+                to it. It is searched for runs that this text does not contain.
         """
         self._tokens: list[int] = []
         self._own: Runs = {}

@@ -30,7 +30,7 @@ class ScoredText:
 
     Attributes:
         logprobs: (T,) float64, log P(token | prompt and earlier tokens of the completion), natural logarithm. It is 0
-            for the first token after an empty prompt, which has no context.
+            for the first token if the prompt is empty, because this token has no context.
         offsets: (T, 2) int64, the characters [start, end) of each token within the completion.
     """
 
@@ -41,8 +41,8 @@ class ScoredText:
         """Return the log-probabilities of the tokens that lie entirely within the characters [start, end).
 
         A token that also covers characters outside this range is left out, because its log-probability includes them.
-        An example is `)</` at the end of an answer, which contains a part of the tag. If no token lies entirely inside,
-        the overlapping tokens are used.
+        An example is the token `)</` at the end of an answer, because a part of it belongs to the tag. If no token lies
+        entirely inside, the overlapping tokens are used.
         """
         first, last = self.offsets[:, 0], self.offsets[:, 1]
         inside = (first >= start) & (last <= end) & (last > first)

@@ -22,7 +22,7 @@ class LanguageSettings(Settings):
     """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf`
     file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Dtype of the weights. `auto` is bfloat16 on a GPU and on a CPU with bfloat16 instructions, float32 elsewhere."""
+    """Dtype of the weights. `auto` is bfloat16 on a GPU or CPU with bfloat16 instructions, otherwise float32."""
     device: str = "auto"
     """Device of the model: `cpu`, `cuda`, or `auto` (a GPU if there is one)."""
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})

@@ -72,7 +72,7 @@ def _thinking(prompt: str) -> list[str]:
     if _EMPTY.search(prompt):
         return [
             "the template closes an empty `<think>`, which is removed before an answer that opens its own "
-            "(if the template reads enable_thinking, language.chat_template_kwargs can switch it on)"
+            "(if the template reads enable_thinking, language.chat_template_kwargs can switch thinking on)"
         ]
     return ["the template opens `<think>`, so it is not opened again"] if prompt.rstrip().endswith(THINK) else []
 

@@ -5,7 +5,7 @@ An embedder was trained on other texts. If "Turbo" often occurs together with "G
 words name the same kind of item there, even if they mean something else elsewhere. The vectors are the principal axes
 of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
-    r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
+    r_ij = log [(c_ij + 1) / (c_i c_j / c + 1)],
 
 where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i. The added ones
 keep the log-ratios of rare tokens near 0.

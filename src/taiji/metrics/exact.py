@@ -50,9 +50,7 @@ def student_cdf(t: float, freedom: float) -> float:
 
 @lru_cache(4096)
 def student_quantile(level: float, freedom: float) -> float:
-    """Return t with P(\\|T\\| <= t) = ``level``, which is the factor of a two-sided interval; infinite for 0 degrees of
-    freedom.
-    """
+    """Return t with P(\\|T\\| <= t) = ``level``, the factor of a two-sided interval; infinite for ``freedom`` 0."""
     if not 0 < level < 1:
         raise InputError("A level is not between 0 and 1.", expected="such as 0.95", found=f"{level}")
     if freedom <= 0:
@@ -73,7 +71,8 @@ def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple
     """Return the Clopper–Pearson interval (*Biometrika* 26, 1934), whose coverage is at least ``level`` for every n."""
     if not 0 <= successes <= trials or trials < 1:
         raise InputError(
-            "The number of successes is not between 0 and the number of trials.", found=f"{successes} of {trials}"
+            "There are no trials, or the number of successes is not between 0 and the number of trials.",
+            found=f"{successes} of {trials}",
         )
     alpha, k, n = 1 - level, successes, trials
     low = 0.0 if k == 0 else _bisect(lambda p: beta_cdf(p, k, n - k + 1) < alpha / 2, 0.0, 1.0)

@@ -1,5 +1,5 @@
 """Dependence of a score on a confounder such as video length, and the share of item pairs whose order a correction
-keeps (among pairs with about the same confounder)."""
+keeps (among pairs with about the same value of the confounder)."""
 
 from __future__ import annotations
 

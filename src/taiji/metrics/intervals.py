@@ -110,7 +110,7 @@ def _few(statistic: Statistic) -> str:
 
 
 def too_few(units: str, found: int) -> str:
-    """Return the reason why ``found`` units (a plural noun) are too few for an interval."""
+    """Return the reason for a missing interval: there are only ``found`` of the ``units`` (a plural noun phrase)."""
     return f"too few {units} ({found}; at least {FEWEST} are needed)"
 
 

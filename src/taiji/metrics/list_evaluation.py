@@ -41,7 +41,7 @@ def evaluate_lists(
         users: (B,) user of each request; a user's requests are averaged, and users are resampled.
         depths: lengths at which recall, hit rate, NDCG, novelty, diversity and coverage are computed.
         popularity: (N,) share of users who interacted with an item before the requests.
-        categories: (N,) codes, for diversity.
+        categories: (N,) category code of each item; without them, diversity is not computed.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
         further: function from lists (B, K) to additional metrics: values per request (B,), by name. A metric that only
             some arms have, because it depends on K, is compared among these arms.

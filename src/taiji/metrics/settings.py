@@ -1,4 +1,4 @@
-"""Settings of the intervals around every metric."""
+"""Settings of the evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taiji.core.settings import Settings
 
 
 class EvaluationSettings(Settings):
-    """Intervals of the metrics."""
+    """Intervals of the metrics, and the threshold for poorly grounded answers."""
 
     resamples: int = Field(default=1000, ge=10)
     """Number of bootstrap resamples of users."""

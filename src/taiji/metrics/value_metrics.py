@@ -60,7 +60,7 @@ class UserXAUC(MeanOverUsers):
 
 @dataclass(frozen=True)
 class RequestXAUC(MeanOverUsers):
-    """Concordance within requests, averaged over each user's requests that have different labels, then over users."""
+    """Concordance within requests, averaged over each user's requests in which labels differ, then over users."""
 
     name: str = "request_xauc"
     title: str = "XAUC within requests"

@@ -13,7 +13,7 @@ class BestWeights:
 
     Args:
         network: network in training.
-        patience: number of checks without improvement after which training stops.
+        patience: number of consecutive checks without improvement after which training stops.
     """
 
     def __init__(self, network: nn.Module, patience: int) -> None:
@@ -22,7 +22,7 @@ class BestWeights:
         self._state: dict[str, torch.Tensor] | None = None
 
     def stop(self, value: float, loss: float = math.inf) -> bool:
-        """Record a check and return whether training should stop.
+        """Record a check, and return True if training should stop.
 
         Args:
             value: metric that decides which weights are kept. Larger is better, and NaN is never an improvement.
@@ -37,6 +37,6 @@ class BestWeights:
         return self._worse >= self.patience
 
     def restore(self) -> None:
-        """Restore the best weights. Without a recorded check, the network is not changed."""
+        """Restore the best weights. If no check had a number as its value, the network is not changed."""
         if self._state is not None:
             self.network.load_state_dict(self._state)

@@ -17,7 +17,8 @@ STD = 0.1
 """Standard deviation of initial embeddings. With a smaller value, learning is slow, because attention and products of
 embeddings stay near zero for a long time."""
 SAMPLE = 100_000
-"""Number of evenly spaced rows from which scales and bin edges are computed."""
+"""Smallest number of evenly spaced rows from which scales and bin edges are computed; fewer than twice this number are
+read. If there are fewer rows, all of them are read."""
 Batch = dict[str, torch.Tensor]
 
 

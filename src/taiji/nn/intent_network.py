@@ -42,7 +42,7 @@ class IntentNetwork(nn.Module):
         nn.init.zeros_(self.step.bias)
 
     def forward(self, history: torch.Tensor, there: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return unit vectors (B, m, d) and the logarithms (B, m) of their weights, which sum to 1 per set.
+        """Return unit vectors (B, m, d) and the logarithms (B, m) of their weights; the weights sum to 1 per set.
 
         Args:
             history: (B, L, d) unit vectors, newest first.

@@ -25,8 +25,8 @@ from taiji.nn.field_embeddings import STD
 from taiji.nn.rotary import Turn, turned, turns
 
 BLOCK = 256
-"""Number of texts per block, which are encoded for the bank together. A text is always encoded at the same position of
-its block, so that its encoding is reproducible to the last bit."""
+"""Number of texts per block. The texts of a block are encoded for the bank together. A text is always encoded at the
+same position of its block, so that its encoding is reproducible to the last bit."""
 EPSILON = 1e-6
 SIZE = 0.3
 """Root mean square of the first coordinate of A u in :class:`StartedEncoder` at initialisation."""

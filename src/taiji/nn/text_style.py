@@ -27,8 +27,8 @@ STYLE_FEATURES = (
 MOST_PHRASES = 400
 """Largest number of phrases used as features."""
 PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
-"""Smallest number of groups of texts (such as items) that must share a phrase, as an absolute number and as a share of all groups. The larger of
-the two numbers applies."""
+"""Smallest number of groups of texts (such as items) that must share a phrase, as an absolute number and as a share of
+all groups. The larger of the two numbers applies."""
 _WORD = re.compile(r"[^\W\d_]+")
 _YOU = frozenset(("you", "your", "yours", "yourself"))
 
@@ -66,8 +66,8 @@ def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return the words and word pairs that occur in the texts of many groups, most widespread phrase first.
 
     Args:
-        texts: pairs of a text and its group, such as the item that it is about. Phrases that occur in only a few groups are left out, because they tend to
-            reflect a topic rather than a style.
+        texts: pairs of a text and its group, such as the item that it is about. Phrases that occur in only a few groups
+            are left out, because they tend to reflect a topic rather than a style.
     """
     groups: dict[str, set[str]] = {}
     for text, group in texts:

@@ -214,7 +214,9 @@ class Uncertainty(Rule):
 
 class RandomWeights(Rule):
     """Random loss weighting (Lin et al. 2021). The weights are uniform on the simplex, and are drawn from a generator
-    seeded by (seed, step), so that no further state is needed."""
+    seeded by (seed, step), so that no further state is needed. A reward that is missing from a batch gets a new weight,
+    too.
+    """
 
     source: Source = "rewards"
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from taiji.config import Config
 
 WRITTEN = 5.0
-"""Token-equivalents of a written token. Decoding reads all weights for only a few rows at a time."""
+"""Token-equivalents of a written token. It costs more than a token that is read, because decoding reads all weights for
+only a few rows at a time."""
 TRAINED = 3.0
 """Token-equivalents of a token that is trained on."""
 

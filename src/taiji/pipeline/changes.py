@@ -36,7 +36,7 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
 
 
 def _changed_code(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
-    """Return the names by which changed code of other packages is referenced."""
+    """Return the references, such as ``package.module:Name``, to code of other packages that has changed."""
     stage = [str(depends_on["class"]).partition(" ")[0]] if manifest.get("class") != depends_on["class"] else []
     before, now = (found.get("foreign code") or {} for found in (manifest, depends_on))
     return [*stage, *(name for name in {**before, **now} if before.get(name) != now.get(name))]

@@ -101,8 +101,8 @@ class Context:
         size: int | None = None,
         here: bool = False,
     ) -> pl.DataFrame:
-        """Map a worker over partitions of ``rows``, and return its outputs in order. Finished partitions are not
-        recomputed.
+        """Map a worker over partitions of ``rows``, and return the outputs in the order of the rows. Finished
+        partitions are not recomputed.
 
         Args:
             rows: inputs, in a stable order.
@@ -248,7 +248,7 @@ class Run:
                 )
 
     def execute(self, names: Sequence[str] | None = None) -> None:
-        """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
+        """Run the named stages (default: all) in the recipe's order, skipping those that are finished and unchanged.
 
         Under a multi-process launcher only training stages can run. The first process owns the folder, and the others
         only take part in the training.

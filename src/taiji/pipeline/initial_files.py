@@ -86,7 +86,7 @@ def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dic
         section, _, part = key.partition(".")
         chosen.setdefault(section, {})[part] = value
     own = "".join(
-        f"{section}: {_inline(values)}   # the log is sparse; the default needs more history\n"
+        f"{section}: {_inline(values)}   # the log is sparse; the defaults would give fewer prompts\n"
         for section, values in chosen.items()
     )
     return f"""\

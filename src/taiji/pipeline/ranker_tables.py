@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def ranker_tables(config: Config) -> State:
-    """Return the state of the tables and the embedders' folders named in ``ranking``, on whose content a ranker
-    depends."""
+    """Return the state of the tables and of the embedders' folders that ``ranking`` names. A ranker depends on their
+    content."""
     given = getattr(config.ranking, "pair_fields", None) or ()
     entries = [entry for entry in given if isinstance(entry, dict)]
     named = [entry.get(name) for entry in entries for name in ("table", "embedder")]

@@ -1,4 +1,4 @@
-"""Implementation of `taiji copy`, which writes marketing copy for the items of a run or of a table."""
+"""Implementation of `taiji copy`, which writes marketing texts (copies) about the items of a run or of a table."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STAGE = "copywriting"
-"""Folder in a run with the table of copies, their facts, and a reward model trained by this command."""
+"""Folder in a run with the table of texts, the facts about the items, and a reward model trained by this command."""
 REVIEW = Path("review") / "copies"
 """Folder in a run with the choices of reviewers, one file per person."""
 SHOWN = 5
-"""Number of chosen copies to print."""
+"""Number of chosen texts to print."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items for which to write copy.
+    """Items to write texts about.
 
     Attributes:
         items: table with one row per item.
@@ -112,20 +112,20 @@ def make_copies(
     reward: Path | None = None,
     reviewed: bool = False,
 ) -> dict[str, Any]:
-    """Write copy for items into ``folder/copywriting``.
+    """Write texts about items into ``folder/copywriting``.
 
     Args:
         folder: run directory.
-        catalogue: items for which to write copy.
+        catalogue: items to write texts about.
         config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are
             used.
         comments: table with the columns :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`.
-        results: table with the results of sends, on which a reward model is trained.
+        results: table that counts, for each text, how often it was sent and clicked; a reward model is trained on it.
         reward: folder of a trained reward model.
-        reviewed: True to train a reward model on the choices in the review folder, and on the results if given.
+        reviewed: True to train a reward model on the choices of reviewers, and on ``results`` if given.
 
     Returns:
-        counts, and some of the chosen copies.
+        counts, and some of the chosen texts.
     """
     settings, out = config.copywriting, folder / STAGE
     comment_rows = None if comments is None else _comments(comments, catalogue.items)
@@ -167,15 +167,15 @@ def make_copies(
 
 
 def print_copies(found: dict[str, Any]) -> None:
-    """Print the numbers of written and rejected copies, and some of the chosen ones."""
+    """Print the numbers of written and rejected texts, and some of the chosen ones."""
     print(
-        f"{found['items with a copy']:,} of {found['items']:,} items have a copy; "
-        f"{found['copies that may be sent']:,} of {found['copies written']:,} copies passed the checks"
+        f"{found['items with a copy']:,} of {found['items']:,} items have a text; "
+        f"{found['copies that may be sent']:,} of {found['copies written']:,} texts passed the checks"
     )
     for reason, count in found["left out"].items():
         print(f"  rejected: {count:,} {reason}")
     if found["left out"]:
-        print("  (a copy may be rejected for several reasons; docs/copywriting.md explains them)")
+        print("  (a text may be rejected for several reasons; docs/copywriting.md explains them)")
     print(
         "chosen "
         + (
@@ -222,7 +222,7 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
             "Comments have times in the future.",
             where=str(path),
             expected="times before now, in UTC unless they have an offset; integers are microseconds since the epoch",
-            found=f"{counted(len(later), 'comment')} later, the first about item {later['item_id'][0]}",
+            found=f"{counted(len(later), 'comment')} with later times, the first about item {later['item_id'][0]}",
             fix="correct the column time, or remove these rows, because the time of the latest comment determines which evidence may be used",
         )
     ids = items["item_id"].cast(pl.String)
@@ -251,9 +251,9 @@ def _reward_model(
         pairs.append(judged_pairs(folder / REVIEW, settings.least_z))
         if pairs[-1].is_empty():
             raise InputError(
-                "There are no reviews that prefer a copy.",
+                "There are no reviews that prefer a text.",
                 where=str(folder / REVIEW),
-                expected="judgements that prefer one copy",
+                expected="judgements that prefer one of two texts",
                 found="none",
                 fix=f"taiji review {folder} --copies --as NAME",
             )

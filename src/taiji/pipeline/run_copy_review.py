@@ -16,20 +16,20 @@ from taiji.pipeline.run_copy import REVIEW, STAGE
 
 
 def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
-    """Open a reviewer's session for comparing the copies that a run has written.
+    """Open a session in which a reviewer compares the texts that `taiji copy` has written.
 
     Args:
-        run: run directory in which ``taiji copy`` has written copies.
+        run: run directory in which ``taiji copy`` has written texts.
         seed: random seed for the comparisons.
         name: name of the reviewer.
         count: number of comparisons; if a later call asks for more, the earlier ones are kept.
 
     Raises:
-        ArtifactError: no copies have been written in the run, or they are damaged.
+        ArtifactError: no texts have been written in the run, or their table is damaged.
     """
     if not (run / STAGE / "copies.parquet").exists():
         raise ArtifactError(
-            "No copies to compare have been written in the run.", where=str(run / STAGE), expected="copies.parquet", found="none", fix=f"taiji copy {run}"
+            "The run has no marketing texts to compare.", where=str(run / STAGE), expected="copies.parquet", found="none", fix=f"taiji copy {run}"
         )  # fmt: skip
     Verifier().demand_whole(run, (STAGE,))
     copies = read_parquet(run / STAGE / "copies.parquet")
@@ -54,7 +54,7 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
 
 def copy_review_summary(session: CopyReview, least_z: float) -> dict[str, int | str]:
     """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often
-    reviewers agreed.
+    several reviewers agreed.
 
     Args:
         session: the session.

@@ -1,4 +1,4 @@
-"""Train or load the rankers of a run, or open the user's own ranker."""
+"""Train or load the rankers of a run, or open a ranker that the configuration names."""
 
 from __future__ import annotations
 
@@ -112,13 +112,15 @@ def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:
-    """Return the ranker whose scores are rewards in alignment: the user's own if the configuration names one."""
+    """Return the ranker whose scores are rewards in alignment: the one that ``own_ranker.reward`` names, or that of the
+    stage ``reward``."""
     own = context.config.own_ranker
     return open_ranker(own.reward, dataset, own.external) if own.reward else load_trained(context, "reward", dataset)
 
 
 def evaluation_ranker(context: Context, dataset: Dataset) -> PairScorer:
-    """Return the ranker that evaluates the models' answers: the user's own if the configuration names one."""
+    """Return the ranker that evaluates the models' answers: the one that ``own_ranker.evaluation`` names, or that of
+    the stage ``evaluation_ranker``."""
     own = context.config.own_ranker
     if own.evaluation:
         return open_ranker(own.evaluation, dataset, own.external)

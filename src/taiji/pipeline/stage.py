@@ -31,7 +31,7 @@ class Stage(ABC):
     name.
 
     Attributes:
-        name: name of the sub-command, of the folder, and of its settings; a Python identifier.
+        name: name of the stage, of its sub-command, folder and settings section; a Python identifier.
         summary: the work in one sentence.
         needs: keys of the stages whose artefacts the stage reads.
         settings: dotted paths of the sections of the configuration on which the stage depends; its own section need not

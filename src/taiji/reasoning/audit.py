@@ -121,8 +121,8 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 
 
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
-    """Return the shares of rationales that do not help, that have a leak share of at most ``most``, and that have a
-    larger one."""
+    """Return three shares of the rationales: those that do not help, those with a leak share of at most ``most``, and
+    those with a larger one."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
     return {
         "no help": _share(~helps),
@@ -134,8 +134,8 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
     """Return the share of rationales that the plain rule keeps, separately for those that name their item and others.
 
-    The plain rule (that of the Taiji paper) keeps rationales with a perplexity below the quantile. The share of an
-    empty group is None.
+    The plain rule (that of the Taiji paper) keeps rationales with a perplexity below the quantile of all
+    perplexities. A share is None if no rationale belongs to its group.
     """
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))

@@ -157,7 +157,7 @@ class EndpointTeacher(EndpointClient):
 
     Args:
         endpoint, folder: see :class:`EndpointClient`.
-        settings: settings of teachers.
+        settings: settings of the teacher.
         prompts: content of the prompts.
         tokenizer: tokenizer of the student, which counts prompt tokens against ``token_budget``. It decides which
             interactions fit, and the teacher sees the same interactions as the student.

@@ -1,10 +1,10 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
-A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, or in any order,
-or if three consecutive words of it do. A title in the history that the student sees does not count. In scripts without
-spaces between words (Chinese, Japanese), and in Korean, each character counts as a word, and five consecutive ones are
-needed. Category levels are judged separately. Naming a first or second level is legitimate inference. Naming a third or
-deeper level that does not occur in the history is suspicious.
+A rationale names a title if it contains the title exactly, with a different spelling, with other words in between, or
+with its words in any order, or if it contains three consecutive words of the title. A title in the history that the
+student sees does not count. In scripts without spaces between words (Chinese, Japanese), and in Korean, each character
+counts as a word, and five consecutive ones are needed. Category levels are judged separately. Naming a first or second
+level is legitimate inference. Naming a third or deeper level that does not occur in the history is suspicious.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def check_usable(table: pl.DataFrame) -> None:
             found=said,
             fix=f"read the texts of a few items first (item_knowledge.items=20); {MORE_ROOM}",
         )
-    logger.warning("Of the texts about %d items, these are not used: %s.", len(table), said)
+    logger.warning("Of the texts about %d items, these are not used, by reason: %s.", len(table), said)
 
 
 def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:

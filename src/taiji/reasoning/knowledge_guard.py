@@ -1,9 +1,9 @@
 """Guard against invented facts: a text about an item must not contradict the catalogue.
 
 The guard flags numbers that occur in no field of the item, catalogue names (brands, deepest categories) of other items,
-claims of another category, refusals, and texts that consist of stock phrases (sentences that small models repeat for
-many items). A false alarm costs only the text of one item. Claims that no field can confirm (is the item really used in
-kitchens?) are not checked.
+claims that the item belongs to another category, refusals, and texts that consist of stock phrases (sentences that
+small models repeat for many items). A false alarm costs only the text of one item. Claims that no field can confirm (is
+the item really used in kitchens?) are not checked.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class ReviewSession:
         return [*self.earlier.values(), *self.outcomes.values()]
 
     def waiting(self) -> list[Draft]:
-        """Return the drafts that wait for this person, in order."""
+        """Return the drafts that wait for this person, in the order of the session's drafts."""
         open_drafts = [
             replace(self.drafts[outcome.record], rationale=outcome.rationale, round=outcome.rounds)
             for outcome in self.outcomes.values()

@@ -39,7 +39,7 @@ NEWEST = 3
 FOCUSES = 3
 """Largest number of categories to conclude with, for set answers."""
 RULES = 2
-"""Version number of the rules; it changes whenever the rules write something else."""
+"""Version number of the rules, increased whenever a change of the rules changes the texts."""
 SEEN = 12
 """Largest number of newest interactions that the writer reads, about as many as a student's prompt shows."""
 
@@ -59,7 +59,7 @@ class RuleWriter:
 
     @property
     def version(self) -> str:
-        """Version of the rules. (The template text is hashed with the settings.)"""
+        """Version of the rules; it does not depend on the wording in the template file."""
         return value_hash([self.name, ORDER, OPTIONAL, SEEN, RULES])[:16]
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:

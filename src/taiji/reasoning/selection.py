@@ -347,7 +347,9 @@ def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
     if row["forbidden"]:
         reasons.append(f"refers to the answer ({', '.join(row['forbidden'])})")
     if not row["lift"] > 0:
-        reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
+        reasons.append(
+            f"no lift over an empty rationale (perplexity of title and categories: {math.exp(-row['lift']):.2f} times as high)"
+        )
     if row["ppl"] < settings.review_below:
         reasons.append(f"review: too good to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
     deep = [level for level in row["levels_named"] if level not in ("L1", "L2")]

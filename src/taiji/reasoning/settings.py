@@ -21,10 +21,10 @@ class PromptSettings(Settings):
     """Longest title in prompts and answers, in characters; a longer title is cut at a word boundary."""
     description_characters: int = Field(default=0, ge=0)
     """Number of characters of an item's description (`items.description` of the mapping) that prompts show with each
-    interaction; 0 shows none. Prompts for item knowledge show at least 120 characters."""
+    interaction; 0 shows none. In prompts for item knowledge, the limit is at least 120 characters."""
     templates: Path | None = None
-    """Folder with templates `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones.
-    With `answer: set`, the files are `student-set.j2` and `teacher-set.j2`."""
+    """Folder with templates that replace the packaged ones: `student.j2`, `teacher.j2`, `writer.j2` and `item.j2` (or
+    `<domain>/student.j2`, …). With `answer: set`, the first two are `student-set.j2` and `teacher-set.j2`."""
     answer: Literal["item", "set"] = "item"
     """Form of an answer: one item, or a set of up to `intents` different items. A set needs more tokens: raise
     `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
@@ -122,9 +122,9 @@ class SelectionSettings(Settings):
     """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
-    """Which rationales are kept. `plain`: those with a perplexity below the threshold, as in the paper. `guarded`:
-    those that pass the lexical guards and that, after redaction of all mentions of the true item, still make the answer
-    more likely and have a perplexity below the threshold. `none`: all complete rationales."""
+    """Rule that decides which rationales are kept. `plain`: those with a perplexity below the threshold, as in the
+    paper. `guarded`: those that pass the lexical guards and that, after redaction of all mentions of the true item,
+    still make the answer more likely and have a perplexity below the threshold. `none`: all complete rationales."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the calibration rationales to keep; the paper uses the median. The guarded rule keeps fewer if too few
     pass the guards."""

@@ -43,7 +43,7 @@ class Teacher(Protocol):
     """Writer of rationales.
 
     Attributes:
-        name: name of the teacher in the report.
+        name: name of the teacher, stored with each rationale.
         version: string that changes whenever the teacher's texts may change.
     """
 

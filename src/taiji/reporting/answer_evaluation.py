@@ -3,8 +3,9 @@
 Metrics are means over examples. Definitions for one example (ours if the Taiji paper gives none):
 
 - category accuracy: 1 if the parsed level equals the true one, ignoring case and repeated spaces;
-- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding; if items tie, the
-  probability of this under a random order of the ties;
+- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding, otherwise 0; if the
+  target ties with other items at the K-th place, the probability that it is among the first K after the tied items are
+  shuffled;
 - CTCVR: score of the nearest catalogue item, not normalised, under an evaluation ranker that was not used in training;
 - grounding: cosine between the answer and the nearest catalogue item; ``grounding_low``: 1 if it is below a threshold.
 

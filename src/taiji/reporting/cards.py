@@ -120,7 +120,7 @@ def _steps(
         ),
         (
             "alignment",
-            f"GRPO with {align['weighting']} weights over {rewards}; {counted(len(run.alignment.steps), 'step')} of {counted(align['prompts_per_step'], 'prompt')} with {align['generations']} rollouts, learning rate {general_text(align['learning_rate'])}, KL weight {general_text(align['beta'])}",
+            f"GRPO with {align['weighting']} weights over {rewards}; {counted(len(run.alignment.steps), 'step')} of {counted(align['prompts_per_step'], 'prompt')} with {align['generations']} rollouts each, learning rate {general_text(align['learning_rate'])}, KL weight {general_text(align['beta'])}",
         ),
     ]
 

@@ -95,7 +95,9 @@ def conclusion(run: RunMetrics) -> Conclusion | None:
         )
     elif outcomes[0] == "better":
         baseline = next(gap.against for gap, found in zip(arm.competitors, outcomes[1:]) if found != "better")
-        advice = f"Use {baseline} instead of the language model: it is not shown to be worse, and costs nothing."
+        advice = (
+            f"Use {baseline} instead of the language model: {baseline} costs nothing, and is not shown to be worse."
+        )
     else:
         advice = ladder_advice(ladder)
     where = f" on {run.data}" if run.data else ""
@@ -103,7 +105,8 @@ def conclusion(run: RunMetrics) -> Conclusion | None:
 
 
 def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
-    """Return the conclusion of rows of :func:`taiji.experiments.ladder.climb`; None if texts were not evaluated."""
+    """Return the conclusion of rows of :func:`taiji.experiments.ladder.climb`; None if they say nothing about texts or
+    about the true next items."""
     ladder = [RungResult.model_validate(row) for row in rows]
     answers = _of_ladder(ladder)
     if not answers and without_texts(ladder):
@@ -149,7 +152,7 @@ def _of_model(arm: RankerMetric, goal: str) -> Answer:
         "worse": "No: the language model’s features make the ranker worse",
         "interval includes zero": "Not shown: the language model’s features do not measurably change the ranker",
         "identical": "No: the language model’s features change nothing",
-    }.get(outcome, f"Not shown, {outcome}: the language model’s features")
+    }.get(outcome, f"Not shown, {outcome}: there is no interval for the gain from the language model’s features")
     return Answer(f"{said}, {text} ({beside}).", outcome)
 
 

@@ -229,7 +229,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _rows_of(run: RunMetrics, period: str) -> str:
-    """Return a text with the counts whose first word is the name of the period, such as ``test exposures``."""
+    """Return a text with the counts whose names begin with the period, such as ``test exposures``."""
     own = [
         (name.removeprefix(period).strip() or "rows", count)
         for name, count in run.split.rows.items()

@@ -14,7 +14,7 @@ from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, 
 from taiji.reasoning.selection import LEFT_OUT
 
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
-"""Former name → current name of the kinds that version 0.2 wrote."""
+"""Kinds as version 0.2 wrote them, with their current names."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 """Marks of verdicts on the pages; all other verdicts have ○."""
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
@@ -289,7 +289,7 @@ def goal_of(metric: str) -> str:
 
 
 def heads_of(run: RunMetrics) -> list[str]:
-    """Return the evaluated predictions (such as click) of a run's rankers, in order."""
+    """Return the evaluated predictions (such as click) of a run's rankers, in the order of ``run.ranking``."""
     return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
 
 

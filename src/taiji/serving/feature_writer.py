@@ -1,8 +1,7 @@
 """Feature writer of a run, which computes feature rows of a few users online in the same way as the batch stage.
 
-The batch stage is the stage ``features`` of the run. The run's own prompts, language model, parsing, embedder,
-quantiser and look-alike search are used in the same way as there. A user without new events therefore gets the same
-features as from the batch stage.
+The batch stage is the stage ``features`` of the run. The writer uses the same prompts, language model, parsing,
+embedder, quantiser and look-alike search, so a user without new events gets the same features as from the batch stage.
 """
 
 from __future__ import annotations

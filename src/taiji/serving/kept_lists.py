@@ -143,7 +143,7 @@ class KeptList:
 
 
 class KeptLists:
-    """Kept lists of the users whose lists were stored last; thread-safe.
+    """Kept lists of the users for whom a list was stored most recently; thread-safe.
 
     Args:
         users: largest number of users whose lists are kept.

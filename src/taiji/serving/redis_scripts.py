@@ -15,8 +15,8 @@ Keys, after the prefix ``P``:
 ``late:RELEASE``        sorted set     users deferred by the pace limit, by the time of their turn; they become due at
                                        this time, and an idle worker leases them earlier
 ``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → time of the latest turn of a known or new user
-                                       whose events came from the API key SOURCE; the turns of a key have a minimum
-                                       distance
+                                       whose events came from the API key SOURCE; successive turns of a key are a
+                                       minimum time apart
 ``lease:RELEASE``       sorted set     users by lease end
 ``token:RELEASE``       hash           user → ``token worker``
 ``try:RELEASE``         hash           user → failures

@@ -134,10 +134,11 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate, or P(click) if the ranker predicts no conversions.
+    """Two scores of one candidate: by the ranker without features, and by the ranker with features.
 
-    There are two scores: one by the ranker without features, and one by the ranker with features. Both are null for an
-    item that is not in the catalogue. ``with_features`` is also null if the user has no usable feature row.
+    A score is P(click and conversion). If the ranker predicts no conversions, it is the prediction of the log's first
+    label; a ranker may also define another score. Both scores are null for an item that is not in the catalogue.
+    ``with_features`` is also null if the user has neither a usable feature row nor intents from a student model.
     """
 
     item: str

@@ -74,7 +74,7 @@ class Metrics:
         )
         self._missing = Counter(
             "taiji_kept_lists_missing_total",
-            "Requests with neither capacity to compute a list nor a kept list of the user",
+            "Requests for which there was neither capacity to compute a list nor a kept list to show",
             ["why"],
             registry=self._registry,
         )

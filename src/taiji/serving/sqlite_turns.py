@@ -1,4 +1,5 @@
-"""Order in which workers lease users from the SQLite store; see :meth:`taiji.serving.store.Store.claim`."""
+"""Work list of the SQLite store: which users are due, in which order workers lease them (see
+:meth:`taiji.serving.store.Store.claim`), and the repair of its times."""
 
 from __future__ import annotations
 

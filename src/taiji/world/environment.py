@@ -1,6 +1,7 @@
 """A world as a Gymnasium environment, with one row per user, and one decision per requesting user and step.
 
-The extra ``world`` installs Gymnasium. Without Gymnasium, only this class raises an error, which names the extra.
+The extra ``world`` installs Gymnasium. Without Gymnasium, creating a :class:`WorldEnv` raises an error that names the
+extra.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class WorldEnv(Base):
     | task | action | effect |
     |---|---|---|
     | ``slate`` | (users, candidates) in [−1, 1] | scores of the candidates; the best are shown |
-    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions; the highest weighted sums are shown |
+    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions; items with the highest sums are shown |
     | ``cache`` | (users,) 0 or 1 | 1 computes a list within the capacity, 0 uses the cached one |
-    | ``copy`` | (users,) index of a style | style of the notification |
+    | ``copy`` | (users,) index of a style | the notification has this style |
 
     The reward of a step is the sum of the rewards of all served lists, divided by the number of users of the world. The
     return of an episode therefore increases if users come back more often. An episode is truncated after the scenario's

@@ -96,13 +96,13 @@ class Exposure:
         self._folded.clear()
 
     def add(self, name: str, values: Array | float) -> None:
-        """Add to a term of each position."""
+        """Add values to the term ``name`` of each position."""
         have = self.terms.get(name)
         new = np.broadcast_to(np.asarray(values, dtype=np.float64), self.shape)
         self.terms[name] = np.array(new) if have is None else have + new
 
     def add_row(self, name: str, values: Array | float) -> None:
-        """Add to a term of each request."""
+        """Add values to the term ``name`` of each request."""
         have = self.row_terms.get(name)
         new = np.broadcast_to(np.asarray(values, dtype=np.float64), self.user.shape)
         self.row_terms[name] = np.array(new) if have is None else have + new

@@ -2,11 +2,12 @@
 
 A step calls the mechanisms phase by phase. Within a phase, each mechanism comes after those named in its ``after``:
 
-| phase | does |
+| phase | what a mechanism does in it |
 |---|---|
 | ``advance`` | moves the mechanism's state to a slot of the clock |
 | ``available`` | determines which items can be shown |
 | ``observe`` | adds the context of the request, and updates states of the requesting users |
+| ``serve`` | may change the policy's lists, and makes decisions that the policy left open |
 | ``place`` | sets the vectors of tastes and topics |
 | ``shape`` | adds to the terms of the exposure: interest, logits, logarithms |
 | ``expect`` | turns terms into expectations |

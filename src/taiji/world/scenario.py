@@ -63,7 +63,7 @@ class Scenario(Settings):
     keenness: float = Field(default=0.5, ge=0)
     """Standard deviation of users' click level, on the logit scale."""
     segments: int = Field(default=4, ge=1, le=20)
-    """Number of user groups; it has no effect unless a mechanism uses them."""
+    """Number of segments of users; segments have no effect unless a mechanism uses them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
     """Weights of outcomes (click, buy, watch, pleased, …) in the reward of a list. The expected reward applies them to
     the expected outcomes."""

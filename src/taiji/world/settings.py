@@ -20,8 +20,8 @@ class ShopSettings(Settings):
     days: int = Field(default=120, ge=8)
     """Length of the log in days."""
     finds: float = Field(default=12.0, gt=0)
-    """Mean number of tail items that a user finds beyond the first two. They occur from the user's arrival
-    on, and exposures from three days later on."""
+    """Mean number of tail items that a user finds beyond the first two. A user finds items from the day of arrival on,
+    and is shown items from three days later on."""
     visits: float = Field(default=4.0, gt=0)
     """Mean number of requests per user beyond the first."""
     shown: int = Field(default=10, ge=2)

@@ -138,7 +138,7 @@ class Truth:
         If a request has fewer candidates than positions, its list ends with :data:`NO_ITEM`; otherwise every position
         is filled. If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is
         built greedily and then improved by replacing one item or swapping two positions, at most 2 · length times. Its
-        reward is a lower bound of the best reward.
+        reward is a lower bound on the best reward.
         """
         items = observation.candidates.items
         alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))

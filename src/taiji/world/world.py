@@ -112,7 +112,7 @@ class World:
 
     @property
     def truth(self) -> Truth:
-        """Truth that is hidden from all policies: expectations, best lists, and policy values."""
+        """Truth that is hidden from every policy except the oracle: expectations, best lists, and policy values."""
         from taiji.world.truth import Truth
 
         return Truth(self)

@@ -53,6 +53,18 @@ def test_where_the_level_never_stays_what_it_is_the_form_that_looks_at_the_level
     assert np.abs(coupled.critics - fitted().critics).max() > 0.01
 
 
+def test_only_the_eigen_form_needs_real_eigenvectors():
+    turning = np.roll(np.eye(3), 1, axis=1)  # each level follows another: its eigenvalues are complex
+    random = np.random.default_rng(0)
+    states, (action, level) = random.normal(size=(60, 2)), (random.integers(k, size=60) for k in (2, 3))
+    rows = states, action, np.full(60, NO_ROW), level, action * states[:, 0]
+    for form in ("expected", "coupled"):
+        critics = CacheActor(CacheActorSettings(levels=3, form=form)).fit(*rows, turning).critics
+        assert np.isfinite(critics).all()
+    with pytest.raises(InputError):
+        CacheActor(CacheActorSettings(levels=3)).fit(*rows, turning)
+
+
 def test_no_more_requests_than_the_share_take_the_last_action():
     random = np.random.default_rng(0)
     states = np.concatenate([random.normal(size=(400, 3)), np.ones((400, 1))], axis=1)

@@ -128,7 +128,7 @@ def _described(table: Table) -> str:
     if table.header:
         return f"{columns} (the first line is not a header)"
     if table.separator and len(table.frame.columns) == 1:
-        return f"{columns} (a single column: no separator was recognised, {named(table.separator)} were assumed)"
+        return f"{columns} (a single column: no separator was recognised, so {named(table.separator)} were assumed)"
     return columns
 
 

@@ -142,7 +142,7 @@ def _day_only(log: Table, column: Column) -> bool:
 
 
 def _note_implausible_times(log: Table, column: Column, unit: str, form: str) -> list[str]:
-    """Return notes on rows with an implausible time, which are kept."""
+    """Return notes on rows with an implausible time. Such rows are kept."""
     values = log.frame[column.name]
     times = as_times(values, unit or "text", form or None)  # type: ignore[arg-type]
     years = times.dt.year()

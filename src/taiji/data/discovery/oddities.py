@@ -13,7 +13,7 @@ CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 �
 
 
 def units_of_price(table: Table, name: str) -> list[str]:
-    """Return notes on prices in hundredths or in several currencies, which are used unchanged."""
+    """Return notes on prices in hundredths or in several currencies. Such prices are used unchanged."""
     column, notes = table.columns[name], []
     if says(name, HUNDREDTHS) and column.understood.kind == "integer":
         notes.append(
@@ -28,7 +28,8 @@ def units_of_price(table: Table, name: str) -> list[str]:
 
 
 def told_by_times(log: Table, taken: set[str]) -> list[str]:
-    """Return notes on columns that hold the time of a purchase, which suggest a label: 1 where the cell is filled."""
+    """Return notes on columns that hold the time of a purchase. Each suggests a label that is 1 where the cell is
+    filled."""
     return [
         f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, and is named like the time of a purchase. If these rows are conversions, add --set 'events.conversion={column_text(column.name)} is not null'."
         for column in log.columns.values()

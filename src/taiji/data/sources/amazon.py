@@ -56,7 +56,8 @@ def plain_text(value: Any) -> str:
 def levels(categories: Any, brand: str | None) -> list[str | None]:
     """Return three category levels, None where missing.
 
-    With a brand, they are the first one or two categories and then the brand; otherwise the first three categories.
+    With a brand, they are the first categories, at most two, followed by the brand; otherwise the first three
+    categories.
     """
     if isinstance(categories, list) and categories and isinstance(categories[0], list):
         categories = categories[0]

@@ -26,7 +26,7 @@ TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
 """Pattern of a column name in a RecBole atomic file: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
 SEPARATORS = (",", ";", "\t", "|", "^", "~", "\x01")
-"""Separators that are recognised."""
+"""Supported separators."""
 NAMES = {
     ",": "commas",
     ";": "semicolons",

@@ -57,7 +57,7 @@ class _Reader:
     log: str
 
     def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
-        """Return a parser for the cells of a file, which follows the mapping."""
+        """Return a parser that reads the cells of a file as the mapping declares."""
         return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
 
     def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:

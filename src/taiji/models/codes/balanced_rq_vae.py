@@ -1,8 +1,9 @@
 """CoBa RQ-VAE: an RQ-VAE whose codebook entries repel each other, and whose assignments favour rarely used entries
 (S²GR, arXiv 2601.18664).
 
-The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The
-paper also smooths the item vectors over co-occurring items before they are encoded. That step is in :mod:`.smoothing`.
+The method is reconstructed from a summary of the paper, and the summary does not give the formula of the adjusted
+distance. The paper also smooths the item vectors over co-occurring items before they are encoded. That step is in
+:mod:`.smoothing`.
 """
 
 from __future__ import annotations

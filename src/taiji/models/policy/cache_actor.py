@@ -71,7 +71,7 @@ class CacheActor(LearntComponent):
 
         Raises:
             InputError: an action was never taken at some level, an action or level is out of range, or
-                :func:`~taiji.models.policy.cache_critics.load_basis` rejects the chain.
+                the form is ``eigen`` and :func:`~taiji.models.policy.cache_critics.load_basis` rejects the chain.
         """
         s, states = self.settings, np.asarray(states, dtype=np.float64)
         action, level = np.asarray(action, dtype=np.int64), np.asarray(level, dtype=np.int64)
@@ -89,13 +89,13 @@ class CacheActor(LearntComponent):
             )
         own, goes_on = self._told(states, action), after != NO_ROW
         ahead = np.eye(s.levels)[level[after]] if s.form == "coupled" else np.asarray(chain)[level]
-        basis, then = load_basis(chain), action[after]
-        eigen = s.form == "eigen"
-        heads = reward_heads(own, level, rewards, s.levels, s.ridge) if eigen else np.zeros(0)
+        then = action[after]
+        basis = load_basis(chain) if s.form == "eigen" else None
+        heads = np.zeros(0) if basis is None else reward_heads(own, level, rewards, s.levels, s.ridge)
         square = own.T @ own / len(own)
         for _ in range(s.rounds):
             following = np.where(goes_on[:, None], self._told(states[after], then), 0.0)
-            if eigen:
+            if basis is not None:
                 found = eigen_critics(basis, square, own.T @ following / len(own), heads, s.discount, s.ridge)
             else:
                 found = self._by_level(own, following, level, rewards, ahead)

@@ -197,7 +197,7 @@ class CommentTexts(NumbersField):
         return np.log1p(np.stack(counts, axis=1))
 
     def tensors(self) -> dict[str, Array]:
-        """Return the arrays of the text space, which include the principal directions."""
+        """Return the arrays of the text space, including the principal directions."""
         return self.space.tensors()
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:

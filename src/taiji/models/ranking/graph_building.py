@@ -33,7 +33,10 @@ from taiji.nn.per_request import spread
 
 
 class NotSeparable(InputError):
-    """Error: the request side of a network cannot be computed before the candidate side. The message names the node."""
+    """Error: the request side of a network cannot be computed before the candidate side.
+
+    The message names the node of the graph, or the network if there is no single node.
+    """
 
 
 ADDING = {operator.add: 1.0, operator.sub: -1.0, torch.add: 1.0, torch.sub: -1.0}

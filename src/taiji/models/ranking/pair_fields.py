@@ -104,7 +104,7 @@ class PastField(NumbersField):
         Rows from this time on use the new vectors.
 
         Raises:
-            ConfigError: the time is not later than all others.
+            ConfigError: the time is not after the last cutoff.
         """
         with self._changing:
             if len(self.cuts) and until <= self.cuts[-1]:

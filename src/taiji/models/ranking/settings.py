@@ -101,7 +101,7 @@ class RankerSettings(NeuralRankerSettings):
 
     embeddings: bool = True
     """Use embeddings of user, item, categories, profile and history. Without them, a row is described only by its
-    numbers, its context and its features (if any), which age better if the catalogue changes from month to month."""
+    numbers, its context and its features (if any). These age better if the catalogue changes from month to month."""
     attention_heads: PositiveInt = 2
     """Number of heads of the target attention."""
     tower: Literal["shared", "mmoe"] = "shared"
@@ -141,7 +141,8 @@ class ExternalSettings(Settings):
 
 
 class OwnRankerSettings(Settings):
-    """Your own rankers instead of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
+    """Your own rankers instead of the built-in ones: `http://…`, a file `….onnx`, the folder of a saved ranker, or
+    `module:function`."""
 
     reward: str | None = None
     """Ranker whose predictions are the rewards in alignment; `null` trains the built-in ranker on the earliest period.

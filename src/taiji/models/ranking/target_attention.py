@@ -140,7 +140,8 @@ class TargetAttentionRanker(Ranker):
     settings: RankerSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the default fields; no history for ``embeddings: false``, and no text vector for ``text: none``."""
+        """Return the default fields, without the history if ``embeddings`` is false, and without the text vector if
+        ``text`` is ``none``."""
         settings = self.settings
         left_out = {"history"} if not settings.embeddings else set()
         left_out |= {"vector"} if settings.text == "none" else set()

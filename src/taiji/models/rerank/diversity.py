@@ -51,9 +51,9 @@ class DPP:
     2018).
 
     The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)``, where S is the Gram matrix of the items' unit
-    vectors. Each step adds the item for which the determinant of the list is largest. An incremental Cholesky factor
-    makes this O(M · length²) per request with M candidates. Once every further item would make the determinant 0,
-    because the vectors of the list span the space, items are added in order of their scores.
+    vectors. Each step adds the item with which the kernel of the list has the largest determinant. An incremental
+    Cholesky factor makes this O(M · length²) per request with M candidates. Once every further item would make the
+    determinant 0, because the vectors of the list span the space, items are added in order of their scores.
 
     Args:
         vectors: (N, d) vectors of all items.

@@ -78,8 +78,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Number of checks without improvement of NDCG@10 after which the training of the encoder or head stops; the best
-    weights are kept."""
+    """Number of consecutive checks without improvement of NDCG@10 after which the training of the encoder or head
+    stops; the best weights are kept."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 

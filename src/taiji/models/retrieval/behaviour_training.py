@@ -32,7 +32,7 @@ class BehaviourTraining:
     Args:
         network: network to train.
         data: training histories.
-        valid: users (V,), and the item (V,) of each user's held-out interaction, which has the target behaviour.
+        valid: users (V,), and the item (V,) of each user's held-out interaction with the target behaviour.
         target: index of the target behaviour.
         chance: (N,) sampling probability of each item as a negative.
         random: random generator of batches, masks and negatives.

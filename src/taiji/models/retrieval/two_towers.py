@@ -39,7 +39,8 @@ class TwoTowersSettings(RetrieverSettings):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout between the layers of a tower."""
     batch: PositiveInt = 512
-    """Number of interactions per step. The item of each interaction is a negative for all others."""
+    """Number of interactions per step. The item of each interaction is a negative for all other interactions of the
+    step."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Learning rate of AdamW."""
     epochs: PositiveInt = 10

@@ -25,7 +25,7 @@ class EvaluationRanker(Stage):
     settings = ("ranking",)
 
     def outside(self, config: Config) -> State:
-        """Return the state of the tables that the ranker's fields read."""
+        """Return the state of the files that the ranker reads."""
         return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -46,8 +46,8 @@ class Report(Stage):
     publish = ("report.html", "metrics.json", "model_card.md", "data_card.md")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the prompt templates, of the user's own evaluation ranker, and of the embedder if it is a
-        folder."""
+        """Return the state of the prompt templates, of the files of ``own_ranker.evaluation``, and of the embedder if
+        it is a folder."""
         return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:

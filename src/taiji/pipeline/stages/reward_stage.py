@@ -24,7 +24,7 @@ class Reward(Stage):
     settings = ("ranking", "own_ranker.reward")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the files of the user's own ranker and of the tables in ``ranking.pair_fields``."""
+        """Return the state of the files of ``own_ranker.reward``, and of the files that the trained ranker reads."""
         return [*named_files(config.own_ranker.reward), *ranker_tables(config)]
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -32,7 +32,7 @@ class RewardTable(Stage):
     )
 
     def outside(self, config: Config) -> State:
-        """Return the state of the files of the user's own ranker, and of the embedder if it is a folder."""
+        """Return the state of the files of ``own_ranker.reward``, and of the embedder if it is a folder."""
         return named_files(config.own_ranker.reward, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -54,7 +54,8 @@ class Load(Mechanism[LoadSettings]):
         self.computed, self.asked = 0, 0
 
     def observe(self, exposure: Exposure) -> None:
-        """Add to the context ``load``, the requests of the slot so far relative to the capacity, and ``has_cache``."""
+        """Add two context columns: ``load`` (number of requests of the slot so far, relative to the capacity) and
+        ``has_cache``."""
         self.asked += len(exposure.user)
         exposure.context["load"] = np.full(len(exposure.user), self.asked / self.capacity)
         exposure.context["has_cache"] = self.has_cache(exposure.user)

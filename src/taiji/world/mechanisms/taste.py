@@ -80,8 +80,8 @@ class Taste(Mechanism[TasteSettings]):
         return blend(self.long[users], self.short_at(slot)[users], self.settings.short)
 
     def place(self, exposure: Exposure) -> None:
-        """Add the tastes at the exposure's slot. With strength 0, add none, because other mechanisms would read
-        them."""
+        """Add the tastes at the exposure's slot. With strength 0, add none, so that other mechanisms do not use them
+        either."""
         if not self.settings.strength:
             return
         exposure.user_vector = self.at(exposure.user, exposure.slot)

@@ -46,7 +46,7 @@ class WordingSettings(Base):
 
 
 class Wording(Mechanism[WordingSettings]):
-    """Wordings of copy. State: their utility (styles, wordings) and promise (wordings,), constant for all users."""
+    """Wordings of copy. State: their utility (styles, wordings) and promise (wordings,), the same for all users."""
 
     Settings = WordingSettings
     after = ("content", "copy")
