@@ -8,13 +8,13 @@ made by residual k-means: of title vectors (WordLlama) for Office, ml-latest-sma
 factors of the training interactions for the other logs.
 
 Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder (``plain``), TIGER's form of it (an encoder, one
-token per code), and the plain decoder with one block at a time. A block is compared with its control on the same users,
-with hits averaged over seeds, by R@10 (recall of the first ten items). The control is the plain decoder, except that
-thinking steps are compared with as many filler steps (``filler``), and scenario prompts with prompts of behaviours in
-random order. The number of parameters is reported. A check requires that the best decoder is not below SASRec. Experts
-compute as much per token as the plain feed-forward layer, and have twice its weights. Two blocks need information that
-few logs contain. *Skipped exposures*: completejourney has the products on promotion in the store of a trip;
-ml-latest-small has only a sample of popular titles, so it is a negative control. *Scenario prompts* (Taobao): the
+token per code), and the plain decoder with one block at a time. A block is compared with its control by R@10 (recall of
+the first ten items), which is averaged over seeds and then paired by user. The control is the plain decoder, except
+that thinking steps are compared with as many filler steps (``filler``), and scenario prompts with prompts of behaviours
+in random order. The number of parameters is reported. A check requires that the best decoder is not below SASRec.
+Experts compute as much per token as the plain feed-forward layer, and have twice its weights. Two blocks need
+information that few logs contain. *Skipped exposures*: completejourney has the products on promotion in the store of a
+trip; ml-latest-small has only a sample of popular titles, so it is a negative control. *Scenario prompts* (Taobao): the
 scenario is the behaviour, and requests are for purchases.
 
 Further parts. ``speed``: our beam search and ``generate`` of transformers with ``prefix_allowed_tokens_fn`` decode the

@@ -17,11 +17,11 @@ rationales (``writer with leaks``), and for the default student on completejourn
 ``tiny``, a small model pretrained on examples of the same part of the log as the training examples (three seeds), and
 ``default``, the default model (full run only; one seed, because two cores allow no more).
 
-Columns: ``kept``, number of training rows; ``kept that name the item``, their share with leaks; ``log-perplexity`` of
-the true item's title and categories after the student's rationale (lower is better, and informative even if hardly any
-answer is right); accuracy of the category levels ``category_l1`` to ``category_l3``; ``hit@50`` and ``hit@100`` of the
-true item; ``format``, share of well-formed answers. ``low`` and ``high`` are 95 % intervals over users. ``… against
-plain`` lists the paired difference from ``plain`` and its interval.
+Columns: ``kept``, number of training rows; ``kept that name the item``, the share of these rows whose rationale does
+so; ``log-perplexity`` of the true item's title and categories after the student's rationale (lower is better, and
+informative even if hardly any answer is right); accuracy of the category levels ``category_l1`` to ``category_l3``;
+``hit@50`` and ``hit@100`` of the true item; ``format``, share of well-formed answers. ``low`` and ``high`` are 95 %
+intervals over users. ``… against plain`` lists the paired difference from ``plain`` and its interval.
 
 The gain of selection is measured, not checked. The checks are that every arm was trained and evaluated, that
 ``guarded`` keeps no leaks, and in a full run that at least half of the tiny student's answers are well formed before

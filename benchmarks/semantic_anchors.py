@@ -11,7 +11,7 @@ Arms (column ``arm``), encoders of the items' texts:
 - ``sarm``: token embeddings that are trained with the ranker. They start as WordLlama's vectors, extended by the
   principal axes of the tokens' co-occurrences in the texts (``context``).
 - ``embedder start``: SARM without these axes. ``random start``: SARM from random token embeddings. ``frozen start``:
-  SARM whose tokens are not trained.
+  SARM whose token embeddings are not trained.
 - ``frozen vector``: WordLlama's vector of the text through a trained network. ``codes``: embeddings of the codes that
   residual k-means gives these vectors.
 - ``id only``: the embedding of the item's id instead of a text.
@@ -38,7 +38,7 @@ Predictions 1 and 2 failed, 3 held. The next ones, for ``embedder start``, were 
    vector.
 6. ml-latest-small: SARM is above the random start on all rows, and not shown to be below the frozen vector.
 7. ``live``: SARM is above the frozen vector in deciles 1-3; we doubted this, but it is the paper's claim. Twin: SARM is
-   not above.
+   not above it.
 
 The next ones are for the present form of ``sarm``. Since the change to it, all arms also have inner products of four
 parts of the candidate's and of the history's encoding, and a mean over the history that counts ten further vectors of
@@ -46,11 +46,12 @@ zeros. In a trial on other seeds, the axes alone, without the network, were .007
 and .0067 in deciles 1-3. Written down before the first run on the seeds of the benchmark:
 
 8. ``live``: SARM is above the frozen vector in deciles 1-3. It is also checked whether its gain is larger there than in
-   deciles 8-10; we doubted this, because topics move in every room, so ids cannot learn them for any.
-9. Twin: SARM is not above. Logs: as in 5 and 6.
+   deciles 8-10; we doubted this, because topics move in every room, so the embedding of an id cannot learn them for any
+   room.
+9. Twin: SARM is not above the frozen vector. Logs: as in 5 and 6.
 
-For ``slow-rooms``, after two trials on seeds 100 and 101 (+.0052 and +.0121 in deciles 1-3, +.0044 and +.0068 in
-deciles 8-10), before the first run on other seeds:
+The last one, for ``slow-rooms``, was written down after two trials on seeds 100 and 101 (+.0052 and +.0121 in deciles
+1-3, +.0044 and +.0068 in deciles 8-10), and before the first run on other seeds:
 
 10. SARM is above the frozen vector in deciles 1-3, and by more than in deciles 8-10.
 

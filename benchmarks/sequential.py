@@ -8,8 +8,9 @@ Models (column ``model``): ``Popularity``, ``ItemKNN``, ``Cooccurrence``, ``EASE
 SASRec`` with its loss (version 0.19, in the environment that ``make peers`` creates). Equal for both SASRecs: width,
 blocks, heads, dropout, batch size, learning rate and history length. Ours has a sampled softmax with 1,024 negatives,
 which all positions of a step share. RecTools draws separate negatives for every position of every history, including
-padding, so 1,024 negatives make it slowest; its other losses are therefore measured as well. For quality these are the
-full softmax (its default) and 32 negatives, each trained for twice the processor time of ours (``TAIJI_PEER_FACTOR``).
+padding, so it is slowest with 1,024 negatives; its other losses are therefore measured as well. For quality these are
+the full softmax (its default) and 32 negatives, each trained for twice the processor time of ours
+(``TAIJI_PEER_FACTOR``).
 
 Columns: ``R@k`` and ``N@k``, recall and NDCG at k; ``train seconds``, processor time of the SASRecs and elapsed time of
 the others; ``epoch``, the best one by validation for ours, the epochs so far for RecTools, which has a row for every

@@ -5,11 +5,11 @@ The models are stand-ins that take no time, so HTTP server, queue, worker and st
 (if its server is installed). Service and load generator share the machine.
 
 Rows by ``what``: ``health`` (`/healthz`, the cost of the HTTP server and of routing, without a store), ``read``
-(features of a user), ``batch`` (of several users), ``rank``, ``write`` (events). Each runs as a closed loop, in which
-16 connections send the next request as soon as the last one is answered. ``read at 1,000/s`` and ``read at 1,200/s``
-are open loops: requests are due at fixed times, from which latency counts. ``event to fresh row, no LLM time`` is the
-time from sending an event until a row that includes it can be read. ``bytes of a feature answer`` has the size of a
-response in the column ``requests``.
+(features of a user), ``batch`` (features of several users), ``rank``, ``write`` (events). Each runs as a closed loop,
+in which 16 connections send the next request as soon as the last one is answered. ``read at 1,000/s`` and ``read at
+1,200/s`` are open loops: requests are due at fixed times, from which latency counts. ``event to fresh row, no LLM
+time`` is the time from sending an event until a row that includes it can be read. ``bytes of a feature answer`` has the
+size of a response in the column ``requests``.
 
 Columns: ``requests``; ``per_s``, requests per second; ``p50_ms`` to ``worst_ms``, percentiles of the latency and its
 maximum; ``api_cpu_us``, CPU microseconds of the HTTP process per request; ``not_2xx``, other responses and broken

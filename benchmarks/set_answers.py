@@ -21,7 +21,8 @@ cover themselves, and in a full run at least 90 % of the answers are well formed
 
 The full run takes tens of minutes. The fine-tuned model, and the answers in parts of a dozen, are stored in
 ``TAIJI_BENCHMARK_WORK``, from which a stopped run continues. Without ``--data``: amazon-office of ``TAIJI_TEST_DATA``.
-``set_answers.json`` has all 643 rows that exist (``--rows 700``), ``set_answers_210.json`` has 210.
+For ``set_answers.json``, the model was trained on all 643 rows that exist (``--rows 700``), for
+``set_answers_210.json`` on 210.
 
     python -m benchmarks.set_answers [--data NAME_OR_PATH] [--prompts 200] [--rows 210] [--seed 0]... [--penalty 1.0]
         [--quick] [--json benchmarks/results/set_answers.json]

@@ -8,9 +8,9 @@ answers do not, the model is the bottleneck.
 Part ``ladder``: arms (column ``features``) from ``none`` to the truth. ``history mean`` is the mean text vector of the
 user's latest fifty items, which needs no model. ``truth for 90 users`` has features for as many users as an earlier
 demo covered. With ``4 times``, features are computed four times per period instead of once; ``ids only`` and
-``look-alike only`` use one half of them, the quantised ids of the vector or the items of the most similar other user;
-``the next ten, known or not`` is the mean vector of the next ten items, new or not. The shuffled truth is a negative
-control.
+``look-alike only`` use one half of the features, the quantised ids of the vector or the items of the most similar other
+user; ``the next ten, known or not`` is the mean vector of the next ten items, new or not. The shuffled truth is a
+negative control.
 
 Part ``ways``: the ranker reads the same vector (history mean or truth, four times) as ``ids and look-alike`` (Taiji's
 way), or as a dense vector: through a ``projection``, through ``experts`` (KAR's), or through ``knowledge`` (KSER's

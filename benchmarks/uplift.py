@@ -14,19 +14,20 @@ period and up to three times in the test period. Fields of a row do not use even
 (column ``model``): ``LightGBM``, and the built-in ``taiji``.
 
 Columns: ``group`` of the test rows (``all``, ``cold items`` without events before the test period, ``sparse`` users
-with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC of a ranker that reads the rung's fields with
-every seed, with ``low`` and ``high``, a 95 % interval over users and seeds; ``kept_gain`` and its bounds, the same for
-a ranker that, for each seed, drops the fields unless they lower the loss on the latest training rows; ``kept``, the share of seeds that keep them. The first row of each log has facts about it
-(:func:`taiji.experiments.uplift_trial.log_facts`). Checks concern ``kept_gain``, or ``gain`` if there is none: permuted
-texts show no gain and cost at most .002, text match costs at most .002, and on amazon-office it gains at least .010
-(WordLlama) or .015 (MiniLM).
+with short histories, ``both``) and its ``rows``; ``auc``; ``gain`` in AUC if the rankers of all seeds read the rung's
+fields, with ``low`` and ``high``, a 95 % interval over users and seeds; ``kept_gain`` and its bounds, the same if the
+ranker of a seed drops the fields unless they lower its loss on the latest training rows; ``kept``, the share of seeds
+that keep them. The first row of each log has facts about it (:func:`taiji.experiments.uplift_trial.log_facts`). Checks
+concern ``kept_gain``, or ``gain`` if there is none: permuted texts show no gain and cost at most .002, text match costs
+at most .002, and on amazon-office it gains at least .010 (WordLlama) or .015 (MiniLM), with an interval that lies above
+0.
 
 With one ``--data`` there can be rungs of a language model, each compared with text match and with a control of its own:
 
 - ``--knowledge FILE``, rung 3: a table of item knowledge (``knowledge.parquet`` of the stage ``item_knowledge``). If it
   is missing, the model ``--model`` writes it, part by part, so that a stopped run continues.
 - ``--intents FILE``, rung 4: rows of intents (``features/taiji.parquet`` of a run, or an export). The rung ``4 intents,
-  student`` uses a student of these rows; ``share`` is the share of the gain of rung 4 that it keeps.
+  student`` uses a student of these rows; ``share`` is the share of the gain of rung 4 that the student keeps.
 - ``--aligned FILE``, rung 5: rows of intents of the aligned model.
 
 The tokens that the language model needed are reported (``tokens_per_item``, ``tokens_per_user``). Rungs of intents also

@@ -27,7 +27,7 @@ with tempfile.TemporaryDirectory() as folder:
     first = write_copies(evidence, categories, RulesCopyWriter(), settings, folder, seed=0)
     print(f"round 1: {first['copy'].is_not_null().sum()} copies, all with propensity {first['propensity'][0]:.3f}")
 
-    # Replace these results by your own. The simulated reader likes questions, above all "Ready for …?".
+    # Replace these results with your own. The simulated reader likes questions, above all "Ready for …?".
     rate = 0.05 + 0.05 * (first["category"] == "question") + 0.1 * first["copy"].str.starts_with("Ready")
     clicks = np.random.default_rng(0).binomial(500, rate.to_numpy())
     results = first.select("item_id", "copy", "category", sends=pl.lit(500), clicks=clicks, satisfied=clicks // 2)

@@ -1,7 +1,7 @@
 """Train with two conflicting rewards whose weights adapt. Compared with stock TRL, two class names and one argument
 (`weighting`) differ.
 
-The script runs in seconds on a tiny random model. Replace the model, the data and the rewards by yours.
+The script runs in seconds on a tiny random model. Replace the model, the data and the rewards with yours.
 """
 
 from datasets import Dataset

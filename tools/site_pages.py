@@ -131,5 +131,5 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
-    """Do the same for the page of a missing address."""
+    """Load the worker of the search from the site also on the page for addresses that do not exist."""
     return output_content.replace(SHIM, SHIM_HERE)

@@ -38,7 +38,8 @@ from tools.gpu.card import Card, Ceilings, facts
 
 PARTS = ("attention", "agreement", "popo", "looks", "rankers", "retrievers", "tests", "steps")
 WITHOUT = "text_match wordllama fairgrad upgrad mgda pcgrad leaves_torchs_generator any_text_gives scores_alike_offline_and_online intent_match item_knowledge_match peer place_from_its_text two_threads_may placement"
-"""Names of tests that need the embedder or the peers, which the archive lacks, or several processes on one GPU."""
+"""Parts of the names of tests that need the embedder or the peers, which the archive lacks, or several processes on one
+GPU."""
 FOLDERS = ("tests/nn", "tests/models", "tests/language", "tests/alignment", "tests/cascade", "tests/testing")
 
 

@@ -55,8 +55,8 @@ def prompt_of(tokenizer: Any, length: int, seed: int = 0) -> str:
 
 
 def update_flops(model: Any, prompt: int, group: int, new: int, shared: bool) -> float:
-    """Return the operations of a forward pass and of a backward pass with as many (LoRA). The prompt is read once if it
-    is shared, otherwise in every row."""
+    """Return the number of operations of a forward pass and of a backward pass, which has as many with LoRA. The prompt
+    is read once if it is shared, otherwise in every row."""
     sizes, rows = Sizes.of(model), group * new
     tokens = rows + prompt * (1 if shared else group)
     pairs = (1 if shared else group) * prompt * prompt / 2 + rows * (prompt + new / 2)

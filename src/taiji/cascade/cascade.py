@@ -155,7 +155,7 @@ class Cascade:
         every, slate = slate, slate.first(ranked)
         if notes is not None:
             notes.left_out(every, slate, f"not reached by {step} within the time limit")
-        # Adjustment and fusion may depend on properties of the candidates, such as a duration, and look them up by item.
+        # Adjustment and fusion may need the items of the candidates, to look up a property such as the duration.
         requests = replace(requests, columns={**requests.columns, CANDIDATES: slate.items})
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)

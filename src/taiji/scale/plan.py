@@ -179,7 +179,7 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
             if many
             else "with only one size, all time counts as time per unit, which overstates the time of a larger run."
         ),
-        f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions, and each machine after the first counts as {cluster.efficiency:.0%} of a machine; reading the data, training a ranker and writing the report are each done on a single machine.",
+        f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions, each machine after the first at {cluster.efficiency:.0%} efficiency; reading the data, training a ranker and writing the report are each done on a single machine.",
     ]
     if cluster.gpus:
         m = cluster.model

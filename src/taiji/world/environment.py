@@ -50,7 +50,7 @@ class WorldEnv(Base):
     | task | action | effect |
     |---|---|---|
     | ``slate`` | (users, candidates) in [−1, 1] | scores of the candidates; the best are shown |
-    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions; items with the highest sums are shown |
+    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions; items with the best sums are shown |
     | ``cache`` | (users,) 0 or 1 | 1 computes a list within the capacity, 0 uses the cached one |
     | ``copy`` | (users,) index of a style | the notification has this style |
 
