@@ -16,9 +16,9 @@ engine, minus 1; ``efficiency of two workers`` is the local time divided by twic
 
 Checks: at most 6 GiB for the largest log, and more joined exposures than a fifth of its events; equal texts from all
 engines; and, if the local stage takes a minute or more, an overhead of at most .15 and an efficiency of at least .7.
-Quick sizes are too small to test these limits; they show that everything runs and that the texts are equal. The engines
-take a quarter of an hour. ``TAIJI_SCALE_PART`` (``memory`` or ``engines``) runs one part; the stored file has the
-engines.
+Quick sizes are too small to test these limits; they show that everything runs and that the texts are equal. The
+memory takes ten minutes, and the engines a quarter of an hour. ``TAIJI_SCALE_PART`` (``memory`` or ``engines``) runs
+one part. ``benchmarks/results/scale_memory.json`` has the memory, ``benchmarks/results/scale_out.json`` the engines.
 
     [TAIJI_SCALE_PART=engines] python -m benchmarks.scale_out [--quick] [--json benchmarks/results/scale_out.json]
 """
