@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from tests.inspector.recommender_samples import LEFT, write_recommender
 
+from taiji.inspector import request_view as request_views
 from taiji.inspector.pages import Inspector
 from taiji.inspector.request_view import CANDIDATES, request_list, request_view
 from taiji.inspector.run_view import RunFiles
@@ -50,6 +51,14 @@ def test_a_request_tells_the_way_of_every_candidate(run):
     estimate, truth = found["list"][0]["pairs"][0]
     assert estimate == 0.5 and 0 <= truth <= 1
     assert {name for name, _ in found["agreement"]} == {"merge", "predicted click", "score"}
+
+
+def test_the_newest_interactions_are_shown_newest_first(run, monkeypatch):
+    monkeypatch.setattr(request_views, "PAST", 1)
+    found = view(run)
+    before = run.dataset.history.before(0, run.requests.row(0, named=True)["time"])[0]
+    assert found["past"] == len(before) > 1 and before[0] != before[-1]
+    assert [item["title"] for item in found["recent"]] == [run.dataset.items["title"][int(before[0])]]
 
 
 def test_filters_orders_and_pages(run):

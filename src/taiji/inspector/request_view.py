@@ -80,7 +80,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
     chosen = _ordered(_only(part, only), order)
     pages = max(1, -(-len(chosen) // CANDIDATES))
     page = min(max(page, 1), pages)
-    recent = items_of(run, past[::-1][:PAST].tolist())
+    recent = items_of(run, past[:PAST].tolist())
     return {
         "number": number,
         "count": len(requests),
@@ -88,7 +88,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
         "when": when(request["time"]),
         "context": {name: request[name] for name in requests.columns if name in dataset.context},
         "past": len(past),
-        "recent": [{**what, "when": when(int(time))} for what, time in zip(recent, times[::-1][:PAST].tolist())],
+        "recent": [{**what, "when": when(int(time))} for what, time in zip(recent, times[:PAST].tolist())],
         "columns": columns,
         "funnel": _funnel(part, len(request["targets"])),
         "list": _rows(run, part.filter(pl.col("place").is_not_null()).sort("place"), columns),
