@@ -8,7 +8,7 @@ Arms: ``kser``, which weights the chunks; ``nothing``, the deciding baseline, wi
 KSER without the empty chunk that can take up weight; ``vector as it is``, one linear layer over the vector;
 ``experts``, KAR's experts over it. Metric: click AUC. For KSER it is also reported how well a chunk's weight separates
 true chunks from planted ones (``true chunks told by their weight``, an AUC), and the standard deviation of the weights.
-All arms have about the same number of weights. :mod:`benchmarks.components.comparison` explains the columns, the
+All arms have about the same number of parameters. :mod:`benchmarks.components.comparison` explains the columns, the
 checks, and what is held equal for all arms.
 
     python -m benchmarks.components --only knowledge [--quick] [--json benchmarks/results/knowledge.json]

@@ -55,7 +55,7 @@ def prompt_of(tokenizer: Any, length: int, seed: int = 0) -> str:
 
 
 def update_flops(model: Any, prompt: int, group: int, new: int, shared: bool) -> float:
-    """Return the number of operations of a forward pass and of a backward pass, which has as many with LoRA. The prompt
+    """Return the number of operations of a forward and a backward pass; with LoRA, both have equally many. The prompt
     is read once if it is shared, otherwise in every row."""
     sizes, rows = Sizes.of(model), group * new
     tokens = rows + prompt * (1 if shared else group)
@@ -64,6 +64,6 @@ def update_flops(model: Any, prompt: int, group: int, new: int, shared: bool) ->
 
 
 def rollout_bytes(model: Any, new: int) -> float:
-    """Return the bytes of weights that a rollout reads: all weights once per token."""
+    """Return the bytes of weights that a rollout reads: the weights of the linear layers and the head, once per token."""
     sizes = Sizes.of(model)
     return float(new * (sizes.linear + sizes.head) * model.dtype.itemsize)

@@ -1,7 +1,8 @@
 """Base class of all settings.
 
-Each package keeps its settings in ``<package>/settings.py``, without heavy imports, and ``config.py`` composes them. A
-hyper-parameter is therefore defined and documented in a single place.
+Each package keeps its settings in ``<package>/settings.py``, without heavy imports, and ``config.py`` composes them.
+Components, such as models and mechanisms, keep theirs beside their class. So each hyper-parameter is defined and
+documented in a single place.
 """
 
 from __future__ import annotations

@@ -123,10 +123,11 @@ class RandomVectors(TextMatch):
 
 
 class NoiseTitles(TextMatch):
-    """Negative control: each title is replaced by an equal number of random words from all titles, without replacement."""
+    """Negative control: each text (title and categories) becomes equally many words, drawn from all texts without
+    replacement."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of the random titles."""
+        """Return the vectors of the random texts."""
         texts = [text.split() for text in item_texts(dataset)]
         words = np.array([word for text in texts for word in text])
         words = words[np.random.default_rng(0).permutation(len(words))]
@@ -194,7 +195,7 @@ class NextTexts:
     own: bool = False
 
     def __call__(self, trial: Trial) -> list[NumbersField]:
-        """Return the field, with answers at the times of the item refreshes."""
+        """Return the field, with answers at the times at which fields are refreshed."""
         text = TextMatch(self.embedder, refreshes=REFRESHES)
         text.fit(trial.dataset, trial.train, trial.cut)
         return [NextItems(text, [*map(int, text.cuts), *trial.refreshes], self.own)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 KNOTS = 129
-"""Number of quantiles from which the distribution function is stored."""
+"""Number of quantiles of the distribution that are stored."""
 
 
 def scale_knots(values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Settings of the simulated worlds."""
+"""Settings of the synthetic shop."""
 
 from __future__ import annotations
 
