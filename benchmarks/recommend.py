@@ -38,7 +38,7 @@ also been wrong about the information that components can use:
   their quality better. The prediction is that SASRec's gain without tastes comes from this: it must vanish if
   popularity uses click rates (clicks per exposure before the test period, shrunk) instead of counts. The *appeal* of
   the items that SASRec adds to lists, minus the appeal of those that they replace, must be above zero. (Appeal is
-  quality plus the attraction of clickbait, on the scale of interest.)
+  quality plus the attraction of clickbait, in the logit of a click.)
 
 The full run has six worlds of 800 users and 500 items (two of the twin without competition), the quick one two small
 worlds. `TAIJI_BENCHMARK_FOLDER` stores the true rewards of each world's lists, from which a stopped run continues.

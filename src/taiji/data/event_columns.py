@@ -169,5 +169,5 @@ def _rule(task: Task) -> Rule:
         pl.Int64,
         WHOLE & (VALUE >= 0) & (top >= VALUE),
         f"a grade of 0 to {top}, counted from 0",
-        "list the grades of the file in ascending order in the mapping (`grades: [1, 2, 3, 4, 5]`), or correct levels",
+        "list the grades of the file in ascending order in the mapping (`grades: [1, 2, 3, 4, 5]`), or correct `levels`",
     )

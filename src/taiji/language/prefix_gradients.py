@@ -42,7 +42,7 @@ from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
 """Singular values of at most this number times the machine epsilon times the largest singular value are regarded as
-rounding errors and set to zero."""
+rounding errors and do not count towards the rank."""
 
 
 class _Shared:
