@@ -34,9 +34,10 @@ within 10 %). Its interval comes from a bootstrap over products.
 Rows, by ``part``: ``reviews``, the accuracy of each score or heuristic; ``world``, per world the number of training
 pairs, and Spearman's correlation with the true utilities after training on sends (``spearman``) and on the drawn pairs
 (``planted``); ``per 100 sends``, the clicks or kept promises of each choice; ``gain``, paired differences of two
-choices; ``best of n within a category``, the gains in clicks of each reward model, and in kept promises of
-``clicks`` and ``satisfied``, by n, with the bound and the gain that Gaussian scores would have (``ρσE[max]``: the correlation of scores and true values, times the
-standard deviation of these values, times the expected maximum of n standard normal variables).
+choices; ``best of n within a category``, the gains in clicks of each reward model, and in kept promises of ``clicks``
+and ``satisfied``, by n, with the bound and the gain that Gaussian scores would have (``ρσE[max]``: the correlation of
+scores and true values, times the standard deviation of these values, times the expected maximum of n standard normal
+variables).
 
     python -m benchmarks.copywriting [--quick] [--json benchmarks/results/copywriting.json]
 """
