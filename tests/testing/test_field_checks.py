@@ -45,6 +45,13 @@ class Future(NumberField):
         return counts[rows.item]
 
 
+class OwnLabel(NumberField):
+    """Whether the user's next interaction, from the row's own time on, is with the candidate."""
+
+    def compute(self, rows):
+        return rows.dataset.history.after_batch(rows.user, rows.time, 1)[0][:, 0] == rows.item
+
+
 class Together(NumberField):
     """A rank among the rows asked about."""
 
@@ -85,6 +92,7 @@ class Silent(Forgetful):
     ("broken", "message"),
     [
         (Future("load"), "after future events were removed"),
+        (OwnLabel("load"), "removed"),
         (Together("load"), "alone"),
         (Drifting("load"), "second call"),
         (Forgetful(), "after saving and loading"),
@@ -94,6 +102,13 @@ class Silent(Forgetful):
 def test_a_broken_promise_is_found(broken, message, board, rows):
     with pytest.raises(AssertionError, match=message):
         check_field(broken, board, rows)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_label_is_found_whatever_the_log(seed):
+    log = checkerboard(8, 8, 3, seed=seed)
+    with pytest.raises(AssertionError, match="removed"):
+        check_field(OwnLabel("load"), log, exposures_of(log).with_columns(load=pl.lit(0.0)))
 
 
 def test_a_field_that_does_not_name_its_argument_cannot_be_saved(board, rows):

@@ -77,6 +77,32 @@ def test_a_broken_promise_is_found(change):
         check_retriever(broken(change)(board.n_items), board)
 
 
+class Prophet(Own):
+    """Puts the user's next item first."""
+
+    def __init__(self, dataset, limit=1):
+        super().__init__(dataset.n_items)
+        self.dataset, self.limit = dataset, limit
+
+    def bound_to(self, users):
+        return Prophet(users, self.limit)
+
+    def retrieve(self, requests, k):
+        scores = np.tile(-np.arange(self.n) / 1000, (len(requests), 1))
+        items, _ = self.dataset.history.after_batch(requests.user, requests.time, self.limit)
+        for row, item in zip(scores, items):
+            row[item[item >= 0]] += 1
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return Slate(order, np.take_along_axis(scores, order, axis=1))
+
+
+def test_a_look_at_the_future_is_found():
+    board = checkerboard()
+    check_retriever(Prophet(board, limit=0), board)
+    with pytest.raises(AssertionError, match="events from the request's time on were removed"):
+        check_retriever(Prophet(board), board)
+
+
 def test_an_unavailable_item_is_found():
     board = checkerboard()
     with pytest.raises(AssertionError, match="unavailable"):

@@ -16,6 +16,9 @@ from taiji.data.settings import DataSettings
 from taiji.data.sources import Source
 from taiji.data.splits import later_slice
 
+OWN_TIME = 16
+"""Largest number of rows that are compared with the same row in a dataset without the events from its time on."""
+
 
 def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
     """Check the contract of a field.
@@ -35,19 +38,32 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
         assert found[0].min() >= 0 and found[0].max() < len(field.vocabulary), "codes outside the vocabulary"
     assert all(np.isfinite(values.astype(np.float64)).all() for values in found), "values that are not finite"
     if not isinstance(field, CodeField) or field.side not in ("user", "item"):
-        alone = [_answer(field, dataset, rows[place : place + 1]) for place in range(min(5, len(rows)))]
-        for place, answer in enumerate(alone):
-            _same(answer, [values[place : place + 1] for values in found], f"row {place} alone")
+        for place in range(min(5, len(rows))):
+            alone = [values[place : place + 1] for values in found]
+            _same(_answer(field, dataset, rows[place : place + 1]), alone, f"row {place} alone")
         earlier, later = later_slice(rows, 0.5)
         now = int(later["time"].min())  # type: ignore[arg-type]
         past = replace(dataset, events=dataset.events.filter(pl.col("time") < now))
         first = rows.filter(pl.col("time") <= now)
         _same(_answer(field, past, first), _answer(field, dataset, first), "after future events were removed")
         assert len(earlier), "rows at a single time cannot show that the future is not read"
+        for place in _sampled(rows):  # a row's own event, such as its click, is in the future, too
+            row = rows[place : place + 1]
+            past = replace(dataset, events=dataset.events.filter(pl.col("time") < row["time"][0]))
+            alone = [values[place : place + 1] for values in found]
+            _same(_answer(field, past, row), alone, f"in row {place} after the events from its time on were removed")
     saved = Saved(**json.loads(json.dumps(vars(Saved.of(field)))))
     again = saved.make()
     again.restore(saved.config, field.tensors())
     _same(_answer(again, dataset, rows), found, "after saving and loading")
+
+
+def _sampled(rows: pl.DataFrame) -> list[int]:
+    """Return places of up to :data:`OWN_TIME` rows, evenly spaced; half of them are clicked, if the rows have clicks."""
+    places = np.arange(len(rows))
+    clicked = places[rows["click"].to_numpy() == 1] if "click" in rows.columns else places[:0]
+    spaced = [kind[np.linspace(0, len(kind) - 1, OWN_TIME // 2).astype(int)] for kind in (places, clicked) if len(kind)]
+    return sorted(set(np.concatenate(spaced).tolist()))
 
 
 def check_source(source: Source, settings: DataSettings | None = None) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 
 from taiji.core.component import NO_ITEM, ItemCoder, Requests, Retriever
 from taiji.data.dataset import Dataset
 from taiji.testing.datasets import requests_of
+
+PAST_REQUESTS = 8
+"""Number of requests, at the times of clicks, for which the future is removed."""
 
 
 def check_retriever(
@@ -23,7 +28,8 @@ def check_retriever(
 
     A list contains only available items of the catalogue, each at most once and in descending order of their scores.
     Padding occurs only at the end. A list is the same in repeated calls and for each request alone, and a smaller ``k``
-    gives a prefix of it.
+    gives a prefix of it. If the retriever has ``bound_to``, a list does not change when the events from the request's
+    time on are removed.
 
     Args:
         retriever: retriever fitted on ``dataset``.
@@ -60,6 +66,17 @@ def check_retriever(
         np.testing.assert_array_equal(
             found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives different candidates"
         )
+    if hasattr(retriever, "bound_to"):
+        clicked = dataset.events.filter(pl.col("click") == 1).sort("time", "event")
+        for place in sorted(set(np.linspace(0, len(clicked) - 1, PAST_REQUESTS).astype(int).tolist())):
+            user, time = clicked["user"][place], clicked["time"][place]
+            past = replace(dataset, events=dataset.events.filter(pl.col("time") < time))
+            asked = Requests(np.array([user]), np.array([time]))
+            np.testing.assert_array_equal(
+                _trimmed(retriever.bound_to(past).retrieve(asked, k).items[0]),
+                _trimmed(retriever.retrieve(asked, k).items[0]),
+                f"user {user}: a different result after the events from the request's time on were removed",
+            )
 
 
 def check_coder(coder: ItemCoder, dataset: Dataset) -> None:
