@@ -149,8 +149,10 @@ def _grid(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Any:
 def _value(row: Mapping[str, Any], *, signed: bool = False) -> str:
     if row["value"] is None:
         return str(row.get("reason", "undefined"))
+    from taiji.core.number_format import real_minus
+
     form = "+.4f" if signed else ".4f"
-    text = f"{row['value']:{form}}"
+    text = real_minus(f"{row['value']:{form}}")
     if row["low"] is not None and row["high"] is not None and row["low"] != row["high"]:
-        return f"{text} [{row['low']:{form}}, {row['high']:{form}}]"
+        return real_minus(f"{text} [{row['low']:{form}}, {row['high']:{form}}]")
     return f"{text} ({row['reason']})" if row.get("reason") else text

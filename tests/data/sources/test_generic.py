@@ -529,7 +529,10 @@ def test_html_entities_in_texts_are_read_and_counted(load):
         tables.items["title"].to_list() == ["H&M \u2013 One", "R&D;Two"] and tables.items["category_l1"][0] == "a > b"
     )
     said = [finding.found for finding in tables.reading.findings]
-    assert any("1 values of name contain HTML entities" in text for text in said)
+    assert any("1 value of name contains HTML entities" in text for text in said)
+    long = load(items=f"id,name,l1\n1,{'x ' * 200}H&amp;M{' y' * 200},b\n2,R&D;Two,b\n")
+    (told,) = [finding.found for finding in long.reading.findings if "HTML entities" in finding.found]
+    assert "H&M" in told and len(told) < 300
 
 
 def test_a_log_that_is_gone_is_named_with_the_place_where_it_was(load, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import unescape
@@ -12,6 +13,7 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
+from taiji.core.number_format import counted
 from taiji.data.identity import alike, joined, plain, shortened
 from taiji.data.item_text import DESCRIPTION
 from taiji.data.reading_report import Reading
@@ -81,6 +83,8 @@ class _Reader:
         return frame
 
 
+EXAMPLE = 80
+"""Largest number of characters of a text that are quoted whole as an example."""
 ENTITY = r"&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});"
 BROKEN, ROW = "lines that cannot be read as rows", "_row"
 MAPPING = "mapping.yaml"
@@ -344,10 +348,19 @@ def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.D
         rows = int(values.is_in(found.implode()).sum())
         reader.reading.note(
             "items",
-            f"{rows:,} values of {name} contain HTML entities, which were decoded: {found[0]!r} is read as {plain[0]!r}.",
+            f"{counted(rows, 'value')} of {name} {'contains' if rows == 1 else 'contain'} HTML entities, which were decoded: "
+            f"{_around(found[0])!r} is read as {unescape(_around(found[0]))!r}.",
         )
         frame = frame.with_columns(values.replace(found, plain))
     return frame
+
+
+def _around(text: str) -> str:
+    """Return a text, or if it is long, the part around its first HTML entity."""
+    entity = re.search(ENTITY, text)
+    if entity is None or len(text) <= EXAMPLE:
+        return text
+    return text[max(0, entity.start() - EXAMPLE // 2) : entity.end() + EXAMPLE // 2]
 
 
 def _levels(reader: _Reader, values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
