@@ -238,6 +238,17 @@ def test_it_is_said_why_a_stage_is_made_again(tmp_path, calls):
     assert "[2/2] examples: running again: inputs changed: data" in said
 
 
+def test_what_a_stage_found_is_said_when_it_has_run(tmp_path):
+    def told(self, folder):
+        return [f"found {read_json(folder / 'value.json')}"]
+
+    stages = [stage("data", lambda context: write_json(context.folder / "value.json", 7) or {}, told=told)]
+    said, again = [], []
+    Run(tmp_path / "a", Config(), stages, said.append).execute()
+    Run(tmp_path / "a", Config(), stages, again.append).execute()
+    assert said[-1] == "    found 7" and len(again) == 1
+
+
 def test_a_moved_run_goes_on_and_its_manifests_hold_no_path(tmp_path, calls):
     Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
     (tmp_path / "elsewhere").mkdir()

@@ -15,7 +15,7 @@ from taiji.pipeline.stages.ladder_stage import Ladder
 from taiji.reporting.summary import LogLadder
 
 
-def climb(folder, level=0.95, **ladder):
+def climb(folder, level=0.95, say=lambda text: None, **ladder):
     ranking = {"hidden": [4], "min_steps": 1}
     config = Config(
         data={"source": str(write_shop(folder / "shop"))},
@@ -23,7 +23,7 @@ def climb(folder, level=0.95, **ladder):
         ranking=ranking,
         evaluation={"resamples": 20, "level": level},
     )
-    Run(folder / "run", config, (Data(), Ladder()), lambda text: None).execute()
+    Run(folder / "run", config, (Data(), Ladder()), say).execute()
     return read_json(folder / "run" / "ladder" / "ladder.json")
 
 
@@ -48,7 +48,14 @@ def test_the_intervals_have_the_level_that_the_report_names(tmp_path):
 
 
 def test_no_seed_no_ladder(tmp_path):
-    assert climb(tmp_path, seeds=0) == []
+    said = []
+    assert climb(tmp_path, seeds=0, say=said.append) == [] and "done" in said[-1]
+
+
+def test_the_terminal_shows_the_conclusion_of_the_own_log_as_soon_as_it_is_known(tmp_path):
+    said = []
+    climb(tmp_path, say=said.append, rows=300)
+    assert said[-1].startswith("    advice: ") and sum("asked: " in line for line in said) == 1
 
 
 @pytest.mark.parametrize(("share", "days"), [(0.0, 3), (0.0, 2), (0.9, 2)], ids=["three", "two", "imported"])

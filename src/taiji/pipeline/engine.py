@@ -286,6 +286,8 @@ class Run:
                     self.say(f"{place}: {stage.summary}")
                     seconds = self._execute(stage)
                     self.say(f"{place}: done in {seconds:,.1f} s")
+                    for line in stage.told(self.folder / stage.key):
+                        self.say(f"    {line}")
                     if seconds >= LONG:
                         give_back_memory()
                 self._publish(stage, place, made=reason is not None)

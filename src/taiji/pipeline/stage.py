@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from taiji.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taiji.config import Config
     from taiji.core.settings import Settings as SettingsBase
     from taiji.pipeline.amounts import Amount, Log
@@ -78,6 +80,11 @@ class Stage(ABC):
         """Return the keys of recipe stages that read this stage's artefacts under this configuration without listing
         this stage in ``needs``."""
         return ()
+
+    def told(self, folder: Path) -> list[str]:
+        """Return the lines that the terminal shows after the stage has run, from the stage's artefacts in ``folder``; by
+        default none."""
+        return []
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the amount of work for a log; by default one pass over the users."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.file_state import named_files
@@ -60,3 +61,12 @@ class Ladder(Stage):
             found.append({"log": dataset.name, **result})
         write_json(context.folder / "ladder.json", found)
         return {"logs": len(found)}
+
+    def told(self, folder: Path) -> list[str]:
+        """Return the conclusion of the ladder on the run's own log."""
+        from taiji.core.artifacts import read_json
+        from taiji.reporting.conclusion import ladder_conclusion
+
+        found = read_json(folder / "ladder.json")
+        reached = ladder_conclusion(found[0]["ladder"]) if found else None
+        return [] if reached is None else reached.lines()
