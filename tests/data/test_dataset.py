@@ -112,3 +112,11 @@ def test_a_gap_between_levels_is_a_level_without_values(make_log):
     dataset = Dataset.from_tables(replace(tables, items=tables.items.with_columns(category_l5=pl.lit("deep"))))
     assert dataset.levels == tuple(f"category_l{level}" for level in range(1, 6))
     assert dataset.items["category_l4"].null_count() == dataset.n_items
+
+
+def test_before_keeps_only_events_strictly_before_a_time(make_log):
+    dataset = Dataset.from_tables(make_log())
+    time = int(dataset.events["time"][len(dataset.events) // 2])
+    past = dataset.before(time)
+    assert past.events.equals(dataset.events.filter(pl.col("time") < time)) and past.last_time < time
+    assert 0 < len(past.history.items) < len(dataset.history.items) and past.items is dataset.items

@@ -1,6 +1,7 @@
 import numpy as np
 
 from taiji.testing import checkerboard, exposures_of, requests_of
+from taiji.testing.datasets import evenly_spaced
 
 
 def test_a_click_is_where_user_and_item_have_one_colour():
@@ -17,3 +18,7 @@ def test_the_same_seed_gives_the_same_board_and_requests_come_after_it():
     assert first.events.equals(again.events) and not first.events.equals(other.events)
     requests = requests_of(first, 3)
     assert requests.user.tolist() == [0, 1, 2] and (requests.time > first.events["time"].max()).all()
+
+
+def test_evenly_spaced_positions_are_different_and_include_both_ends():
+    assert evenly_spaced(100, 4) == [0, 33, 66, 99] and evenly_spaced(2, 8) == [0, 1] and evenly_spaced(0, 8) == []

@@ -149,10 +149,10 @@ def _grid(title: str, first: str, rows: Sequence[Mapping[str, Any]]) -> Any:
 def _value(row: Mapping[str, Any], *, signed: bool = False) -> str:
     if row["value"] is None:
         return str(row.get("reason", "undefined"))
-    from taiji.core.number_format import real_minus
+    from taiji.core.number_format import number_text
 
-    form = "+.4f" if signed else ".4f"
-    text = real_minus(f"{row['value']:{form}}")
+    text = number_text(row["value"], 4, signed=signed)
     if row["low"] is not None and row["high"] is not None and row["low"] != row["high"]:
-        return real_minus(f"{text} [{row['low']:{form}}, {row['high']:{form}}]")
+        low, high = (number_text(row[end], 4, signed=signed) for end in ("low", "high"))
+        return f"{text} [{low}, {high}]"
     return f"{text} ({row['reason']})" if row.get("reason") else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,10 @@ class Dataset:
     def prices(self) -> Prices:
         """Prices of items over time. A ranker may use only ``prices.before(items, as_ofs)``."""
         return Prices.from_frames(self.events, self.items)
+
+    def before(self, time: int) -> Dataset:
+        """Return the dataset with only the events strictly before a time, in microseconds since the epoch."""
+        return replace(self, events=self.events.filter(pl.col("time") < time))
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
         """Return a dataset with the same catalogue and prices, but other users and events.

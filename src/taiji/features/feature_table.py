@@ -196,9 +196,6 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
         that feature is not empty. ``age_days_median`` and ``age_days_p90`` describe the age of the feature row at the
         exposure (0 if there are no feature rows).
     """
-    if not len(exposures):
-        names = [name for name in ("ids", "neighbour_items") if name in exposures.columns]
-        return dict.fromkeys(("coverage", "users", *names, "age_days_median", "age_days_p90"), 0.0)
     has = exposures["feature_as_of"].is_not_null()
     ages = ((exposures["time"] - exposures["feature_as_of"]).drop_nulls() / 86_400_000_000).to_numpy()
     per_user = exposures.select("user", has.alias("has")).group_by("user").agg(pl.col("has").any())

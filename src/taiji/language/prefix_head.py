@@ -171,8 +171,9 @@ class _FrozenHead(torch.autograd.Function):
             chosen = torch.where(inside, logits[at], chosen)
             most = logits.amax(-1, keepdim=True)
             total = torch.exp(logits.sub_(most), out=p).sum(-1, keepdim=True)
-            lse[part] = (total.log() + most).squeeze(-1)
-            entropies[part] = (total.log() - logits.mul_(p).sum(-1, keepdim=True) / total).squeeze(-1)
+            spread = total.log()
+            lse[part] = (spread + most).squeeze(-1)
+            entropies[part] = (spread - logits.mul_(p).sum(-1, keepdim=True) / total).squeeze(-1)
             if mean_row is not None:
                 p = p if bend is None else p.mul_(bend)
                 # A narrow type holds normalised values, because sums of unnormalised ones could exceed its range.

@@ -97,7 +97,9 @@ def initialised_text(made: Initialised) -> str:
     lines.append(
         f"or first, in minutes: taiji oracle {config}   # the gain from titles, and the most that a language model could add"
     )
-    lines.append(f"or a recommender from the log alone: taiji recommend {config} --name {made.files[-1].stem}-lists")
+    lines.append(
+        f"or a recommender from the log alone: taiji recommend {config} --name {quote(made.files[-1].stem + '-lists')}"
+    )
     return "\n".join(lines)
 
 

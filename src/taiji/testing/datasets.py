@@ -71,3 +71,8 @@ def requests_of(dataset: Dataset, count: int = 8) -> Requests:
     users = np.arange(min(count, dataset.n_users))
     last = int(dataset.events["time"].max())  # type: ignore[arg-type]
     return Requests(users, np.full(len(users), last + 1))
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Return up to ``most`` different, evenly spaced positions below ``count``, ascending."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64)).tolist()  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from taiji.data.list_fields import CodesField, SequenceField, VectorField
 from taiji.data.settings import DataSettings
 from taiji.data.sources import Source
 from taiji.data.splits import later_slice
+from taiji.testing.datasets import evenly_spaced
 
 OWN_TIME = 16
 """Largest number of rows that are compared with the same row in a dataset without the events from its time on."""
@@ -43,14 +43,16 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
             _same(_answer(field, dataset, rows[place : place + 1]), alone, f"row {place} alone")
         earlier, later = later_slice(rows, 0.5)
         now = int(later["time"].min())  # type: ignore[arg-type]
-        past = replace(dataset, events=dataset.events.filter(pl.col("time") < now))
         first = rows.filter(pl.col("time") <= now)
-        _same(_answer(field, past, first), _answer(field, dataset, first), "after future events were removed")
+        _same(
+            _answer(field, dataset.before(now), first),
+            _answer(field, dataset, first),
+            "after future events were removed",
+        )
         assert len(earlier), "rows at a single time cannot show that the future is not read"
         for place in _sampled(rows):  # a row's own event, such as its click, is in the future, too
             row = rows[place : place + 1]
-            past = replace(dataset, events=dataset.events.filter(pl.col("time") < row["time"][0]))
-            alone = [values[place : place + 1] for values in found]
+            past, alone = dataset.before(row["time"][0]), [values[place : place + 1] for values in found]
             _same(_answer(field, past, row), alone, f"in row {place} after the events from its time on were removed")
     saved = Saved(**json.loads(json.dumps(vars(Saved.of(field)))))
     again = saved.make()
@@ -60,10 +62,10 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
 
 def _sampled(rows: pl.DataFrame) -> list[int]:
     """Return places of up to :data:`OWN_TIME` rows, evenly spaced; half of them are clicked, if the rows have clicks."""
-    places = np.arange(len(rows))
-    clicked = places[rows["click"].to_numpy() == 1] if "click" in rows.columns else places[:0]
-    spaced = [kind[np.linspace(0, len(kind) - 1, OWN_TIME // 2).astype(int)] for kind in (places, clicked) if len(kind)]
-    return sorted(set(np.concatenate(spaced).tolist()))
+    clicked = np.flatnonzero(rows["click"] == 1) if "click" in rows.columns else np.zeros(0, np.int64)
+    return sorted(
+        {*evenly_spaced(len(rows), OWN_TIME // 2), *clicked[evenly_spaced(len(clicked), OWN_TIME // 2)].tolist()}
+    )
 
 
 def check_source(source: Source, settings: DataSettings | None = None) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from taiji.core.component import NO_ITEM, ItemCoder, Requests, Retriever
 from taiji.data.dataset import Dataset
-from taiji.testing.datasets import requests_of
+from taiji.testing.datasets import evenly_spaced, requests_of
 
 PAST_REQUESTS = 8
 """Number of requests, at the times of clicks, for which the future is removed."""
@@ -68,12 +67,11 @@ def check_retriever(
         )
     if hasattr(retriever, "bound_to"):
         clicked = dataset.events.filter(pl.col("click") == 1).sort("time", "event")
-        for place in sorted(set(np.linspace(0, len(clicked) - 1, PAST_REQUESTS).astype(int).tolist())):
+        for place in evenly_spaced(len(clicked), PAST_REQUESTS):
             user, time = clicked["user"][place], clicked["time"][place]
-            past = replace(dataset, events=dataset.events.filter(pl.col("time") < time))
             asked = Requests(np.array([user]), np.array([time]))
             np.testing.assert_array_equal(
-                _trimmed(retriever.bound_to(past).retrieve(asked, k).items[0]),
+                _trimmed(retriever.bound_to(dataset.before(time)).retrieve(asked, k).items[0]),
                 _trimmed(retriever.retrieve(asked, k).items[0]),
                 f"user {user}: a different result after the events from the request's time on were removed",
             )

@@ -33,10 +33,7 @@ class ClosedLoop(ComposedStage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Serve with each policy and compare the results."""
-        from dataclasses import replace
-
         import numpy as np
-        import polars as pl
 
         from taiji.cascade.evaluation import baseline_arms
         from taiji.core.artifacts import write_json
@@ -52,7 +49,7 @@ class ClosedLoop(ComposedStage):
         parts = self.components(context, dataset)
         start, _ = time_split(dataset, context.config.split).interval("test")
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
-        known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))
+        known = dataset.before(midnight)
         features = parts.features
         if features is not None:  # later feature rows reflect lists of the logging policy
             features = features.made_before(midnight)
