@@ -1,28 +1,30 @@
 """Time that adaptive reward weights add to a step of GRPO.
 
 A *step* is one whole optimiser step of SmolLM2-135M with LoRA, including rollouts: two prompts of 850 tokens, and for
-each prompt 8 rollouts of 96 tokens. The arms differ only in the number of rewards, K, and in the rule that weights the
-rewards:
+each prompt 8 rollouts of 96 tokens. In the case ``short``, prompts have 250 tokens, with 4 rollouts of 48 tokens each.
+The arms differ only in the number of rewards, K, and in the rule that weights the rewards:
 
 - ``fixed``: constant weights;
 - ``popo-light``: weights from the statistics of the rewards;
 - ``popo``: POPO's weights, from one gradient per reward (cross-batch estimator, the default);
+- ``popo every 2nd step``: the same, but only every second step observes the gradients (``weight_every=2``);
 - ``directional``: POPO with the directional estimator, whose cost does not depend on K.
 
-The first three are compared for K = 2, and ``fixed`` and ``directional`` for K = 8. Trainers with equal K are stepped
-in turn (A B C …) in one process, on the same prompts. Every rollout has the same length, so that all arms do equal
-work.
+The first four are compared for K = 2, and ``fixed`` and ``directional`` for K = 8. The trainers of a case with equal K
+are stepped in turn (A B C …) in one process, on the same prompts. Every rollout has the same length, so that all arms
+do equal work.
 
-Columns: ``processor seconds a step`` (CPU time) and ``seconds a step`` (elapsed time) are medians over five steps.
-``overhead`` is the median of the five paired ratios of an arm's CPU time to that of ``fixed`` with equal K, minus 1.
-CPU time is used because other jobs on the machine hardly change it. The checks compare the overheads with targets.
+Columns: ``processor seconds a step`` (CPU time) and ``seconds a step`` (elapsed time) are medians over six steps; for
+``popo every 2nd step``, over three pairs of steps, divided by two. ``overhead`` is the median of the paired ratios of
+an arm's CPU time to that of ``fixed`` in the same steps, minus 1. CPU time is used because other jobs on the machine
+hardly change it. The checks compare the overheads with targets.
 
 The last two rows ask whether cheaper indicators would do. An indicator is the inner product of a reward's gradient with
 the sum of all rewards' gradients; POPO sets the weights by these indicators. The rows report the rank correlation
 between indicators from all LoRA parameters and indicators from the last layers only, with eight random rewards: the
 mean over five random batches, and the smallest value (``worst``).
 
-A full run takes some eleven minutes on two cores of an Intel Xeon (estimated from the times in the results).
+A full run takes some 20 minutes on two cores.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -33,6 +35,8 @@ import contextlib
 import gc
 import io
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -41,18 +45,50 @@ import numpy as np
 from benchmarks.harness import Result, median_ratio, run
 from benchmarks.measuring import exact_prompts
 
-LENGTH, GROUP, NEW = 850, 8, 96
-"""Tokens per prompt, rollouts per prompt, and tokens per rollout, as in `benchmarks.alignment_speed`. A step has two
-prompts here, one for each half of the batch, because the cross-batch estimator needs two halves."""
+
+@dataclass(frozen=True)
+class Case:
+    """Trainers that are stepped in turn. A step has two prompts, one for each half of the batch, because the
+    cross-batch estimator needs two halves.
+
+    Attributes:
+        name: appended to the names of the arms.
+        length: tokens per prompt.
+        group: rollouts per prompt.
+        new: tokens per rollout.
+        rewards: number of rewards, K.
+        arms: names in ``ARMS``, the first of which is the baseline.
+    """
+
+    name: str
+    length: int
+    group: int
+    new: int
+    rewards: int
+    arms: tuple[str, ...]
+
+
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {"weighting": "fixed"},
     "popo-light": {"weighting": "popo-light"},
     "popo": {"weighting": "popo"},
+    "popo every 2nd step": {"weighting": "popo", "weight_every": 2},
     "directional": {"weighting": "popo", "gram_estimator": "directional"},
 }
-GROUPS = ((2, ("fixed", "popo-light", "popo")), (8, ("fixed", "directional")))
-"""Numbers of rewards, K, each with the arms that are stepped in turn. Only a few trainers fit in memory at a time."""
-BARS = {"popo, K = 2": 0.15, "popo-light, K = 2": 0.02, "directional, K = 8": 0.30}
+CASES = (
+    Case("", 850, 8, 96, 2, ("fixed", "popo-light", "popo", "popo every 2nd step")),
+    Case("", 850, 8, 96, 8, ("fixed", "directional")),
+    Case(", short", 250, 4, 48, 2, ("fixed", "popo", "popo every 2nd step")),
+)
+"""The case of `benchmarks.alignment_speed` with two numbers of rewards, and a case of short prompts. Only a few
+trainers fit in memory at a time."""
+BARS = {
+    "popo, K = 2": 0.15,
+    "popo every 2nd step, K = 2": 0.15,
+    "popo-light, K = 2": 0.02,
+    "directional, K = 8": 0.30,
+    "popo, K = 2, short": 0.30,
+}
 """Target of each arm: the largest overhead with which its check holds."""
 
 
@@ -72,14 +108,12 @@ class Stepper:
     Args:
         lm: language model; the trainer gets a copy.
         folder: output folder of the trainer.
-        count: number of rewards.
-        length: tokens per prompt.
-        tokens: tokens per rollout.
+        case: numbers of tokens, rollouts and rewards.
         steps: largest number of steps.
         options: further configuration of the trainer.
     """
 
-    def __init__(self, lm: Any, folder: str, count: int, length: int, tokens: int, steps: int, **options: Any) -> None:
+    def __init__(self, lm: Any, folder: str, case: Case, steps: int, **options: Any) -> None:
         import copy
 
         from datasets import Dataset
@@ -99,9 +133,10 @@ class Stepper:
                 outer.give()
 
         defaults = {
-            "per_device_train_batch_size": 2 * GROUP,
-            "num_generations": GROUP,
-            "max_completion_length": tokens,
+            "per_device_train_batch_size": 2 * case.group,
+            "num_generations": case.group,
+            "max_completion_length": case.new,
+            "rollout_draw": "uniform",  # as in the pipeline's alignment
             "max_steps": steps,
             "learning_rate": 1e-4,
             "beta": 0.0,
@@ -116,9 +151,9 @@ class Stepper:
         }
         self.trainer = ParetoGRPOTrainer(
             model=copy.deepcopy(lm.model),
-            reward_funcs=[reward(k) for k in range(count)],
+            reward_funcs=[reward(k) for k in range(case.rewards)],
             args=ParetoGRPOConfig(output_dir=folder, **{**defaults, **options}),
-            train_dataset=Dataset.from_dict({"prompt": exact_prompts(lm.tokenizer, [length] * 16)}),
+            train_dataset=Dataset.from_dict({"prompt": exact_prompts(lm.tokenizer, [case.length] * 16)}),
             processing_class=copy.deepcopy(lm.tokenizer),
             peft_config=LoraConfig(
                 r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
@@ -161,25 +196,29 @@ def measure(quick: bool) -> Result:
 
     logging.set_verbosity_error()
     result = Result()
-    repeats, length, tokens = (1, 40, 4) if quick else (5, LENGTH, NEW)
+    repeats = 2 if quick else 6
     lm = _model(quick)
-    for count, arms in GROUPS:
+    for case in CASES:
+        sizes = replace(case, length=40, new=4) if quick else case
         with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             steppers = {
-                name: Stepper(lm, f"{folder}/{number}", count, length, tokens, repeats + 3, **ARMS[name])
-                for number, name in enumerate(arms)
+                name: Stepper(lm, f"{folder}/{number}", sizes, repeats + 3, **ARMS[name])
+                for number, name in enumerate(case.arms)
             }
             for _ in range(repeats + 1):  # the first round warms up
                 for stepper in steppers.values():
                     stepper.step()
+        baseline = steppers["fixed"]
         for name, stepper in steppers.items():
-            overhead = median_ratio(stepper.seconds[1:], steppers["fixed"].seconds[1:]) - 1
-            label = f"{name}, K = {count}"
+            every = ARMS[name].get("weight_every", 1)
+            seconds = per_step(stepper.seconds[1:], every)
+            overhead = median_ratio(seconds, per_step(baseline.seconds[1:], every)) - 1
+            label = f"{name}, K = {case.rewards}{case.name}"
             result.rows.append(
                 {
                     "arm": label,
-                    "processor seconds a step": float(np.median(stepper.seconds[1:])),
-                    "seconds a step": float(np.median(stepper.elapsed[1:])),
+                    "processor seconds a step": float(np.median(seconds)),
+                    "seconds a step": float(np.median(per_step(stepper.elapsed[1:], every))),
                     "overhead": overhead,
                 }
             )
@@ -187,14 +226,21 @@ def measure(quick: bool) -> Result:
                 result.at_most(f"overhead of {label} on the whole step", overhead, BARS[label])
         if quick:
             result.at_least(
-                f"every arm makes its steps, K = {count}", min(len(s.seconds) for s in steppers.values()), repeats + 1
+                f"every arm makes its steps, K = {case.rewards}{case.name}",
+                min(len(s.seconds) for s in steppers.values()),
+                repeats + 1,
             )
-        if count == 8:
+        if case.rewards == 8:
             subset(result, steppers["directional"].trainer, lm)
         result.so_far()
         steppers.clear()
         gc.collect()
     return result
+
+
+def per_step(seconds: Sequence[float], every: int) -> list[float]:
+    """Return the mean of each ``every`` consecutive steps."""
+    return np.asarray(seconds).reshape(-1, every).mean(1).tolist()
 
 
 def subset(result: Result, trainer: Any, lm: Any) -> None:

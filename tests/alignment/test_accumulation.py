@@ -22,7 +22,7 @@ def filled(estimator: str, weights: list[float], **options) -> tuple[Accumulatio
         return rows[chosen[:, 0]] @ theta, None, None
 
     step = AccumulationStep([theta], len(weights), estimator, False, [1.0] * len(weights), weights, **options)
-    halves = torch.tensor([0, 1, 0, 1]) if estimator == "cross-batch" else None
+    halves = torch.tensor([0, 1, 0, 1]) if estimator == "cross-batch" and step.halves == 2 else None
     recording = Recording(torch.nn.Identity(), halves)
     recording.replayed(Forward(function, torch.nn.Identity(), ids, ids, 3, {}))
     given = (rewards[0] * 0 + 1, None, None) if options.get("given") else None
@@ -45,6 +45,17 @@ def test_gram_matrix_and_update_whatever_is_kept(estimator, options):
     update = rows.sum((0, 1)) if "given" in options else torch.tensor(weights, dtype=torch.float64) @ whole
     assert torch.allclose(step.gradient(weights)[0], update, atol=1e-12)
     assert (step.replaced == 1) == (not options)
+
+
+@pytest.mark.parametrize("options", [{}, {"given": True}], ids=["weighted", "given"])
+@pytest.mark.parametrize("estimator", ["same-batch", "cross-batch", "directional"])
+def test_a_step_that_is_not_observed_only_updates(estimator, options):
+    weights = [0.2, 0.5, 0.3]
+    step, rewards, rows = filled(estimator, weights, observed=False, **options)
+    assert step.close(1e-3) is None and step.finite and len(step.sums.flat[0]) == 1
+    whole = torch.einsum("kbt,btp->kp", rewards, rows)
+    update = rows.sum((0, 1)) if "given" in options else torch.tensor(weights, dtype=torch.float64) @ whole
+    assert torch.allclose(step.gradient(weights)[0], update, atol=1e-12)
 
 
 def test_rewards_that_nothing_has_are_not_present():

@@ -401,8 +401,9 @@ def test_nan_rewards_and_any_number_of_rewards(job, weighting):
         {"weighting": "popo", "per_device_train_batch_size": 4, "steps_per_generation": 4, **LORA},
         {"weighting": "popo-light", "num_iterations": 2},
         {"weighting": "dwa", "gradient_accumulation_steps": 2},
+        {"weighting": "popo", "weight_every": 2},
     ],
-    ids=["full", "lora-mid-generation", "iterations", "accumulated"],
+    ids=["full", "lora-mid-generation", "iterations", "accumulated", "every-second"],
 )
 def test_resume_is_bit_equal(job, options):
     common = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "save_total_limit": 3, **options}
@@ -483,6 +484,42 @@ def test_preference_is_where_the_weights_are_pulled(job):
     assert trainer.rule.weights == pytest.approx([0.75, 0.25], abs=0.01)
 
 
+@pytest.mark.parametrize("estimator", ["cross-batch", "directional"])
+@pytest.mark.parametrize("options", [{}, {"beta": 0.1, "kl_in_indicator": False, **LORA}], ids=["full", "lora-kl"])
+def test_unobserved_steps_hold_the_weights_and_take_the_same_update(job, estimator, options):
+    common = {"gram_estimator": estimator, "max_steps": 4, "reward_weights": [0.7, 0.3], **options}
+    some = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="some", weight_every=2, **common)
+    some.train()
+    moves = history(some, "max_delta_log_weight")
+    assert [move > 0 for move in moves] == [True, False, True, False]
+    assert len(history(some, "indicator/vowels")) == 2
+    paths = []
+    for every in (1, 2):
+        path = Trajectory()
+        held = {**common, "weight_step": 0.0, "weight_floor": 0.0, "weight_every": every, "callbacks": [path]}
+        job(ParetoGRPOTrainer, ParetoGRPOConfig, folder=f"held-{every}", **held).train()
+        paths.append(torch.stack(path.seen))
+    assert torch.allclose(*paths, atol=2e-5)
+
+
+def test_an_unobserved_step_takes_one_backward_pass(job, monkeypatch):
+    passes = []
+    whole = torch.autograd.grad
+
+    class Fresh(TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            passes.append(0)
+
+    def counted(outputs, inputs, *rest, **options):
+        if len(inputs) > 2:  # the trained parameters, not the outputs of the forward pass
+            passes[-1] += 1
+        return whole(outputs, inputs, *rest, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    job(ParetoGRPOTrainer, ParetoGRPOConfig, weight_every=2, max_steps=4, callbacks=[Fresh()]).train()
+    assert passes[1] == passes[3] == 1 and min(passes[0], passes[2]) > 2  # two halves of the prompts, two rewards
+
+
 def test_warmup_holds_the_weights(job):
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, weight_warmup=2, reward_weights=[0.9, 0.1], max_steps=4)
     trainer.train()
@@ -511,6 +548,9 @@ def test_configuration_errors_say_what_to_do(job):
         ({"weighting": "popo-light", "preference": [2.0, 1.0]}, "does not support a preference"),
         ({"weighting": "mgda", "aggregation": "trl"}, "needs them before"),
         ({"reward_weights": [0.0, 0.0]}, "reward_weights"),
+        ({"weight_every": 0}, "is not positive"),
+        ({"weighting": "mgda", "weight_every": 2}, "some steps only"),
+        ({"weighting": "popo-light", "weight_every": 2}, "some steps only"),
     ]
     for options, message in cases:
         with pytest.raises(TaijiError, match=message):

@@ -62,3 +62,18 @@ def test_silenced_is_silent_until_it_is_not(slow, capsys):
     progress.silence(False)
     list(progress.track(range(8), "Counting"))
     assert "Counting" in capsys.readouterr().err
+
+
+def test_a_job_that_may_end_early_gives_an_upper_bound_and_its_purpose(slow, capsys):
+    with (
+        progress.purpose("ladder, 2 of 4"),
+        progress.purpose("without text_match"),
+        progress.progress("Ranker", 8, early=True) as update,
+    ):
+        update(2)
+        update(4)
+    list(progress.track(range(8), "Counting"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Ranker (ladder, 2 of 4, without text_match): ")
+    assert " at most " in lines[0] and lines[0].endswith(" s left")
+    assert "(" not in lines[-1]  # the purpose ends with its block

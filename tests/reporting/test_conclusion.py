@@ -94,6 +94,12 @@ def test_a_gain_that_some_trainings_drop_is_told_with_both_values():
     assert ladder_conclusion(rungs).advice == TEXT_PAYS
 
 
+def test_the_answer_says_on_how_many_rows():
+    rungs = [{**row, "rows": 1234} for row in ladder(0.05, 0.0)]
+    said = ladder_conclusion(rungs).answers[0].text
+    assert said.endswith("(1,234 test rows; validation chose to use them in 100% of the training runs).")
+
+
 def test_other_groups_and_controls_decide_nothing():
     rungs = [{**row, "group": "cold items"} for row in ladder(0.05, 0.05)]
     assert ladder_conclusion(rungs) is None

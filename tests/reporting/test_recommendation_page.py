@@ -6,8 +6,8 @@ import pytest
 from tests.inspector.recommender_samples import sample_loop, sample_recommendation
 
 from taiji.reporting.recommendation_page import (
-    advice,
     metric_title,
+    recommendation_conclusion,
     recommendation_values,
     tone_of,
     write_recommendation,
@@ -55,12 +55,35 @@ def test_advice_follows_the_ablation_of_the_list():
         gap = {"against": "all components", "value": (low + high) / 2, "low": low, "high": high}
         return {"arm": arm, "metric": metric, "value": 0.5, "low": 0.4, "high": 0.6, "difference": gap}
 
-    found = {"lists": [row("without a", -0.2, -0.1), row("without b", 0.1, 0.2), row("ranker without c", -0.1, 0.1)]}
-    text = advice(found)
-    assert text.startswith(
+    def advice(*rows):
+        found = {**sample_recommendation(), "components": [], "lists": [row("popularity alone", 0, 0.1), *rows]}
+        return recommendation_conclusion(found).advice
+
+    rows = [row("without a", -0.2, -0.1), row("without b", 0.1, 0.2), row("ranker without c", -0.1, 0.1)]
+    assert advice(*rows).startswith(
         "Keep a: the list is worse without it. Leave out b: the list is better without it. No effect of c"
     )
-    assert advice({"lists": [*found["lists"], row("without a", 0.1, 0.2, "true_reward@10")]}).startswith("Leave out a:")
-    assert advice({"lists": [row("all components", -0.2, -0.1)]}) == ""
-    pair = advice({"lists": [row("without a", -0.2, -0.1), row("without b", -0.2, -0.1)]})
+    reward = [row("without a", 0.1, 0.2, "true_reward@10"), row("popularity alone", 0, 0.1, "true_reward@10")]
+    assert advice(*rows, *reward).startswith("Leave out a:")
+    assert advice(row("all components", -0.2, -0.1)) == ""
+    pair = advice(row("without a", -0.2, -0.1), row("without b", -0.2, -0.1))
     assert pair == "Keep a and b: the list is worse without each of them."
+
+
+def test_the_conclusion_answers_first_about_the_whole_list():
+    found = sample_recommendation()
+    gap = {"against": "all components", "value": -0.2, "low": -0.3, "high": -0.1}
+    alone = {**found["lists"][2], "arm": "popularity alone", "difference": gap}
+    found["lists"].append(alone)
+    reached = recommendation_conclusion(found)
+    assert reached.asked == f"Does this recommender beat popularity on {found['data']}?"
+    assert (
+        reached.answers[0].text.startswith("Yes: ")
+        and "+0.2000 [+0.1000, +0.3000] True reward@10" in reached.answers[0].text
+    )
+    assert reached.answers[0].mark == "▲" and reached.advice.endswith("Serve the lists with `taiji serve`.")
+    assert any("sasrec" in answer.text and answer.mark == "○" for answer in reached.answers[1:])
+    gap["high"] = 0.1
+    open_ = recommendation_conclusion(found)
+    assert open_.answers[0].text.startswith("Not shown: ") and "taiji serve" not in open_.advice
+    assert recommendation_conclusion({**found, "requests": 0}) is None

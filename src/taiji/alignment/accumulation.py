@@ -61,6 +61,7 @@ class AccumulationStep:
         fresh: True if the rule computes the weights to apply from the gradients of this step; ``weights`` are then
             unused.
         given: True if the update minimises TRL's own loss instead of the weighted sum of the per-reward losses.
+        observed: False for a step that only updates the parameters, with one backward pass and no observation.
         placement: distribution of parameters and gradients over processes.
 
     Attributes:
@@ -77,6 +78,7 @@ class AccumulationStep:
     weights: Sequence[float]
     fresh: bool = False
     given: bool = False
+    observed: bool = True
     placement: Placement = WHOLE
     halves: int = field(init=False)
     parts: list[Tensor] = field(init=False)
@@ -87,9 +89,11 @@ class AccumulationStep:
     finite: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        self.halves = 1 if self.estimator == "same-batch" else 2
+        self.halves = 1 if self.estimator == "same-batch" or not self.observed else 2
         extra = int(self.common or self.given)
         directions = 2 if self.estimator == "directional" else self.count + extra
+        if not self.observed:
+            directions = 1
         self.parts = [local(parameter) for parameter in self.parameters]
         self.sums = GradientSums(self.parts, directions, self.halves, self.halves + self.count)
         device = self.parts[0].device
@@ -97,9 +101,14 @@ class AccumulationStep:
         self.applies = torch.zeros(self.count, dtype=torch.float64, device=device)
 
     @property
+    def directional(self) -> bool:
+        """True if the indicators of this step are measured with the directional estimator."""
+        return self.estimator == "directional" and self.observed
+
+    @property
     def replaced(self) -> int | None:
         """Index of the reward whose backward pass is replaced by the pass of the update; None if none is replaced."""
-        if self.estimator == "directional" or self.fresh or self.given:
+        if self.directional or self.fresh or self.given or not self.observed:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])
 
@@ -114,7 +123,7 @@ class AccumulationStep:
         """Add one micro-batch's vector-Jacobian products.
 
         This takes K backward passes, or K + 1 with ``common`` or ``update``. With the directional estimator, it takes
-        as long as one and a half backward passes, for any K.
+        as long as one and a half backward passes, for any K. If the step is not ``observed``, it takes one.
 
         Args:
             recording: recorded forward pass of the micro-batch.
@@ -126,10 +135,10 @@ class AccumulationStep:
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
         extra = update if update is not None else common
         directions = inside if extra is None else [*inside, extra]
+        if not self.observed:
+            directions = [update or scaled_sum(rewards, self.weights)]
         numbers = [range(len(directions))] * self.halves
-        if (
-            self.estimator == "directional"
-        ):  # the change of the second half is measured along the first half's reference direction
+        if self.directional:  # the change of the second half is measured along the first half's reference direction
             directions, numbers = (
                 [scaled_sum(inside, self.reference), update or scaled_sum(rewards, self.weights)],
                 [range(2), range(1, 2)],
@@ -161,8 +170,8 @@ class AccumulationStep:
         return matrix
 
     def close(self, step: float) -> Observation | None:
-        """Reduce the sums over processes, and return the observation of the step; None if one half of the prompts is
-        empty.
+        """Reduce the sums over processes, and return the observation of the step; None if the step is not ``observed``
+        or one half of the prompts is empty.
 
         Args:
             step: size of the finite difference, relative to the norm of the parameters (directional estimator).
@@ -178,11 +187,11 @@ class AccumulationStep:
         rows, applies = counts[: self.halves], counts[self.halves :].tolist()
         present = tuple(count > 0 for count in applies)
         share = (rows / rows.sum()).tolist()
-        if self.halves == 2 and min(share) == 0:
+        if not self.observed or (self.halves == 2 and min(share) == 0):
             return None
         directions = self.sums.flat.size(1)
         same, further = products[: directions**2].view(directions, -1), products[directions**2 :]
-        if self.estimator == "directional":
+        if self.directional:
             size, length = further.tolist()
             return self._directional(share, directional_step(size, length, step), length, present)
         made = self.columns()
@@ -203,7 +212,7 @@ class AccumulationStep:
         squared length of the first half's reference direction replace it.
         """
         products = [gram(self.sums.totals()).flatten()]
-        if self.estimator == "directional":
+        if self.directional:
             products.append(torch.stack([square_norm(self.parts), square_norm(self.sums.parts[0][0])]))
         elif self.halves == 2:
             products.append(inner_products(self.sums.flat[0], self.sums.flat[1]).flatten())
@@ -248,7 +257,7 @@ class AccumulationStep:
         This is sum_k w_k g_k plus the part common to all rewards, or the gradient of TRL's loss if ``given``.
         """
         directions = self.sums.flat.size(1)
-        if self.estimator == "directional" or self.given:
+        if self.directional or self.given or not self.observed:
             return self.sums.combined([0.0] * (directions - 1) + [1.0])
         chosen = list(weights) if self.replaced is None else [float(k == self.replaced) for k in range(self.count)]
         return self.sums.combined([*chosen, 1.0] if self.common else chosen)

@@ -20,7 +20,7 @@ from taiji.alignment.checkpoint import STATE
 from taiji.alignment.rewards import Reward, for_trl
 from taiji.alignment.rollouts import LOG as ROLLOUTS
 from taiji.alignment.rollouts import Rollouts
-from taiji.alignment.settings import STEERED, AlignmentSettings
+from taiji.alignment.settings import INTERMITTENT, STEERED, AlignmentSettings
 from taiji.core.artifacts import make_folder, write_text
 from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
@@ -207,10 +207,11 @@ def _trainer(
         weighting=settings.weighting,
         popo_mode=settings.mode,
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
-        # A study runs all rules with the same settings, but only some rules support a preference.
+        # A study runs all rules with the same settings, but only some rules support all of them.
         preference=list(settings.preference) if settings.preference and settings.weighting in STEERED else None,
         light_statistics=settings.light_statistics,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
+        weight_every=settings.weight_every if settings.weighting in INTERMITTENT else 1,
         weight_warmup=settings.weight_warmup,
         token_weighting=settings.token_weighting,
         num_generations=settings.generations,

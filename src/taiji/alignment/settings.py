@@ -26,6 +26,8 @@ Weighting = Literal[
 
 STEERED = ("popo", "popo-covariance")
 """Rules that support a preference."""
+INTERMITTENT = ("popo",)
+"""Rules that can observe only some of the steps."""
 
 
 class RewardTableSettings(Settings):
@@ -77,8 +79,11 @@ class AlignmentSettings(Settings):
     """Sampling temperature of the rollouts."""
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
+    weight_every: int = Field(default=1, ge=1)
+    """Number of steps from one observation of the gradients to the next (only ``popo``). Between them the weights stay
+    constant, and a step costs as much as with ``fixed``."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where the inner products of
+    """Number of observed steps before gradient-based weights start to change (LoRA starts at B = 0, where the inner products of
     gradients carry little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """`pepo` weights each token's advantage as in PEPO, in addition to the reward weights. The evidence with which PEPO
@@ -93,9 +98,13 @@ class AlignmentSettings(Settings):
     reward_table: RewardTableSettings = RewardTableSettings()
 
     @model_validator(mode="after")
-    def _preference_has_a_reader(self) -> AlignmentSettings:
+    def _options_have_a_reader(self) -> AlignmentSettings:
         if self.preference is not None and self.weighting not in STEERED:
             raise ValueError(f"preference is only used by {' and '.join(STEERED)}, but weighting is {self.weighting}")
+        if self.weight_every > 1 and self.weighting not in INTERMITTENT:
+            raise ValueError(
+                f"weight_every is only used by {' and '.join(INTERMITTENT)}, but weighting is {self.weighting}"
+            )
         return self
 
     @field_validator("preference", "weights")

@@ -280,7 +280,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         step = self.step_state.accumulation(partial(self._start_accumulation, model))
         halves = batch.prompt % 2 if step.halves == 2 else None
         evidence = self._evidence(inputs) if self.args.token_weighting == "pepo" else None
-        jointly = self.args.gram_estimator != "directional" and self.rule.count > 1
+        jointly = step.observed and not step.directional and self.rule.count > 1
         recording = Recording(model, halves, evidence, together=step.placement.together, jointly=jointly)
         token_weights = None if recording.evidence is None else self._token_weights(recording, inputs)
         trl_loss = super()._compute_loss
@@ -325,6 +325,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             weights=self.rule.weights.tolist(),
             fresh=self.rule.fresh,
             given=self.args.aggregation == "trl",
+            observed=self.state.global_step % self.args.weight_every == 0,
             placement=Placement.of(model, parameters, self.accelerator.num_processes, mean),
         )
 
@@ -332,7 +333,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         """Close the step: let the rule observe it, and set the gradients of the parameters.
 
         The rule does not observe a step with infinite or NaN gradients, with advantages that are all zero, or with
-        prompts in only one half.
+        prompts in only one half. With ``weight_every`` above 1, it observes only every such step.
         """
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None

@@ -78,10 +78,16 @@ class ParetoGRPOConfig(GRPOConfig):
         default=0.9,
         metadata={"help": "Decay of the moving averages of the indicators and of the squared gradient norm."},
     )
+    weight_every: int = field(
+        default=1,
+        metadata={
+            "help": "Number of steps from one observation of a rule that reads gradients to the next. Between them the weights stay constant, and a step takes one backward pass, as with constant weights. Rules that choose the weights from the gradients of the same step ('mgda', 'pcgrad', 'upgrad', 'fairgrad') need 1."
+        },
+    )
     weight_warmup: int = field(
         default=0,
         metadata={
-            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose matrix B starts at zero."
+            "help": "Observed steps before gradient-based weights start to change; use a few with LoRA, whose matrix B starts at zero."
         },
     )
     light_statistics: str = field(
@@ -162,6 +168,20 @@ class ParetoGRPOConfig(GRPOConfig):
             )
         _one_of("rollout_draw", self.rollout_draw, get_args(Draw))
         self.rule_options()  # raise for values out of range now, not after the model has been loaded
+        if self.weight_every < 1:
+            raise ConfigError(
+                "The number of steps between two observations is not positive.",
+                where="weight_every",
+                expected="1 or more",
+                found=str(self.weight_every),
+            )
+        if self.weight_every > 1 and (self.source != "gradients" or RULES[self.weighting].fresh):
+            raise ConfigError(
+                f"weighting={self.weighting!r} does not support observations of some steps only.",
+                where="weight_every",
+                expected="1; more only with a rule that reads gradients and applies its weights to later steps, such as 'popo'",
+                found=str(self.weight_every),
+            )
         if not self.directional_step > 0:
             raise ConfigError(
                 "The finite-difference step is not positive.",

@@ -61,7 +61,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     from rich.console import Console
     from rich.markup import escape
 
-    from taiji.reporting.recommendation_page import level_text
+    from taiji.reporting.recommendation_page import level_text, recommendation_conclusion
 
     out = Console()
     if not out.is_terminal:
@@ -93,6 +93,8 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     _print_values(out, found, loop)
     spent = ", ".join(f"{step} {value:.2f}" for step, value in found["milliseconds"].items())
     out.print(f"[dim]milliseconds per request, measured on blocks of requests: {spent}[/dim]", highlight=False)
+    if (reached := recommendation_conclusion(found)) is not None:
+        out.print("\n" + "\n".join(reached.lines()), highlight=False, markup=False)
 
 
 def _print_components(out: Console, found: Mapping[str, Any]) -> None:
@@ -112,8 +114,6 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
             out.print(f"      [dim]{escape(reason)}[/dim]", highlight=False)
     for limit in shown["limits"]:
         out.print(f"  [dim]{escape(limit)}[/dim]", highlight=False)
-    if shown["advice"]:
-        out.print(f"advice: {escape(shown['advice'])}", highlight=False)
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:

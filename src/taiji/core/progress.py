@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _within: ContextVar[bool] = ContextVar("within", default=False)
 """True inside a job whose progress is shown."""
+_purpose: ContextVar[str] = ContextVar("purpose", default="")
+"""Purpose of the jobs that are started now, shown in brackets after their descriptions."""
 
 
 class _Display:
@@ -53,33 +55,58 @@ def _unit(unit: str, number: int) -> str:
     return " ".join([first.removesuffix("s"), *rest]) if number == 1 else unit
 
 
-def _plain(description: str, total: int | None, unit: str, done: int, seconds: float) -> str:
+@contextmanager
+def purpose(text: str) -> Iterator[None]:
+    """Show what the jobs in the block are for, where a job such as the training of a ranker runs several times.
+
+    Inside another such block, both purposes are shown.
+    """
+    outer = _purpose.get()
+    token = _purpose.set(f"{outer}, {text}" if outer else text)
+    try:
+        yield
+    finally:
+        _purpose.reset(token)
+
+
+def _plain(description: str, total: int | None, unit: str, done: int, seconds: float, early: bool) -> str:
     rate = done / seconds if seconds else 0.0
     counted = f"{done:,}/{total:,} {unit}" if total else f"{done:,} {_unit(unit, done)}"
     text = f"{description}: {counted}, {rate:,.1f} per second"
     if total and rate and done < total:
-        text += f", {(total - done) / rate:,.0f} s left"
+        text += f", {'at most ' * early}{(total - done) / rate:,.0f} s left"
     return text
 
 
 @contextmanager
-def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
+def progress(
+    description: str, total: int | None = None, unit: str = "rows", *, early: bool = False
+) -> Iterator[Callable[[int], None]]:
     """Show the progress of a long job. The block receives a function ``update(done)`` to call with the number of
-    finished units."""
+    finished units.
+
+    Args:
+        description: short name of the job.
+        total: number of units; None if it is unknown.
+        unit: plural name of the units.
+        early: True if the job may end before ``total``, so that the remaining time is an upper bound.
+    """
     if _Display.shown is False:
         yield lambda done: None
         return
     inner = _within.get()
     token = _within.set(True)
     try:
-        with _shown(description, total, unit, inner) as update:
+        if text := _purpose.get():
+            description = f"{description} ({text})"
+        with _shown(description, total, unit, inner, early) as update:
             yield update
     finally:
         _within.reset(token)
 
 
 @contextmanager
-def _shown(description: str, total: int | None, unit: str, inner: bool) -> Iterator[Callable[[int], None]]:
+def _shown(description: str, total: int | None, unit: str, inner: bool, early: bool) -> Iterator[Callable[[int], None]]:
     start, state = time.monotonic(), {"done": 0, "line": time.monotonic() - LINE_EVERY + SHOW_AFTER}
     if _Display.shown and sys.stderr.isatty() and inner:
         yield lambda done: None  # two bars would overwrite each other
@@ -95,7 +122,7 @@ def _shown(description: str, total: int | None, unit: str, inner: bool) -> Itera
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(description, total=total, rate="")
+            task = bar.add_task(f"{description}{', may stop early' * early}", total=total, rate="")
 
             def show(done: int) -> None:
                 state["done"] = done
@@ -110,7 +137,7 @@ def _shown(description: str, total: int | None, unit: str, inner: bool) -> Itera
             now = time.monotonic()
             if now - state["line"] >= LINE_EVERY and done != total:  # the last line is printed below
                 state["line"] = now
-                _emit(_plain(description, total, unit, done, now - start))
+                _emit(_plain(description, total, unit, done, now - start, early))
 
         yield line
     seconds = time.monotonic() - start

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taiji.core.progress import purpose
 from taiji.data.field_set import Arrays, FieldSet
 from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import CLICK
@@ -222,7 +223,7 @@ def climb(
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
-    for rung in rungs:
+    for place, rung in enumerate(rungs, start=1):
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
         replaced = {part[0].name for part in added} if rung.side else set()
         unread = bool(added) and not any(part[0].labels for part in added)
@@ -231,7 +232,9 @@ def climb(
             stand = stood[model]
             against = stand.base_of(rung)
             used = [*(part for part in stand.ground if part[0].name not in replaced), *added]
-            found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
+            labelled = [part[0] for part in used if part[0].labels]
+            with purpose(f"ladder, {place} of {len(rungs)}: {rung.name.partition(':')[0]}"):
+                found = MODELS[model](bench, labelled, *_beside(trial, used), seeds)
             old = stand.fitted[against] if against is not None and not unread else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
             for group, chosen in strata.items():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.core.artifacts import write_json
 from taiji.core.manifests import Verifier
-from taiji.core.number_format import number_text
+from taiji.core.number_format import counted, number_text
 from taiji.data import Dataset
 from taiji.experiments.decision import gap
 from taiji.experiments.log_ladder import climbed
@@ -181,10 +181,15 @@ def print_oracle(found: dict[str, Any]) -> None:
         )
     if found.get("left_out"):
         print(f"The ladder is not available. {found['left_out']}")
-    for row in found.get("ladder", ()):
-        if row["group"] == "all" and row["auc"] is not None:
-            against = f", {gap(row)} against {row['against']}" if "against" in row else ""
-            print(f"{row['rung']}: AUC {number_text(row['auc'], 4)}{against}")
+    rungs = [row for row in found.get("ladder", ()) if row["group"] == "all" and row["auc"] is not None]
+    if rungs:
+        print(
+            f"Ladder, over {counted(rungs[0]['rows'], 'test row')} (first interactions of users, and sampled items of "
+            "others). Its AUC cannot be compared with the table above, which is over exposures:"
+        )
+    for row in rungs:
+        against = f", {gap(row)} against {row['against']}" if "against" in row else ""
+        print(f"{row['rung']}: AUC {number_text(row['auc'], 4)}{against}")
     for line in found.get("decisions", ()):
         print(f"{line['question']} {line['found']}. {line['says']}")
     if (reached := ladder_conclusion(found.get("ladder", ()))) is not None:

@@ -175,11 +175,14 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
-        kept = "" if not row.kept else f" (validation chose to use them in {row.kept:.0%} of the training runs)"
+        beside = [counted(row.rows, "test row")] if row.rows else []
+        if row.kept:
+            beside.append(f"validation chose to use them in {row.kept:.0%} of the training runs")
+        where = f" ({'; '.join(beside)})" if beside else ""
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
             always=metric_text(row.always_read, signed=True) if row.always_read else "",
-            before=f"“{title_of_rung(row.difference.against)}”{kept}",
+            before=f"“{title_of_rung(row.difference.against)}”{where}",
         )
         if row.sometimes_dropped and row.always_read is not None:
             text = (

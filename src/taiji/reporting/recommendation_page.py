@@ -11,8 +11,9 @@ from typing import Any
 
 import taiji
 from taiji.core.artifacts import write_text
-from taiji.core.number_format import general_text, number_text, real_minus
+from taiji.core.number_format import counted, general_text, number_text, real_minus
 from taiji.core.sentences import listed
+from taiji.reporting.conclusion import Answer, Conclusion
 from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
@@ -29,6 +30,9 @@ WORDS = {
     "open": "no difference shown",
     "no interval": "too little data",
 }
+ALONE = "popularity alone"
+"""Variant of the final list that contains the most popular items, the baseline of the whole recommender."""
+SERVE = "Serve the lists with `taiji serve`."
 LOOP_METRICS = {
     "reward": "Reward",
     "click": "Clicks",
@@ -43,7 +47,7 @@ LOOP_METRICS = {
 def recommendation_values(
     found: Row, loop: Row | None = None, seconds: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Return the values that the template ``recommendation.html.j2`` shows.
+    """Return the values that the template ``recommendation_body.html.j2`` shows as ``recommender``.
 
     Args:
         found: content of ``recommendation.json``.
@@ -57,7 +61,7 @@ def recommendation_values(
         "found": found,
         "level": level_text(found),
         "verdicts": [_component(row) for row in found.get("components", ())],
-        "advice": advice(found),
+        "conclusion": recommendation_conclusion(found),
         "retrieval": _table(retrieval, "arm"),
         "slices": _slices(found.get("slices", ())),
         "lists": _table(lists, "arm"),
@@ -88,7 +92,7 @@ def render_recommendation(
     )
     environment.filters |= FILTERS
     return environment.get_template("recommendation.html.j2").render(
-        **recommendation_values(found, loop, seconds),
+        recommender=recommendation_values(found, loop, seconds),
         name=name,
         version=taiji.__version__,
         today=date.today().isoformat(),
@@ -110,23 +114,61 @@ def write_recommendation(
     write_text(path, render_recommendation(name, found, loop, seconds, configuration))
 
 
-def advice(found: Row) -> str:
+def recommendation_conclusion(found: Row) -> Conclusion | None:
+    """Return the question, the answers and the next step for a recommender; None if no request was evaluated.
+
+    The first answer compares the final list with popularity alone. The others name the components that beat both
+    popularity and co-occurrence, and those that do not.
+    """
+    if not found["requests"]:
+        return None
+    answers = []
+    row = next((row for row in _judged(found) if row["arm"] == ALONE and row.get("difference")), None)
+    if row is not None:
+        gap = row["difference"]  # of popularity alone, from the list with all components
+        ends = [None if gap[end] is None else -gap[end] for end in ("high", "low")]
+        gain = {**gap, "value": None if gap["value"] is None else -gap["value"], "low": ends[0], "high": ends[1]}
+        tone = tone_of(gain)
+        said = {"better": "Yes: the lists are better than", "worse": "No: the lists are worse than"}.get(
+            tone, "Not shown: the lists are not measurably better than"
+        )
+        text = f"{said} popularity alone, {bracketed(gain, signed=True)} {metric_title(row['metric'])} over {counted(found['requests'], 'request')}."
+        answers.append(Answer(text, tone or "interval includes zero"))
+    made = [_component(row) for row in found.get("components", ()) if row["beats"] is not None]
+    for beats, said in ((True, "better"), (False, "not shown to be better")):
+        names = [row["name"] for row in made if (row["mark"] == "better") == beats]
+        if names:
+            against = " and ".join(pair["against"] for pair in made[0]["pairs"])
+            text = f"Candidates {said} than those of {against}, by {made[0]['metric']}: {listed(names)}."
+            answers.append(Answer(text, "better" if beats else "interval includes zero"))
+    if not answers:
+        return None
+    serve = [SERVE] if answers[0].outcome == "better" else []
+    return Conclusion(
+        f"Does this recommender beat popularity on {found['data']}?",
+        tuple(answers),
+        " ".join([*_advice(found), *serve]),
+    )
+
+
+def _judged(found: Row) -> list[Row]:
+    """Return the rows of the final lists in the metric by which components are judged: ``true_reward`` if there is one,
+    otherwise ``ndcg``."""
+    names = {row["metric"].partition("@")[0] for row in found["lists"]}
+    judged = next((name for name in LIST_METRICS[:2] if name in names), None)
+    return [row for row in found["lists"] if row["metric"].partition("@")[0] == judged]
+
+
+def _advice(found: Row) -> list[str]:
     """Return advice based on the ablation of the final list; empty if nothing was ablated.
 
-    The advice is to keep a component if the list is worse without it. The metric is ``true_reward`` if there is one,
-    otherwise ``ndcg``.
+    The advice is to keep a component if the list is worse without it.
     """
-    judged = next(
-        (name for name in LIST_METRICS[:2] if any(row["metric"].partition("@")[0] == name for row in found["lists"])),
-        None,
-    )
     gaps = {
         row["arm"].partition("without ")[2]: tone_of(row.get("difference"))
-        for row in found["lists"]
-        if row["metric"].partition("@")[0] == judged and "without " in row["arm"]
+        for row in _judged(found)
+        if "without " in row["arm"]
     }
-    if not gaps:
-        return ""
     said = []
     for tone, one, many in (
         ("worse", "Keep {}: the list is worse without it.", "Keep {}: the list is worse without each of them."),
@@ -140,7 +182,7 @@ def advice(found: Row) -> str:
         names = [name for name, found_tone in gaps.items() if found_tone == tone]
         if names:
             said.append((one if len(names) == 1 else many).format(listed(names)))
-    return " ".join(said)
+    return said
 
 
 def metric_title(metric: str) -> str:
@@ -157,8 +199,14 @@ def value_text(row: Row, *, signed: bool = False) -> tuple[str, str]:
     interval = str(row.get("reason", ""))
     if row["low"] is not None and row["high"] is not None and row["low"] != row["high"]:
         low, high = (number_text(row[end], places, signed=signed) for end in ("low", "high"))
-        interval = f"{low} to {high}"
+        interval = f"[{low}, {high}]"
     return number_text(row["value"], places, signed=signed), interval
+
+
+def bracketed(row: Row, *, signed: bool = False) -> str:
+    """Return a value with its interval in square brackets, or with the reason why there is none in round ones."""
+    value, interval = value_text(row, signed=signed)
+    return f"{value} {interval if interval.startswith('[') else f'({interval})'}" if interval else value
 
 
 def tone_of(gap: Row | None, *, judged: bool = True) -> str:
@@ -198,12 +246,11 @@ def _component(row: Row) -> dict[str, Any]:
     """Return a finding about a component as a sentence, with the component's comparisons and reasons."""
     pairs = []
     for pair in row["comparisons"]:
-        value, interval = value_text(pair, signed=True)
         verdict = pair["verdict"]
         pairs.append(
             {
                 "against": pair["against"],
-                "text": f"{value} ({interval})" if interval else value,
+                "text": bracketed(pair, signed=True),
                 "tone": verdict if verdict in ("better", "worse") else "open",
                 "mark": MARKS[verdict],
                 "word": WORDS[verdict],
@@ -216,11 +263,10 @@ def _component(row: Row) -> dict[str, Any]:
         text = f"beats {' and '.join(pair['against'] for pair in pairs)}"
     else:
         text = f"does not beat {' or '.join(missed)}"
-    value, interval = value_text(row)
     return {
         "name": row["component"],
         "metric": metric_title(row["metric"]),
-        "value": f"{value} ({interval})" if interval else value,
+        "value": bracketed(row),
         "text": text,
         "mark": "better" if row["beats"] else "worse" if any(pair["tone"] == "worse" for pair in pairs) else "open",
         "pairs": pairs,

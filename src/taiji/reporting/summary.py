@@ -170,6 +170,7 @@ class RungResult(_Open):
     rung: str
     group: str
     auc: float | None
+    rows: int | None = None
     against: str | None = None
     gain: float | None = None
     low: float | None = None

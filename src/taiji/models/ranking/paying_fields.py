@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taiji.core.progress import purpose
 from taiji.data.field_set import Arrays, FieldSet
 from taiji.models.ranking.training_loop import validation_loss
 
@@ -68,7 +69,8 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
         if not field.must_pay:
             continue
         smaller, (fewer, fewer_later) = without_field(ranker.fieldset, field.name, arrays, later)
-        other = again(smaller, fewer, fewer_later)
+        with purpose(f"without {field.name}"):
+            other = again(smaller, fewer, fewer_later)
         given, rows = losses_by_group(ranker, later)
         found = worth(field.name, losses_by_group(other, fewer_later)[0], given, rows)
         log.info(

@@ -67,7 +67,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         paused += time.perf_counter() - before
         return stop
 
-    with progress("Ranker", total=total) as update:
+    with progress("Ranker", total=total, early=valid is not None) as update:
         stop = False
         for epoch in range(epochs):
             for number, chunk in enumerate(chunks(epoch)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError
+from taiji.core.progress import purpose
 from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class RankerWithout(CandidateRanker):
         dataset, settings = load(context), neural_settings(context.config.ranking)
         whole = neural_settings(settings_of(load_trained(context, "candidate_ranker", dataset), settings))
         rows = self.training_rows(context, dataset)
-        train(context, dataset, rows, "ranker", without_fields(whole, {self.field}))
+        with purpose(f"without {self.field}"):
+            train(context, dataset, rows, "ranker", without_fields(whole, {self.field}))
         return {"exposures": len(rows), "without": self.field}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.file_state import State
+from taiji.core.progress import purpose
 from taiji.pipeline.amounts import Amount, featured_users, trained_rows
 from taiji.pipeline.names import ARMS
 from taiji.pipeline.ranker_tables import ranker_tables
@@ -70,7 +71,8 @@ class Ranking(Stage):
             return filled(found, dataset, student, context.config.features.oldest_s) if own and student else found
 
         for arm, table in tables.items():
-            ranker = train(context, dataset, joined(before, table), arm, settings)
+            with purpose(f"with features {arm}"):
+                ranker = train(context, dataset, joined(before, table), arm, settings)
             predictions[arm] = ranker.predict(joined(test, table))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)
