@@ -97,3 +97,13 @@ def test_a_run_without_a_recommender_has_no_requests(run_folder):
     inspector = Inspector(run_folder)
     assert 'href="/requests"' not in inspector.page("/", "").body.decode()
     assert "traced no requests" in inspector.page("/requests", "").body.decode()
+
+
+def test_the_pages_of_a_recommender_conclude_first_and_speak_of_no_prompts(folder):
+    inspector = Inspector(folder)
+    overview, users, user = (inspector.page(f"/{page}", "").body.decode() for page in ("", "users", "users/user-0"))
+    assert overview.index("Does this recommender beat popularity on shop?") < overview.index('class="tiles"')
+    assert "90% intervals" in overview and "What to do next." in overview
+    assert "user-0" in users and "user-0" in user
+    for page in (users, user):
+        assert "prompt" not in page.lower().replace("prompts.css", "") and "rationale" not in page.lower()

@@ -253,7 +253,7 @@ def recommender_url(tmp_path_factory):
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (400, False)])
 def test_pages_of_requests_have_contrast_fit_and_stay_harmless(tab, recommender_url, width, dark):
     tab.size(width, dark=dark)
-    for page in ("", "requests", "requests/0"):
+    for page in ("", "users", "users/user-0", "requests", "requests/0"):
         tab.open(recommender_url + page)
         tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert tab.run(CONTRAST) == [] and tab.run("document.documentElement.scrollWidth") <= width, page

@@ -157,6 +157,7 @@ def test_a_known_layout_needs_no_mapping(tmp_path):
     )
     made = initialise(tmp_path, tmp_path, "films", {})
     assert made.proposal is None and made.files == [tmp_path / "films.yaml"]
+    assert initialised_text(made).startswith("LAYOUT\n  MovieLens: known") and as_json(made)["layout"] == "MovieLens"
     assert load_config(made.files[0]).data.mapping is None
 
 

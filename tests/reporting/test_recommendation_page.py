@@ -6,6 +6,7 @@ import pytest
 from tests.inspector.recommender_samples import sample_loop, sample_recommendation
 
 from taiji.reporting.recommendation_page import (
+    MORE,
     metric_title,
     recommendation_conclusion,
     recommendation_values,
@@ -65,7 +66,7 @@ def test_advice_follows_the_ablation_of_the_list():
     )
     reward = [row("without a", 0.1, 0.2, "true_reward@10"), row("popularity alone", 0, 0.1, "true_reward@10")]
     assert advice(*rows, *reward).startswith("Leave out a:")
-    assert advice(row("all components", -0.2, -0.1)) == ""
+    assert advice(row("all components", -0.2, -0.1)) == MORE, "nothing was left out"
     pair = advice(row("without a", -0.2, -0.1), row("without b", -0.2, -0.1))
     assert pair == "Keep a and b: the list is worse without each of them."
 

@@ -50,13 +50,8 @@ def open_run(
     Raises:
         TaijiError: the options are invalid, or a stage of this run has finished and ``resume`` is false.
     """
-    from taiji.config import load_config
     from taiji.core import progress
     from taiji.core.manifests import MANIFEST, Verifier
-    from taiji.language.causal_lm import check_language_model
-    from taiji.pipeline.engine import Run
-    from taiji.pipeline.recipes import stages_of
-    from taiji.pipeline.recommend_recipe import recommend_stages
 
     progress.silence(quiet)
     name = name_of(config, preset, name)
@@ -66,15 +61,21 @@ def open_run(
     exists = os.path.exists(stored)  # an unreadable folder is reported when the run is written
     if resume and exists and config is None and preset is None:
         config = stored  # the original options need not be repeated to resume a run
-    settings = load_config(config, preset=preset, data=data, overrides=overrides or [])
-    stages = recommend_stages(settings) if recommend else stages_of(settings)
     # A run that failed before its first stage finished has nothing to lose, and its name may be reused.
-    if not resume and exists and any((folder / stage.key / MANIFEST).exists() for stage in stages):
+    if not resume and exists and any(folder.glob(f"*/{MANIFEST}")):
         raise TaijiError(
             "A run with this name exists.",
             where=str(folder),
             fix="add --resume to continue it (finished stages are kept), or choose another --name",
         )
+    from taiji.config import load_config  # the imports of the stages take seconds, so a taken name is refused before
+    from taiji.language.causal_lm import check_language_model
+    from taiji.pipeline.engine import Run
+    from taiji.pipeline.recipes import stages_of
+    from taiji.pipeline.recommend_recipe import recommend_stages
+
+    settings = load_config(config, preset=preset, data=data, overrides=overrides or [])
+    stages = recommend_stages(settings) if recommend else stages_of(settings)
     if not recommend:
         check_language_model(settings.language.model)  # fail now rather than after an hour
     return Run(

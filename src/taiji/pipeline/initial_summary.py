@@ -21,6 +21,11 @@ def initialised_text(made: Initialised) -> str:
     """Return the proposal, the preview and the next command as text."""
     proposal, dataset = made.proposal, made.dataset
     lines: list[str] = []
+    if made.layout:
+        lines.append(
+            f"LAYOUT\n  {made.layout}: known, so no mapping is needed. Only the files of this layout are read; "
+            "with --set or --ignore, a mapping of all files is proposed instead."
+        )
     if proposal:
         lines.append("FILES")
         parts = {
@@ -141,6 +146,7 @@ def as_json(made: Initialised) -> dict[str, Any]:
         "unused": proposal.unused if proposal else {},
         "suggestions": [line for line, _ in proposal.suggestions] if proposal else [],
         "rows": rows,
+        "layout": made.layout or None,
         "settings": made.sizes,
         "reading": made.dataset.reading.model_dump(mode="json") if made.dataset.reading else None,
         "doubts": made.doubts,

@@ -50,6 +50,7 @@ class Initialised:
         sizes: settings chosen for a small log, by configuration key.
         doubts: points that a person should check.
         files: written files.
+        layout: name of the source that knows the layout of the folder; empty if the mapping was proposed.
     """
 
     tables: list[Table]
@@ -59,6 +60,7 @@ class Initialised:
     sizes: dict[str, Any]
     doubts: list[str]
     files: list[Path]
+    layout: str = ""
 
     @property
     def command(self) -> str:
@@ -96,7 +98,8 @@ def initialise(
     run_name(name, f"the name of the folder {folder}" if name == folder.resolve().name else "--name")
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
-    if not answers and not ignore and recognised(folder) is not None:
+    layout = recognised(folder) if not answers and not ignore else None
+    if layout is not None:
         dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder))))
         sizes, doubts = _sizes(dataset)
         write_text(
@@ -111,6 +114,7 @@ def initialise(
             sizes,
             [*_found(dataset, False), *doubts, *_rate(dataset)],
             [config],
+            type(layout).__name__,
         )
     tables, left_out = read_tables(folder, ignore)
     try:

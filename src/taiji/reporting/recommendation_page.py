@@ -33,6 +33,7 @@ WORDS = {
 ALONE = "popularity alone"
 """Variant of the final list that contains the most popular items, the baseline of the whole recommender."""
 SERVE = "Serve the lists with `taiji serve`."
+MORE = "Try other retrievers, another ranker or more data: these lists are not shown to be better than popularity."
 LOOP_METRICS = {
     "reward": "Reward",
     "click": "Clicks",
@@ -143,12 +144,11 @@ def recommendation_conclusion(found: Row) -> Conclusion | None:
             answers.append(Answer(text, "better" if beats else "interval includes zero"))
     if not answers:
         return None
-    serve = [SERVE] if answers[0].outcome == "better" else []
-    return Conclusion(
-        f"Does this recommender beat popularity on {found['data']}?",
-        tuple(answers),
-        " ".join([*_advice(found), *serve]),
-    )
+    advice = _advice(found)
+    if answers[0].outcome == "better":
+        advice.append(SERVE)
+    asked = f"Does this recommender beat popularity on {found['data']}?"
+    return Conclusion(asked, tuple(answers), " ".join(advice) or MORE)
 
 
 def _judged(found: Row) -> list[Row]:
