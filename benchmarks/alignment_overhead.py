@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Result, median_ratio, run
-from benchmarks.measuring import exact_prompts
+from benchmarks.measuring import exact_prompts, return_memory
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,7 @@ class Stepper:
         self._done.acquire()
         self.seconds.append(time.process_time() - start)
         self.elapsed.append(time.perf_counter() - clock)
+        return_memory()  # every trainer has a thread of its own, and together they would keep more than 24 GB
 
 
 def measure(quick: bool) -> Result:

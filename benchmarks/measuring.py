@@ -3,6 +3,7 @@ prompts with an exact number of tokens."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import time
@@ -14,12 +15,18 @@ from typing import Any
 import numpy as np
 
 
+def return_memory() -> None:
+    """Return freed memory to the system. The C library otherwise keeps it for the thread that freed it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
     """Run the action. Return its result and the growth of the process's resident memory at its peak, in MiB (NaN if not
     on Linux)."""
-    gc.collect()
+    return_memory()
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _status("VmRSS")
     except OSError:

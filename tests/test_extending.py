@@ -78,6 +78,7 @@ def test_parts_pass_the_inherited_checks(installed, tmp_path):
         """
 from shop_parts.factorization_machine import FactorizationMachine
 from shop_parts.hour_field import HourOfDay
+from shop_parts.same_category import SameCategory
 from shop_parts.same_start import SameStart
 from shop_parts.trending import Trending
 from taiji.core.component import Requests
@@ -98,6 +99,7 @@ check_retriever(SameStart().fit(board), board)
 check_component(SameStart().fit(board), board, lambda r: r.retrieve(Requests([0, 1], [10**18] * 2), 5).items)
 assert retriever_class("same_start") is SameStart
 check_field(HourOfDay(), board, exposures_of(board))
+check_field(SameCategory(), board, exposures_of(board))
 assert ranker.layout.row.columns == (1,) and ranker_class("factorization_machine") is FactorizationMachine
 assert isinstance(make_field("hour", "here"), HourOfDay)
 rainy = Scenario(users=60, items=60, slate=3, candidates=10, mechanisms={"content": {}, "weather": {}})
@@ -132,7 +134,12 @@ def test_all_of_them_run_in_the_loop_and_in_a_study(installed, tmp_path):
         "data": {"source": f"json-lines:{write_lines(tmp_path / 'lines', shop)}"},
         "stages": ["recall"],
         "recall": {"k": 5},
-        "ranking": {"model": "factorization_machine", "fields": ["hour"], "min_steps": 20},
+        "ranking": {
+            "model": "factorization_machine",
+            "fields": ["hour"],
+            "pair_fields": ["same_category"],
+            "min_steps": 20,
+        },
     }
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "check.py").write_text(
@@ -145,6 +152,7 @@ def test_all_of_them_run_in_the_loop_and_in_a_study(installed, tmp_path):
     ranker = read_json(folder / "ranking" / "taiji" / "config.json")
     assert ranker["class"] == "shop_parts.factorization_machine:FactorizationMachine"
     assert "shop_parts.hour_field:HourOfDay" in [field["reference"] for field in ranker["fields"]]
+    assert "shop_parts.same_category:SameCategory" in [field["reference"] for field in ranker["fields"]]
     assert ["screen"] in [field["options"].get("column") for field in ranker["fields"]]
     metrics = {row["metric"] for row in read_json(folder / "metrics.json")["ranking"]}
     assert any(name.startswith("watch_seconds ") for name in metrics), sorted(metrics)
