@@ -3,8 +3,8 @@
 
 A ladder is a series of rankers, called *rungs*, each of which has one more set of inputs than the rung before. The rung
 in question adds text match, the similarity of a candidate's text to the texts of the user's history. For each log, the
-short ladder of the command is evaluated again (at most 50,000 candidates, one seed, WordLlama, the built-in ranker).
-Its rung is compared with the stored one of the long ladder (``--measured``, by default
+short ladder of the command is evaluated again (at most 50,000 candidates, WordLlama, the built-in ranker; one seed
+instead of three). Its rung is compared with the stored one of the long ladder (``--measured``, by default
 ``benchmarks/results/uplift.json``: at most 150,000 candidates, two seeds, WordLlama, LightGBM and the built-in ranker).
 
 Two questions are asked of both ladders. *As trained*: does the interval of the gain in AUC lie above 0 if the ranker

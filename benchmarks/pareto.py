@@ -52,6 +52,7 @@ SCALED = ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
 VARIANTS: dict[str, dict[str, Any]] = {
     "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
     "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
+    "popo every 2nd step": {"weighting": "popo", "weight_every": 2},
     "popo trl": {"weighting": "popo", "aggregation": "trl"},
     "popo mean-only": {"weighting": "popo", "scale_rewards": "none"},
     "popo linear": {"weighting": "popo", "aggregation": "linear"},

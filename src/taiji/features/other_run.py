@@ -117,19 +117,19 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         items of this log), vector, model_version, and quantizer_version.
 
     Raises:
-        ConfigError: the other run has no features, none of them belong to a user of this log, or their model was
-            trained on part of the test period.
+        ConfigError: the other run has no features, none of them belong to a user of this log, or they were
+            fitted on part of the test period.
         ArtifactError: a file of the other run was changed after that run wrote it.
     """
     run = features_run(path)
     Verifier().demand(run, STAGES)
-    trained_until = int(read_json(run / "examples" / "split.json")["bounds"][3])
-    if trained_until > test:
+    fitted_until = int(read_json(run / "examples" / "split.json")["bounds"][3])
+    if fitted_until > test:
         raise ConfigError(
-            "The model that wrote the features was trained on part of this run's test period.",
+            "The features were fitted on part of this run's test period.",
             where=f"{SETTING} = {path}",
             expected=f"a run whose test period begins at {_date(test)} or before",
-            found=f"a test period that begins at {_date(trained_until)}",
+            found=f"a test period that begins at {_date(fitted_until)}",
             fix="use the same section `split` in both runs",
         )
     users, items = _numbers(run, dataset, "user"), _numbers(run, dataset, "item")

@@ -184,8 +184,8 @@ def print_oracle(found: dict[str, Any]) -> None:
     rungs = [row for row in found.get("ladder", ()) if row["group"] == "all" and row["auc"] is not None]
     if rungs:
         print(
-            f"Ladder, over {counted(rungs[0]['rows'], 'test row')} (first interactions of users, and sampled items of "
-            "others). Its AUC cannot be compared with the table above, which is over exposures:"
+            f"Ladder, over {counted(rungs[0]['rows'], 'test row')} (each user's first interaction with an item, and items "
+            "sampled from other users). Its AUC cannot be compared with the table above, which is over exposures:"
         )
     for row in rungs:
         against = f", {gap(row)} against {row['against']}" if "against" in row else ""

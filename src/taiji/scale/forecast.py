@@ -46,7 +46,8 @@ class Forecast:
         seconds: estimated duration of those pending stages that have a measurement; 0 if none has one.
         unmeasured: pending stages without a measurement.
         runs: folders of the runs in which the other pending stages were measured.
-        other_log: True if one of these runs read another log; this run's log is then assumed to have the same size.
+        other_log: True if this run has not read its log yet and one of these runs read another log; this run's log is
+            then assumed to have the same size.
     """
 
     pending: Mapping[str, int | None]

@@ -30,8 +30,8 @@ class TriggerSettings(Settings):
     never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
     """Limit per API key: the number of users per hour, among those who already have features, whose rows are rewritten
-    without delay because of events sent with this key. Further users are deferred to later turns; a worker rewrites
-    their rows before their turn only if no other user is waiting.
+    without delay because of events sent with this key. Further users are deferred and become due one by one at this
+    rate; a worker rewrites their rows earlier only if no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
     """Limit like `known_per_hour` for users without features; a client can invent any number of such users."""

@@ -26,10 +26,10 @@ class Workload(Settings):
     """Events per active user and day."""
     sessions_per_active: float = Field(default=2.0, ge=0)
     """Bursts of events (sessions) per active user and day. A burst causes at most one LLM call if it is shorter than
-    `serving.trigger.window_s`.
+    `serving.trigger.window_s` and has fewer than `serving.trigger.events` events.
     """
     refresh_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the bursts that lead to an LLM call; others fail a condition, such as a minimum number of new events."""
+    """Share of the bursts that lead to an LLM call; 1 unless your client withholds the events of some bursts."""
     staleness_days: float = Field(default=7.0, ge=0)
     """Age in days at which a row is rewritten even without new events; 0 for never."""
     reads_per_active: float = Field(default=100.0, ge=0)
@@ -66,7 +66,8 @@ class Store(Settings):
     """Size of the store's rows, and speed of its cores."""
 
     row_bytes: float = Field(default=2150.0, gt=0)
-    """Bytes of a feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
+    """Bytes of a feature row in the store, including the Redis hash, the entry under its look-alike, and the due
+    time."""
     event_bytes: float = Field(default=240.0, gt=0)
     """Bytes of an event in a history with the store's overhead."""
     history: float = Field(default=50.0, ge=0)

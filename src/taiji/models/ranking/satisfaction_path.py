@@ -11,8 +11,8 @@ h_main and h_sat each pass through their own experts with a ReLU router. Softplu
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]),
 
 where ⁺ and ⁻ mark the better and the worse row of a pair. Therefore L_main and L_align never change A, B or the
-satisfaction experts, and L_sat never changes W₀ or the embeddings. With ``aligned: answers``, survey answers affect W₀
-only through L_align.
+satisfaction experts, and L_sat never changes W₀ or the embeddings. With ``aligned: answers``, L_align
+is the only loss on survey answers that has a gradient for W₀.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class CatalogueRetriever(ABC):
         settings: settings as given.
         dataset: source of the users and items.
         log: dataset passed to :meth:`fit` or :meth:`load`. Unlike ``dataset``, it does not change in :meth:`bound_to`.
-            Its events describe the items.
+            Item statistics, such as popularity, come from its events.
         availability: times at which each item may be retrieved; set it to restrict the retrieved items.
         keeps_seen: True if seen items remain candidates.
         facts: learnt values that are not arrays, JSON-serialisable.

@@ -38,8 +38,8 @@ class NetworkSettings(Base):
     patience: float = Field(default=2.0, gt=0)
     """Longest waiting time, in seconds, that does not count as a stall."""
     buffer: float = Field(default=6.0, ge=0)
-    """Seconds that are preloaded if the network is good: all in the good state, half in the fair state, none in the
-    poor state."""
+    """Seconds that are preloaded in the good state of the network; half as many in the fair state, none in the poor
+    state."""
     cut: float = Field(default=0.6, ge=0, le=1)
     """Share of the watch time lost by a stall."""
     leave: float = Field(default=0.5, ge=0)
