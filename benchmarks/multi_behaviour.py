@@ -255,9 +255,10 @@ def compare(result: Result, study: Study, seeds: int) -> dict[str, Found]:
             several.append(study.found(arm, seed))
     for arm, several in every.items():
         means[arm] = {name: np.mean([one[name] for one in several], axis=0) for name in means["bought most"]}
+    for arm, several in every.items():
         row = {"arm": arm, **{name: float(np.nanmean(values)) for name, values in means[arm].items()}}
         for other in (ENCODER, "SASRec"):
-            if other in means and arm != other:
+            if arm != other:
                 name = f"R@20 minus {other.split(',')[0]}"
                 row[name], row[f"{name}, low"], row[f"{name}, high"] = apart(means, arm, other)
         if "distinct" in several[0]:

@@ -32,8 +32,8 @@ class Rows:
 
 
 def logistic_regression(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
-    """Run scikit-learn's logistic regression on one-hot inputs: quantile bins of the numbers, categories, item and
-    user."""
+    """Run scikit-learn's logistic regression on one-hot inputs: quantile bins of the numbers, categories, the
+    user's profile, item and user."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 

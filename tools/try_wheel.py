@@ -1,7 +1,7 @@
-"""Install a wheel with the tested versions into an empty environment outside the repository, and run the recipe of
-`taiji run` there.
+"""Install a wheel, and the tested versions of its dependencies, into an empty environment outside the repository, and
+run the recipe of `taiji run` there.
 
-    python -m tools.try_wheel dist/taiji-0.1.0-py3-none-any.whl
+    python -m tools.try_wheel dist/*.whl
 
 A run takes minutes and needs the package index, because everything is installed anew. `make try-dist` calls it.
 """

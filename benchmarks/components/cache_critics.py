@@ -5,8 +5,8 @@ cached lists. In the twin, cached lists are as good as new ones. In the log, lis
 allowed. Critics are fitted to the requests of half of the users. For requests of the other half in the first two thirds
 of the time, they predict the *return*: the user's clicks from this request on, discounted by 0.8 per request.
 
-Metric: mean squared error from the observed return; lower is better. Arms: ``CARL``, critics in the eigen form, one
-head per state of the cache; ``without the state``, the deciding baseline, one critic that does not read this state;
+Metric: mean squared error from the observed return; lower is better. Arms: ``CARL``, critics in eigenvector
+coordinates of the cache's Markov chain (the *eigen form*), one head per state of the cache; ``without the state``, the deciding baseline, one critic that does not read this state;
 ``coupled``, critics of both states that learn from the state that actually followed. The eigen form assumes that the
 cache does not depend on what was served, which holds only approximately here.
 

@@ -1,6 +1,6 @@
 """Does a monotone ensemble of predictions with personal weights (UMRE) order items better than averaged ranks?
 
-Data are drawn, not simulated: slates of ten items with three predictions each, and clicks drawn from the item's
+Data come from a formula, not from a simulated log: slates of ten items with three predictions each, and clicks drawn from the item's
 *value*. In the world, the value is a non-linear function of the predictions that differs between users; in the twin, it
 is the mean of the predictions' ranks within the slate.
 

@@ -84,7 +84,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "What could a correct answer about users add?",
-            f"gain of the true next items (without those at the time of the row) over {_base(oracle)}: {gap(oracle)}",
+            f"gain of the true next items (except those at a test row's own time) over {_base(oracle)}: {gap(oracle)}",
             _sign(
                 oracle,
                 "A language model that predicts the next items could help, but no real model is always right."
@@ -162,7 +162,7 @@ def _kept_text(row: Mapping[str, Any] | None) -> str:
         return ""
     share = f"the ranker keeps them in {float(row['kept']):.0%} of the seeds"
     own = _own(row)
-    return f" with the fields in use ({share}{f', and then gains {gap(own)}' if own else ''})"
+    return f" with the fields in use ({share}{f'; over all seeds, it gains {gap(own)}' if own else ''})"
 
 
 def _own(row: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

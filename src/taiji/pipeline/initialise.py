@@ -234,7 +234,7 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     sizes = {key: value for key, value in best[1].items() if value != defaults[key]}
     if best[0] < LEAST_PROMPTS:
         return sizes, [
-            f"THE LOG IS SMALL: it provides only {best[0]} prompts in the LLM period or in the test period. "
+            f"THE LOG IS SMALL: it provides only {best[0]} prompts in the language model's period or in the test period, whichever has fewer. "
             "A run will have very little data or fail; provide a longer log."
         ]
     remarks = (

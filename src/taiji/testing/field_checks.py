@@ -17,7 +17,7 @@ from taiji.data.splits import later_slice
 from taiji.testing.datasets import evenly_spaced
 
 OWN_TIME = 16
-"""Largest number of rows that are compared with the same row in a dataset without the events from its time on."""
+"""Largest number of rows whose values are compared with those in a dataset without the events from the row's time on."""
 
 
 def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
