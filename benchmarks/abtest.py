@@ -156,7 +156,7 @@ def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
 
 
 def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> None:
-    """Estimate the value of the learning policy from the random policy's log, and the other way round.
+    """Estimate the click rate of Thompson sampling from the random policy's log, and the other way round.
 
     Args:
         result: result to which rows and checks are added.
@@ -272,8 +272,8 @@ def _counts(log: dict[str, Any], weights: Any = None) -> Any:
 
 
 def _frequencies(log: dict[str, Any]) -> Any:
-    """Return the share of each item per position in the learning policy's log. It estimates the policy's probabilities,
-    averaged over the week of the log."""
+    """Return the share of each item per position in the log of Thompson sampling. It estimates the policy's
+    probabilities, averaged over the week of the log."""
     counts = _counts(log)
     return counts / counts.sum(axis=1, keepdims=True)
 

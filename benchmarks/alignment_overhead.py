@@ -192,7 +192,7 @@ class Stepper:
 
 
 def measure(quick: bool) -> Result:
-    """Step the trainers in turn for each number of rewards, and add the rows and checks."""
+    """Step the trainers of each case in turn, and add the rows and checks."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

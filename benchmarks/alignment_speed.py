@@ -148,8 +148,8 @@ class Side:
 
 
 def agreement(stock: Side, ours: Side) -> tuple[float, float]:
-    """Return the largest difference of the log-probabilities, and the norm of the difference of the gradients relative
-    to that of TRL's gradient, on the same rollouts."""
+    """Return the largest difference of the log-probabilities, and the norm of the difference of the gradients divided
+    by the norm of TRL's gradient, on the same rollouts."""
     import torch
 
     inputs = stock.inputs()
@@ -171,7 +171,7 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
-    """Time whole steps in turn, and add the rows of the main case. In fp32, check that both sides compute the same."""
+    """Time whole steps in turn, and add the rows of the main case. In fp32, check that both sides agree."""
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
     with TemporaryDirectory() as folder:

@@ -97,7 +97,7 @@ class Server:
 
 @dataclass
 class Served:
-    """Requests of one run of the world, as lists with one value per request. The order is that of the world's steps.
+    """Requests of one run of the world, as lists with one value per request, in the order of the world's steps.
 
     Attributes:
         fresh: expected reward of the list that would have been computed.

@@ -1,8 +1,8 @@
 """Do the two diffusion retrievers find better items than their controls, if the truth is known?
 
 The metric, ``share of the best``, is the true expected reward of the ten items that a retriever ranks first for a
-request, divided by that of the ten best items; the reward of an item is that of showing it alone. Each scenario is also
-run as a twin (negative control), in which users have no tastes. Arms:
+request, divided by the reward of the ten best items; an item's reward is the reward of showing it alone. Each scenario
+is also run as a twin (negative control), in which users have no tastes. Arms:
 
 - world ``short-video``: ``intent_diffusion`` in its three modes, which have the same parameters and settings:
   ``sampled``, ``none`` (without diffusion), and ``noised_target`` (trained as in the released code, which leaks the

@@ -1,8 +1,9 @@
 """Does each block of the generative decoder find better items in a world with known truth, and not in its twin?
 
 The metric, ``share of the best``, is the true expected reward of the ten items that a retriever ranks first for a
-request, divided by that of the ten best items. The reward of an item is that of showing it alone, so random clicks add
-no noise. Each scenario has a twin without the mechanism from which its blocks could gain (negative control):
+request, divided by the reward of the ten best items. An item's reward is the expected reward of showing it alone, so
+random clicks add no noise. Each scenario has a twin without the mechanism from which its blocks could gain (negative
+control):
 
 - ``short-video``: users have long-term and short-term tastes; in the twin there are none, only quality, which is the
   same for everybody;

@@ -5,8 +5,8 @@ The rule-based writer writes rationales that name only titles of the history. Th
 in a fifth of them: word for word, with a spelling mistake, with a word left out, or in the middle of other words. The
 rest is ``clean``. Two rules select among the same rationales of the same examples:
 
-- ``plain`` (the paper's rule, ORFT): keep a rationale if the perplexity of the true answer after it is below a
-  threshold, which is the median over the rationales of other examples. This rule is expected to prefer planted
+- ``plain`` (ORFT in the paper, arXiv 2606.03866): keep a rationale if the perplexity of the true answer after it is
+  below a threshold, which is the median over the rationales of other examples. This rule is expected to prefer planted
   rationales;
 - ``guarded``: reject rationales that name the title of the true item, and mask all other mentions of the item. Keep a
   rationale if it still makes the answer more likely, and the answer's perplexity is below a threshold of this rule.
@@ -14,17 +14,17 @@ rest is ``clean``. Two rules select among the same rationales of the same exampl
 
 The guarded rule must reject at least 95 % of the planted rationales, and may reject at most 10 percentage points more
 of the clean ones than the plain rule. The test is run with a writer that sees the answer and, in a full run, also with
-one that does not (``writer:blind``). The first one concludes with the category of the true item, as a teacher should
-that sees the answer (RUPR in the paper); the second one often names a wrong category. With ``--answer set``, the true
-answer is the set of the user's next items. The planted title is then that of a random item of the set that the
-student's prompt does not show; the limits are the same.
+one that does not (``writer:blind``). The first one concludes with the category of the true item, as a teacher that sees
+the answer should (RUPR in the paper); the second one often names a wrong category. With ``--answer set``, the true
+answer is the set of the user's next items. The planted title then belongs to a random item of the set, among those that
+the student's prompt does not show; the limits are the same.
 
 The audit then measures rationales that were written with the answer in view, by the rule-based writer and, in a full
 run, by the default language model. It has no checks. ``control`` is the mean log-perplexity of the answer, after the
 rationale (``own``) and after other texts in its place (the answer itself, another user's rationale, the rationale's
 words shuffled, no text). ``decoys`` are other items of the same category, which good reasoning also makes more likely.
-``blind gap`` is the help of these rationales minus that of rationales which the student wrote without seeing the
-answer.
+``blind gap`` is the mean lift of these rationales (by how much they lower the log-perplexity of the answer) minus the
+mean lift of rationales that the student wrote without seeing the answer.
 
 Columns: ``what`` names the test and the writer, ``rationales`` the group of rationales, and ``n`` is the number of
 rationales in the group. ``found`` is the share in which the lexical guards find a title or a forbidden phrase, and
@@ -102,7 +102,7 @@ def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str
 
 
 def titles_to_plant(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> list[str]:
-    """Return the title to plant for each example: the target's, or that of a random item of a set.
+    """Return the title to plant for each example: the target's title, or the title of a random item of a set.
 
     A title that the student's prompt shows would leak nothing, so the item of a set is drawn among those that the
     prompt does not show. If the prompt shows all of them, the target is used.

@@ -274,11 +274,12 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
 
     Returns:
         ``lists``: number of lists. ``wrong lists``: lists that the release named in the response does not make for any
-        history that the service can have had at that time (a history never shrinks). ``own lists``: correct lists that
-        the other release would not have made. ``rankings``, ``wrong rankings`` and ``own rankings`` are the same counts
-        for rankings. ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, without an
-        item, or with too many. ``wrong release``: responses of a release that was not active. ``behind_s``: the longest
-        time for which a responding release had not been active, in seconds.
+        history that the service can have had at that time (a history never shrinks), and lists whose response has other
+        wrong fields. ``own lists``: correct lists that the other release would not have made. ``rankings``, ``wrong
+        rankings`` and ``own rankings`` are the same counts for rankings. ``forbidden items``: lists with an excluded,
+        unavailable, repeated or unknown item, without an item, or with too many. ``wrong release``: responses of a
+        release that was not active. ``behind_s``: the longest time for which a responding release had not been active,
+        in seconds.
     """
     kinds = [f"{quality}{what}" for what in ("lists", "rankings") for quality in ("", "own ", "wrong ")]
     found: dict[str, Any] = dict.fromkeys((*kinds, "forbidden items", "wrong release"), 0)

@@ -7,16 +7,17 @@ is the best case, or they are computed from the history alone. In the world `sho
 Retrievers and requests are the same for all arms; only the ranker is trained anew:
 
 - ``no features``: the baseline;
-- ``history means``: mean title vector of those items of the user that a language model would read;
+- ``history means``: mean text vector (title and categories) of those items of the user that a language model would
+  read;
 - ``true tastes``: the user's true taste at that time, as a perfect language model would describe it;
 - ``history means of other users`` and ``true tastes of other users``: the same features, assigned to the wrong users.
 
 The vectors become ids and look-alikes at the times of a `taiji run`, and are joined as `recommend.features` joins them.
 
-Rows: ``true reward``, the true expected reward of an arm's lists; ``gain``, the same minus that of ``no features``, on
-the same requests. ``where`` is the world or the twin, ``what`` the arm. ``mean over worlds`` has Student's 95 %
-interval (``low`` and ``high over worlds``) over four worlds, each with its own trainings; ``seeds`` has the mean of
-each world.
+Rows: ``true reward``, the true expected reward of an arm's lists; ``gain``, this reward minus the reward of ``no
+features``, on the same requests. ``where`` is the world or the twin, ``what`` the arm. ``mean over worlds`` has
+Student's 95 % interval (``low`` and ``high over worlds``) over four worlds, each with its own trainings; ``seeds`` has
+the mean of each world.
 
 Predictions, stated before the first run: true tastes improve the lists in the world. They do not if they are assigned
 to the wrong users, nor in the twin. Nothing was predicted about history means, because the ranker reads the history

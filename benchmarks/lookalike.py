@@ -8,8 +8,8 @@ users with 32 numbers. All rows are searched by the approximate index, and a sam
 
 The only row of the table: ``rows``, ``width`` (numbers per row), ``seconds`` and ``MB`` (growth of the process's memory
 at its peak, in MiB) of the approximate search; ``recall@1``, the share of the sample whose look-alike is as similar as
-that of the exact search; ``cosine lost``, the mean difference of the cosines. The search takes 5 min 12 s on two cores
-of an Intel Xeon.
+the one that the exact search finds; ``cosine lost``, the mean difference of the cosines. The search takes 5 min 12 s on
+two cores of an Intel Xeon.
 
     python -m benchmarks.lookalike [--quick] [--json benchmarks/results/lookalike.json]
 """

@@ -8,8 +8,8 @@ Three parts:
 
 - ``rank`` and ``recommend``: goodput at each multiple of the capacity, one after another on one service.
 - ``lists, POLICY``: at three times the capacity, users who all have a *kept list* (an earlier list that the service may
-  show again) request lists, under each policy for kept lists. What a kept list is worth is measured by
-  :mod:`benchmarks.cache_regret`, whose rows are added here.
+  show again) request lists, under the policies ``never``, ``overloaded`` and ``threshold``. What a kept list is worth
+  is measured by :mod:`benchmarks.cache_regret`, whose rows are added here.
 - floods: 1,100 connections send nothing (``silent``) or never finish their request head, or 8 connections each send a
   header of 300 MiB, while a probe requests `/healthz`.
 
@@ -214,8 +214,8 @@ def floods(result: Result, connections: int, size: int) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Run all parts. A quick run has the curve of `rank` at one and ten times the capacity, 4 s each; a full run has the
-    curves of `rank` and `recommend` at six multiples, 20 s each."""
+    """Run all parts. A quick run has the curve of `rank` at one and ten times the capacity, 4 s each; a full run has
+    the curves of `rank` and `recommend` at six multiples, 20 s each."""
     result = Result()
     floods(result, 1100, 300 << 20)
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")

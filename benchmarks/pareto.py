@@ -1,6 +1,6 @@
 """Do POPO's adaptive reward weights end where the theory says, and are they better than fixed weights and other rules?
 
-Column ``environment``, cheapest first. All have K = 2 rewards (quadratics also 3) with weights w that sum to 1:
+Column ``environment``, cheapest first. Each has K = 2 rewards (quadratics also 3) with weights w that sum to 1:
 
 - ``quadratics``: losses with exact gradients, for which theta(w), the minimum of the losses weighted by w, is known.
 - ``bandit``: a softmax policy with a KL penalty towards the uniform policy, and exact gradients. *Scale* is the factor
@@ -17,11 +17,11 @@ Column ``environment``, cheapest first. All have K = 2 rewards (quadratics also 
 Columns: ``TV``, total variation distance between policies (0: equal); ``min w``, smaller weight at the end; ``r1``,
 ``r2``, ``E[…]``, final rewards or their expectations; ``w1``, final weight of reward 1; ``worst gain``, the smaller of
 the two rewards' gains since the start, with a 95 % interval over seeds; ``gain over worst fixed`` (lower end: ``its
-low``), that gain minus the one of the worst fixed weights; ``min-norm residual``, 0 at Pareto-stationary points;
+low``), the worst gain minus the one of the worst fixed weights; ``min-norm residual``, 0 at Pareto-stationary points;
 ``hypervolume of the point / sweep's``, the area that the end point dominates, divided by the area that the end points
 of all fixed weights dominate; ``distance to front``, of the end point from the front of the fixed weights; ``seconds /
-fixed``, training time over that of equal fixed weights.
-
+fixed``, training time over that of equal fixed weights. In ``contextual``, ``I same`` and ``I cross`` are the sampled
+indicator divided by the true one (``later``: after 600 steps), and ``I snr …`` is its mean over its standard deviation.
 The full run takes half an hour on two cores, and draws docs/figures/pareto-*.svg.
 
     python -m benchmarks.pareto [--quick] [--json benchmarks/results/pareto.json]

@@ -41,12 +41,12 @@ TARGETS = {1: ("p50 ms", 15.0), 16: ("requests/s", 150.0)}
 """Metric and target by number of connections: largest latency in milliseconds, or smallest rate in requests per
 second."""
 MEMORY_MB = 400.0
-"""Target for the unshared memory of an HTTP process."""
+"""Largest unshared memory of a process that meets the target, in MB."""
 
 
 def measure(quick: bool) -> Result:
-    """Quick: one second per loop, on a small run. Full: five repeats of ten seconds per store and number of
-    connections."""
+    """Run the loops: one second each on a small run if ``quick``, else five repeats of ten seconds per store and number
+    of connections."""
     result, seconds, repeats = Result(), 1.0 if quick else 10.0, 1 if quick else 5
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -75,7 +75,8 @@ def measure(quick: bool) -> Result:
                         result.rows.append({"store": store, "items": len(items), **row, **told})
                         result.so_far()
                 for role, megabytes in served.memory():
-                    result.rows.append({"store": store, "process": role, "own MB": megabytes})
+                    told = {"target": f"own MB {MEMORY_MB:g}: {'met' if megabytes <= MEMORY_MB else 'missed'}"}
+                    result.rows.append({"store": store, "process": role, "own MB": megabytes, **told})
     wrong = sum(row.get("wrong", 0) for row in result.rows)
     result.at_most("answers that are neither 2xx nor 503, and broken connections", wrong, 0)
     return result

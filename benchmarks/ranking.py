@@ -17,8 +17,8 @@ Rows by ``model``:
 - a name: number of training ``rows``, test ``auc`` with its 95 % interval (bootstrap over users), ``seconds`` of
   training and scoring, and the chosen ``configuration``.
 - ``taiji - NAME``: AUC of the built-in ranker minus that of the best peer, paired by user.
-- ``NAME: training``: ``rows_per_second``, and ``taiji_is_times_faster``, the time divided by that of the built-in
-  ranker.
+- ``NAME: training``: ``rows_per_second``, and ``taiji_is_times_faster``, the model's time divided by the built-in
+  ranker's.
 
 Checks: the built-in ranker is not shown to be worse than the best peer, and trains at least 1.5 times as many rows per
 second as DIN and DCN of torch-rechub with its loader. The full run takes about a quarter of an hour on two cores. A

@@ -2,11 +2,11 @@
 
 In the world `short-video`, and in *twins* of it in which some mechanisms make no difference, a recommender is built
 from a log of uniformly random lists. It consists of popularity, co-occurrence, SASRec, the merge of their lists, and a
-ranker. The *gain* of a component is the true expected reward of the lists of all components minus that of the lists
-without this component, on the same requests of the test period. The true rewards are known, so the evaluation adds no
-noise: only the log is random. Only requests for which both variants return a complete list are compared: without
-popularity, users without a history get no list, which has nothing to do with these mechanisms. Gains in the world are
-reported, not checked; the checks concern the twins.
+ranker. The *gain* of a component is the true expected reward of the complete recommender's lists minus that of the
+lists without this component, on the same requests of the test period. The true rewards are known, so the evaluation
+adds no noise: only the log is random. Only requests for which both variants return a complete list are compared:
+without popularity, users without a history get no list, which has nothing to do with these mechanisms. Gains in the
+world are reported, not checked; the checks concern the twins.
 
 Columns: ``part`` (``true reward``, ``gain`` or ``appeal brought``, see below), ``where`` (world or twin) and ``what``
 (variant or component). ``value``, ``low`` and ``high``: mean over the requests of the first two worlds, with a 95 %
@@ -193,7 +193,7 @@ def measure(quick: bool) -> Result:
 
 
 def over_worlds(found: Sequence[Array]) -> dict[str, Any]:
-    """Return the mean over worlds of each world's mean without NaN, and Student's interval."""
+    """Return the mean over worlds of each world's mean (ignoring NaN), and Student's interval."""
     means = np.array([np.nanmean(values) for values in found])
     error = float(means.std(ddof=1) / np.sqrt(len(means)))
     half = student_quantile(0.95, len(means) - 1) * error

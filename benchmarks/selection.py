@@ -3,17 +3,17 @@
 A *rationale* is a text that explains a user's next item. A *student*, a language model, is fine-tuned on the rationales
 that a *filter* keeps. On examples of the test period it then writes its own rationale and an answer.
 
-Filters, the rows by ``arm``: ``plain`` keeps rationales that make the true answer likely (low perplexity, the paper's
-rule); ``guarded`` masks mentions of the answer before it computes the perplexity, requires a gain over an empty
-rationale, and rejects leaks, which are rationales that name the item; ``none`` keeps all; ``random`` keeps as many as
-``guarded``, by chance; ``answer only`` uses the examples of ``random`` without any rationale. ``before fine-tuning`` is
-the student itself; further rows are baselines without a language model. ``, without thinking`` marks answers without a
-rationale of the student's own.
+Filters, the rows by ``arm``: ``plain`` keeps rationales that make the true answer likely (low perplexity, the rule of
+the paper, arXiv 2606.03866); ``guarded`` masks mentions of the answer before it computes the perplexity, requires a
+gain over an empty rationale, and rejects leaks, which are rationales that name the item; ``none`` keeps all; ``random``
+keeps as many as ``guarded``, by chance; ``answer only`` uses the examples of ``random`` without any rationale. ``before
+fine-tuning`` is the student itself; further rows are baselines without a language model. ``, without thinking`` marks
+answers without a rationale of the student's own.
 
 Equal for all arms of an experiment: the student, the rationales to choose from, the training settings, the test
 examples, and the seeds. The calibration examples, 30 % of those for training, only set the filters' thresholds.
 Teachers, who write the rationales: the rule-based writer (``writer``), the same with titles planted into a fifth of its
-rationales (``writer with leaks``), and for the default student on completejourney the default model. Students:
+rationales (``writer with leaks``), and, for the default student on completejourney, the default model. Students:
 ``tiny``, a small model pretrained on examples of the same part of the log as the training examples (three seeds), and
 ``default``, the default model (full run only; one seed, because two cores allow no more).
 

@@ -139,7 +139,7 @@ class Bench:
 
 
 def measure(quick: bool) -> Result:
-    """Quick: 0.4 seconds per loop. Full: five seconds per loop, and three repeats of health checks and reads."""
+    """Run the loops: 0.4 seconds each if ``quick``, else five, with three repeats of health checks and reads."""
     seconds, repeats = (0.4, 1) if quick else (5.0, 3)
     result = Result()
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]

@@ -6,8 +6,8 @@ sum is right.
 
 Arms: ``grpo`` (equal weights), ``pepo``, and the control ``shuffled``, PEPO's weights shuffled over the tokens of each
 completion. Equal for all arms of a seed: the initial model, trained with supervision until it is partly right, and the
-numbers of steps and rollouts. ``temperature`` is that of PEPO's softmax over the tokens: 1, as in the paper, and 0.1,
-which makes weights less equal.
+numbers of steps and rollouts. ``temperature``: of PEPO's softmax over the tokens, 1 as in the paper, and 0.1, which
+makes weights less equal.
 
 Columns: ``AUC``, the mean reward over all steps (area under the reward curve), with ``low`` and ``high``, a 95 %
 interval over five seeds; ``start`` and ``end``, mean reward of the first 5 and last 20 steps; ``held out``, share of

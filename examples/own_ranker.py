@@ -12,7 +12,7 @@ from taiji.models.ranking.external import CallableRanker
 
 
 def my_ranker(frame: pl.DataFrame) -> np.ndarray:
-    """Stand-in for your model. It prefers cheap items, and the item whose number is that of the user."""
+    """Stand-in for your model. It prefers cheap items, and the item with the same number as the user."""
     same = frame["user_id"].str.slice(1) == frame["item_id"].str.slice(1)
     return (0.2 / (1 + frame["price"].fill_null(5.0)) + 0.5 * same.cast(pl.Float64)).to_numpy()
 

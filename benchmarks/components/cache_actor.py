@@ -153,7 +153,7 @@ class Logged:
 
 
 def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
-    """Return the environment of a place."""
+    """Return the environment of a place (world or twin)."""
     scenario = load_scenario("peak-load", users=users, items=400, days=days, candidates=20, joining=0.0)
     mechanisms = scenario.mechanisms
     changed = {**mechanisms, "load": mechanisms["load"].model_copy(update={"capacity": CAPACITY})}
@@ -193,7 +193,7 @@ def logged(
 
 
 def played(given: Logged, first: First, parameters: int) -> Outcome:
-    """Return the outcome of priorities for the users of the log, in the days after it.
+    """Serve the users of the log by these priorities in the days after it, and return the outcome.
 
     Requests arrive in groups, and all groups of an hour share its capacity. A list is therefore computed if the
     priority reaches a threshold. The threshold is chosen so that the share of the latest requests that reach it equals

@@ -8,8 +8,9 @@ popularity.
 Metric: XAUC of the predicted seconds, the share of all pairs of test rows with different stays that are ordered
 correctly. XAUC within requests and the mean absolute error are also reported. Arms: ``titles alone``, the deciding
 baseline, does not read the comments; ``no auxiliary losses``, ``no order of comments`` and ``no clicked comment`` omit
-these losses; ``squared error`` uses the squared error of the logarithm instead of the weighted logistic loss.
-:mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all arms.
+both auxiliary losses or one of them; ``squared error`` uses the squared error of the logarithm instead of the weighted
+logistic loss. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held equal for all
+arms.
 
 The exact part checks, for a model that cannot distinguish rows, that the predicted expected stay equals the mean stay.
 
@@ -97,8 +98,8 @@ def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare two predictions of a model of one parameter with the mean of drawn stays T: the expected stay E[T], and
-    the odds alone (the exponential of the parameter).
+    """Compare two predictions of a model of one parameter, the expected stay E[T] and the odds alone (the exponential
+    of the parameter), with the mean of drawn stays T.
 
     One stay in eight is above 0 seconds.
     """

@@ -10,8 +10,8 @@ Arms, equal in everything else: ``matched``; ``none``, the deciding baseline, wi
 with random users who are likely to come; ``everybody``, no matches, but every new item gets a bonus for all users.
 Metric: uploads per creator on the test days, which follow the days on which λ is chosen. Also reported: the share of
 new items shown at least ten times, the Gini coefficient of the creators' exposure, and, as the cost, the clicks per
-user and per showing of a new item. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what
-is held equal for all arms. Numbers of parameters are not compared.
+user and the clicks per showing of a new item. :mod:`benchmarks.components.comparison` explains the columns, the checks,
+and what is held equal for all arms. Numbers of parameters are not compared.
 
 The exact part compares two ways of matching if there are too few users for all items: the auction, and turns in which
 one item after another chooses users, in the order of the items' ids or in random order.

@@ -5,8 +5,8 @@ For six weeks, each user is served with individual weights, drawn once per user,
 well. For ten more days, a policy learnt from this log serves the same users. A *tier* is about a third of the users, by
 days with a request.
 
-Places: in the world, users do not otherwise differ in how often they come. In the twin, no list brings users back. In
-``confounded``, eager users return much sooner whatever they see, and the log gave them the lists that please least.
+Places: in the world, only the lists make users differ in how often they come. In the twin, no list brings users back.
+In ``confounded``, eager users return much sooner whatever they see, and the log gave them the lists that please least.
 ``active users`` is like the world, but users differ in their own activity, as in the scenario, so that tiers mostly
 reflect this activity.
 
@@ -65,7 +65,7 @@ class Episode:
     """Requests of an episode and what they led to.
 
     Attributes:
-        states: (n, F) observations of the requests.
+        states: (n, 8) part of each request's observation that a policy reads.
         weights: (n, K) weights with which they were served.
         user: (n,) users of the requests.
         day: (n,) days of the requests.

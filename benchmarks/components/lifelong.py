@@ -6,12 +6,12 @@ uninformative. There are only eight users, who come often, so that histories hav
 at 300.
 
 Arms: ``interest_softmax``, attention to 8 interests that summarise the history; ``truncated to 100``, the deciding
-baseline, full attention to the last hundred; ``full_softmax``, to all 300; ``factored_softmax``, an approximation of
-``full_softmax`` at rank 8; ``linear attention`` (Katharopoulos et al. 2020). Metric: click AUC; ``ms`` is the time of a
-request with 200 candidates. :mod:`benchmarks.components.comparison` explains the columns, the checks, and what is held
-equal for all arms.
+baseline, full attention to the last hundred; ``full_softmax``, full attention to all 300; ``factored_softmax``, an
+approximation of ``full_softmax`` at rank 8; ``linear attention`` (Katharopoulos et al. 2020). Metric: click AUC; ``ms``
+is the time of a request with 200 candidates. :mod:`benchmarks.components.comparison` explains the columns, the checks,
+and what is held equal for all arms.
 
-The exact part checks that the factored softmax equals the full one on a history whose rank is that of the factors, and
+The exact part checks that the factored softmax equals the full one on a history of the same rank as the factors, and
 that the processor time of attention to interests grows about linearly with N, the number of behaviours, up to 100,000
 (``slope in N`` is the exponent). The full run takes a quarter of an hour.
 

@@ -37,8 +37,8 @@ class Slates:
 def public_features(world: World, observation: Observation, items: Array) -> Array:
     """Return public features (B, M, F) of items (B, M).
 
-    These are the similarity to clicked titles, alone and times the number of clicks; the click rate and its logarithm;
-    the duration's logarithm and its square; and the item's kind.
+    These are the similarity to clicked titles, alone and times log(1 + the user's clicks); the click rate and its log;
+    log duration and its square; and the item's kind.
     """
     content, public = world.find(Content), observation.public
     profile, text = public.profile[observation.requests.user], public.text_topics[items]

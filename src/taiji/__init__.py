@@ -2,7 +2,7 @@
 
 Packages from the lowest layer to the highest: ``core``, ``data``, ``metrics``, ``nn``, ``language``, ``world``,
 ``models``, ``reasoning``, ``features``, ``alignment``, ``copywriting``, ``cascade``, ``experiments`` and ``reporting``,
-``serving``, ``pipeline``, ``scale``, ``inspector``, ``cli``.
+``serving``, ``config``, ``pipeline``, ``scale``, ``inspector``, ``cli``.
 """
 
 from taiji.core import moved

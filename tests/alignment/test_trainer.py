@@ -502,6 +502,12 @@ def test_unobserved_steps_hold_the_weights_and_take_the_same_update(job, estimat
     assert torch.allclose(*paths, atol=2e-5)
 
 
+def test_an_observation_stands_for_the_steps_without_one(job):
+    options = job(ParetoGRPOTrainer, ParetoGRPOConfig, weight_every=3, weight_warmup=4).rule.options
+    assert (options.rate, options.clip, options.eta) == pytest.approx((0.3, 0.6, 3.0))
+    assert options.floor == pytest.approx(1 - 0.95**3) and options.warmup == 2
+
+
 def test_an_unobserved_step_takes_one_backward_pass(job, monkeypatch):
     passes = []
     whole = torch.autograd.grad

@@ -44,7 +44,7 @@ class Card:
     def peak(self, action: Callable[[], Any]) -> float:
         """Return the memory in GB that an action needs at its peak, in addition to what was in use before."""
         if self.device != "cuda":
-            return peak_memory(action)[1] / 1e3
+            return peak_memory(action)[1] * 2**20 / 1e9
         self.free()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -62,7 +62,8 @@ def agree(card: Card, result: Result) -> None:
 
 
 def steps(card: Card, result: Result, ceilings: Ceilings, left: Callable[[], float]) -> None:
-    """Add seconds and memory of rollout, update and whole step by shape, prompt length and group size."""
+    """Add the seconds of rollout, update and whole step, and the memory of the update, by shape, prompt length and group
+    size."""
     shapes = ("tiny",) if card.quick else ("Qwen3 1.7B", "Llama 8B")
     prompts, groups, new = ((24,), (4,), 5) if card.quick else ((850, 8192), (8, 16), NEW)
     for shape in shapes:

@@ -46,7 +46,7 @@ def looks(action: Callable[[], Any]) -> Counter[str]:
 
 def measure(card: Card, result: Result) -> None:
     """Add the waits of an update, of 32 further tokens, and of 10 further steps of a ranker. Check that updates and
-    ranker steps have none, and that a token has at most .1."""
+    ranker steps have none, and that a token has at most 0.1 on average."""
     model, _ = models.made("tiny", card.device, torch.bfloat16)
     model.lm_head.weight = torch.nn.Parameter(
         model.lm_head.weight.detach().clone(), requires_grad=False

@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def letters(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Return a second cheap reward, which conflicts with :func:`~benchmarks.alignment_speed.spread`."""
+    """Return a second cheap reward, which is unrelated to :func:`~benchmarks.alignment_speed.spread`."""
     return [1.0 - sum(t % 5 for t in ids) / (4 * max(len(ids), 1)) for ids in completion_ids]
 
 

@@ -113,8 +113,8 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
 
 
 class Unread:
-    """Replacement for a tensor that is used only for metrics: every operation returns the object itself, and its value
-    is NaN.
+    """Replacement for a tensor that is used only for metrics: every operation returns an ``Unread``, and its value is
+    NaN.
 
     Metrics computed from it launch no kernel on the device and copy nothing from it.
     """

@@ -66,7 +66,8 @@ class AlignmentSettings(Settings):
     prompts_per_step: int = Field(default=4, ge=1)
     """Number of prompts per optimiser step."""
     micro_batch: int = Field(default=8, ge=1)
-    """Number of rollouts per forward pass; must divide generations * prompts_per_step."""
+    """Number of rollouts per forward pass and process; times the number of processes, it must divide generations *
+    prompts_per_step."""
     steps: int | None = Field(default=None, ge=1)
     """Number of optimiser steps; ``null`` for one pass over the prompts."""
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -81,9 +82,9 @@ class AlignmentSettings(Settings):
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
     weight_every: int = Field(default=1, ge=1)
     """Number of steps from one observation of the gradients to the next (only ``popo``). Between them the weights stay
-    constant, and a step costs as much as with ``fixed``."""
+    constant, and a step costs as much as with ``fixed``. An observation moves the weights as far as that many steps."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Number of observed steps before gradient-based weights start to change (LoRA starts at B = 0, where the inner products of
+    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where the inner products of
     gradients carry little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """`pepo` weights each token's advantage as in PEPO, in addition to the reward weights. The evidence with which PEPO

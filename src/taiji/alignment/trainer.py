@@ -333,7 +333,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         """Close the step: let the rule observe it, and set the gradients of the parameters.
 
         The rule does not observe a step with infinite or NaN gradients, with advantages that are all zero, or with
-        prompts in only one half. With ``weight_every`` above 1, it observes only every such step.
+        prompts in only one half. With ``weight_every`` = n, it observes only every n-th step.
         """
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -81,13 +82,13 @@ class ParetoGRPOConfig(GRPOConfig):
     weight_every: int = field(
         default=1,
         metadata={
-            "help": "Number of steps from one observation of a rule that reads gradients to the next. Between them the weights stay constant, and a step takes one backward pass, as with constant weights. Rules that choose the weights from the gradients of the same step ('mgda', 'pcgrad', 'upgrad', 'fairgrad') need 1."
+            "help": "Number of steps from one observation of a rule that reads gradients to the next. Between them the weights stay constant, and a step takes one backward pass, as with constant weights. An observation then moves the weights as far as that many steps would: weight_step, weight_clip, weight_floor and popo_eta are scaled. Rules that choose the weights from the gradients of the same step ('mgda', 'pcgrad', 'upgrad', 'fairgrad') need 1."
         },
     )
     weight_warmup: int = field(
         default=0,
         metadata={
-            "help": "Observed steps before gradient-based weights start to change; use a few with LoRA, whose matrix B starts at zero."
+            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose matrix B starts at zero."
         },
     )
     light_statistics: str = field(
@@ -167,7 +168,6 @@ class ParetoGRPOConfig(GRPOConfig):
                 found=str(self.dynamic_sampling),
             )
         _one_of("rollout_draw", self.rollout_draw, get_args(Draw))
-        self.rule_options()  # raise for values out of range now, not after the model has been loaded
         if self.weight_every < 1:
             raise ConfigError(
                 "The number of steps between two observations is not positive.",
@@ -182,6 +182,7 @@ class ParetoGRPOConfig(GRPOConfig):
                 expected="1; more only with a rule that reads gradients and applies its weights to later steps, such as 'popo'",
                 found=str(self.weight_every),
             )
+        self.rule_options()  # raise for values out of range now, not after the model has been loaded
         if not self.directional_step > 0:
             raise ConfigError(
                 "The finite-difference step is not positive.",
@@ -245,17 +246,18 @@ class ParetoGRPOConfig(GRPOConfig):
         """Return the options of the weighting rule. ``scale`` restricts initial weights and preference to the weighted
         rewards."""
         preference = tuple(self.preference) if self.preference else None
+        every = self.weight_every  # an observation stands for so many steps
         return RuleOptions(
             mode=self.popo_mode,
             preference=preference if scale is None or preference is None else scale.restricted(preference),
             initial=None if scale is None or self.source == "none" else scale.initial,
-            rate=self.weight_step,
-            clip=self.weight_clip,
-            floor=self.weight_floor,
+            rate=self.weight_step * every,
+            clip=self.weight_clip * every,
+            floor=1 - (1 - self.weight_floor) ** every,
             average=self.weight_average,
-            eta=self.popo_eta,
+            eta=self.popo_eta * every,
             mu=self.popo_mu,
-            warmup=self.weight_warmup,
+            warmup=math.ceil(self.weight_warmup / every),
             seed=self.seed,
             statistics=self.light_statistics,
         )

@@ -190,7 +190,7 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
 
 
 def deepest_category(dataset: Dataset) -> Array:
-    """Return the code (N,) of each item's deepest category, −1 if it has none."""
+    """Return the code (N,) of each item's category at the deepest level, −1 if it has none there."""
     if not dataset.levels:
         return np.full(dataset.n_items, -1)
     return dataset.items[dataset.levels[-1]].rank("dense").cast(int).fill_null(0).to_numpy().astype(np.int64) - 1

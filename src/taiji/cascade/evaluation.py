@@ -91,7 +91,7 @@ def evaluate_recommender(
         vectors: (N, d) item vectors, for re-rankers.
         further: function from final lists (B, K) to additional metrics, which are values per request (B,) by name.
         fuser: the fitted fusion, if the settings name one.
-        without_fields: rankers that were trained without a field, by the name of the field; each adds a variant to the
+        without_fields: rankers, each trained without one field, by the name of this field; each adds a variant to the
             comparison.
         resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
     """
@@ -192,7 +192,7 @@ def variants(
         at: row indices of the current requests.
         ranker: ranker that replaces ``remembered`` in the full cascade, so that its time is measured.
         fuser: the fitted fusion, if the settings name one; one variant uses averaged ranks instead.
-        without_fields: stored predictions of rankers that were trained without a field, by the name of the field.
+        without_fields: stored predictions of rankers, each trained without one field, by the name of this field.
     """
 
     # No variant has a time limit. A limit is for one request, but here a block of requests runs. Besides, variants

@@ -60,7 +60,7 @@ for name, summary in STAGE_NAMES.items():
     if name != "audit":  # a separate command, which prints its result
         app.command(
             name,
-            help=f"{summary} Its inputs must exist.",
+            help=f"{summary} The inputs of the stage must exist.",
             short_help=summary,
             rich_help_panel="Run one stage of `taiji run`; the inputs of the stage must exist",
         )(run_commands.stage_command(name))

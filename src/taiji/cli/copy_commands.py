@@ -49,7 +49,7 @@ def copy(
     model.
 
     Written texts are kept. An interrupted call therefore continues where it stopped. Changed checks or reward models
-    require no new texts, unless the prompt states the changed limit.
+    require no new texts, unless a changed limit is part of the prompt.
     """
     from taiji.config import load_config
     from taiji.core import progress

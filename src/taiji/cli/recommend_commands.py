@@ -66,7 +66,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     out = Console()
     if not out.is_terminal:
         out = Console(width=120)
-    new = "items new to the user" if found["new_items_only"] else "items, including known ones"
+    new = "items new to the user" if found["new_items_only"] else "items, including items that the user knew"
     out.print(f"[bold]{escape(found['data'])}[/bold]  {found['requests']:,} requests, {found['targets']:,} later {new}")
     if not found["requests"]:
         out.print("No user interacted with an item after a request of the test period; there is nothing to evaluate.")

@@ -33,7 +33,7 @@ def init(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the dataset and the run (default: that of the folder).")
+        str | None, typer.Option("--name", help="Name of the dataset and the run (default: the folder's name).")
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,

@@ -68,7 +68,7 @@ def open_run(
             where=str(folder),
             fix="add --resume to continue it (finished stages are kept), or choose another --name",
         )
-    from taiji.config import load_config  # the imports of the stages take seconds, so a taken name is refused before
+    from taiji.config import load_config  # the imports of the stages take seconds, so a taken name is rejected first
     from taiji.language.causal_lm import check_language_model
     from taiji.pipeline.engine import Run
     from taiji.pipeline.recipes import stages_of

@@ -53,7 +53,7 @@ def run_world(
         ),
     ] = 3,
     users: Annotated[
-        int | None, typer.Option("--users", min=2, help="Number of users (default: that of the scenario).")
+        int | None, typer.Option("--users", min=2, help="Number of users (default: as in the scenario).")
     ] = None,
     without: Annotated[
         list[str] | None,
@@ -108,7 +108,10 @@ def print_closed_loop(found: dict[str, Any]) -> None:
         grid.add_row(f"{metric}, new users", *_cells(row), "")
     out.print(grid)
     out.print("[dim]A/A: share of significant tests if there is no difference.[/dim]", highlight=False)
-    days = _grid("reward", ("day", "difference", "interval", "truth", "cumulative", "anytime-valid interval", "truth"))
+    days = _grid(
+        "reward per user: treatment minus control",
+        ("day", "difference", "interval", "truth", "cumulative", "anytime-valid interval", "cumulative truth"),
+    )
     for row in found["by_day"]:
         total = row["cumulative"]
         days.add_row(
@@ -118,7 +121,7 @@ def print_closed_loop(found: dict[str, Any]) -> None:
     out.print(days)
     plan = found["plan"]
     if plan["users_an_arm"]:
-        text = f"Detecting the true effect on the {plan['metric']} ({_number(plan['effect'])}) requires {plan['users_an_arm']:,} users per arm; the power of this test is {plan['power_here']:.0%}."
+        text = f"Detecting the true effect on the {plan['metric']} ({_number(plan['effect'])}) with a power of {plan['power']:.0%} requires {plan['users_an_arm']:,} users per arm; the power of this test is {plan['power_here']:.0%}."
         out.print(text, highlight=False)
     if creators := found.get("creators"):
         same = creators["same_policy"]

@@ -1,5 +1,5 @@
-"""Copy job: turns evidence into a table of copies. An interrupted job continues where it stopped, and requests nothing
-twice."""
+"""Copy job: turns evidence into a table of copies. An interrupted job continues with the first unfinished part of the
+items."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
 
 
 def _optional_text(results: pl.DataFrame, name: str) -> pl.Expr:
-    """Return an optional column as text. Where it is missing or empty, the text is empty, because joins match no
+    """Return an optional column as text. Where it is missing or empty, the text is empty, because a join matches no
     nulls."""
     given = pl.col(name).cast(pl.String).fill_null("") if name in results.columns else pl.lit("")
     return given.alias(name)

@@ -69,6 +69,6 @@ class CopywritingSettings(Settings):
     chunk: PositiveInt = 64
     """Number of items per part of the work. With a local model, an interrupted command loses at most one part."""
     exploration: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Share of the sends that is spread evenly over all texts about an item that passed the checks."""
+    """Share of the sends that is spread evenly over all of an item's texts that passed the checks."""
     limits: CopyLimits = CopyLimits()
     pairs: PairSettings = PairSettings()

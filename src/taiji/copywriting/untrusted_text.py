@@ -87,12 +87,13 @@ def about_the_item(text: str, *, name: bool = False) -> str:
     """Return the part of a text before the first sentence that instructs a model, on one line.
 
     Nothing after an instruction is kept, because it is likely to belong to the instruction. Markup other than plain
-    formatting (``<b>``, ``<br>``) ends the text in the same way. Sentences that contain an address are dropped.
+    formatting (``<b>``, ``<br>``) ends the text in the same way. Sentences that match :data:`LINK`
+    are dropped.
 
     Args:
         text: text as it was written.
-        name: True for a title. A title may begin with an imperative ("Say Anything"), so an imperative at its beginning
-            is not taken as an instruction.
+        name: True for a title or a category. It may begin with an imperative ("Say Anything"), so an imperative at its
+            beginning is not taken as an instruction.
     """
     kept: list[str] = []
     lines = _plain("\n".join(text[:READ].splitlines()))

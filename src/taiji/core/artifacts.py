@@ -32,8 +32,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
     Raises:
         NoSpace: the disk or the quota is full.
-        ResourceError: there is no permission, the disk is read-only, a file is in the place of a folder, or the name is
-            too long.
+        ResourceError: there is no permission, the disk is read-only, a file is in the place of a folder or vice versa,
+            or the name is too long.
     """
     path = Path(path)
     try:

@@ -57,7 +57,7 @@ def _unit(unit: str, number: int) -> str:
 
 @contextmanager
 def purpose(text: str) -> Iterator[None]:
-    """Show what the jobs in the block are for, where a job such as the training of a ranker runs several times.
+    """Show the purpose of the jobs in the block, to distinguish jobs that run several times, such as training a ranker.
 
     Inside another such block, both purposes are shown.
     """

@@ -17,7 +17,8 @@ CHARACTERS = 200
 def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
     """Return the text of each item: title and categories from coarse to fine.
 
-    A part that occurs in an earlier part is left out. The text of an item without a title and categories is "".
+    A part that occurs in an earlier part is left out. An item without a title and categories has the text "", or only its
+    description.
 
     Args:
         dataset: the items.

@@ -27,10 +27,11 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of the table, which has one row per item.
 
-``said`` is the reply of the model, and ``text`` is its usable text. ``text`` is null if the guard flagged the reply
-(``flagged`` has the reasons) or if the reply did not end properly (``ended``). ``writer`` is the version of the model
-and its sampling settings, and ``asked`` is the hash of the prompt. Times are in microseconds: the catalogue listed the
-item at ``as_of``, and the text may be used from ``available_at`` on.
+``said`` is the reply of the model, and ``text`` is its usable text. ``text`` is null if a check
+(:mod:`taiji.reasoning.knowledge_guard`) flagged the reply (``flagged`` has the reasons) or if the reply did not end
+properly (``ended``). ``writer`` is the version of the model and its sampling settings, and ``asked`` is the hash of the
+prompt. Times are in microseconds: the catalogue listed the item at ``as_of``, and the text may be used from
+``available_at`` on.
 """
 NEEDED = ("item_id", "text", "available_at")
 """Columns that are required to use a table of knowledge. A table of your own may have only these."""

@@ -28,7 +28,7 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
         ),
         (
             "Columns with unreadable values",
-            ("file", "column", "read as", "values", "readable", "unreadable"),
+            ("file", "column", "read as", "values", "readable", "examples of unreadable values"),
             [
                 (
                     file.file,
@@ -48,7 +48,7 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
             (
                 "id",
                 "events with a known id",
-                "distinct ids of events that are known",
+                "distinct ids of events that occur in the table",
                 "ids of the table that occur in events",
                 "unknown ids that differ only in spelling",
             ),

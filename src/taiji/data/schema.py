@@ -44,10 +44,10 @@ class Tables:
             (text, from the coarsest to the finest) and ``price``; further columns (such as a description) are kept.
         users: ``user_id`` (integers or text) and any profile columns. A categorical column counts as text.
         events: one row per exposure or action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1), and
-            optionally ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the
-            conversion label becomes known; default the time of the event) and ``price``. A row with ``exposed`` false
-            and ``click`` 1 is an action without an exposure: it is part of the history, but rankers are not trained on
-            it. Further columns are described by ``event_columns``.
+            optionally ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which
+            ``conversion`` and other delayed labels become known; default the time of the event) and ``price``. A row
+            with ``exposed`` false and ``click`` 1 is an action without an exposure: it is part of the history, but
+            rankers are not trained on it. Further columns are described by ``event_columns``.
         name: name of the dataset.
         domain: domain of the items (``shop``, ``films``, …): the name of a folder of prompt templates, which determines
             the wording of prompts.

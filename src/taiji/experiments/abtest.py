@@ -27,7 +27,8 @@ class Comparison:
 
     Attributes:
         difference, low, high: difference of the means per user, with its interval (None if there is none).
-        always_low, always_high: interval that stays valid under repeated looks; None without a plan.
+        always_low, always_high: interval that stays valid under repeated looks; None without a plan, and if ``low`` is
+            None.
         relative: difference divided by the control's mean; None if that is 0.
         p: two-sided p-value for one look at the end; None if undefined.
         n: number of users in both arms.
@@ -177,7 +178,7 @@ def compare_arms(
     error, scale = math.sqrt(sum(parts)), max(float(np.abs(arm).max()) for arm in (a, b))
     reason = ""
     if error <= 1e-12 * scale:
-        reason = "no spread: all users of an arm have the same value"
+        reason = "no spread: all users of each arm have the same value"
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:

@@ -154,8 +154,9 @@ def closed_loop(
     Returns:
         ``ab`` (metric → comparison per user with the truth, without and with CUPED), ``new`` (the comparisons without
         CUPED for users who first appeared during the test), ``by_day`` (reward of each day, and cumulative reward with
-        always-valid intervals), ``aa`` (metric → share of significant A/A tests), ``plan`` (sample size and power),
-        ``creators`` (co-diverted only: uploads per creator, and ``same_policy``, the same test with the control policy
+        always-valid intervals), ``aa`` (metric → share of significant A/A tests), ``aa_any_look`` (share of A/A tests of
+        the reward that are significant on any day), ``plan`` (sample size and power), ``creators`` (co-diverted only:
+        uploads per creator, and ``same_policy``, the same test with the control policy
         in both arms) and ``notes``.
     """
     settings = settings or ClosedLoopSettings()

@@ -218,8 +218,8 @@ def climb(
         If the fields of a rung have no values on this log (for example because no texts distinguish the items), the
         dict has ``unread`` instead of a gain.
         A rung with ``must_pay`` also has ``kept``, the share of seeds in which its fields pay off on the latest part of
-        training, and ``kept_gain, kept_low, kept_high``: the difference for the default ranker, which drops the fields
-        in the seeds in which they do not pay off.
+        training, and ``kept_gain, kept_low, kept_high``: the paired difference if the model drops the fields in the
+        seeds in which they do not pay off.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}

@@ -32,8 +32,8 @@ class Rung:
     Attributes:
         name: name shown in tables.
         fields: function from the trial to the added fields.
-        against: reference rung; None for the previous rung. A reference that does not pay off is replaced by its own
-            reference.
+        against: reference rung; None for the latest rung that is not a side branch. A reference that does not pay off
+            is replaced by its own reference.
         side: True for a side branch (a control, an oracle), on which later rungs do not build.
         must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
         cost: tokens of the language model, shown beside the gain of the rung.

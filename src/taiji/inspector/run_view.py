@@ -95,7 +95,7 @@ class RunFiles:
 
     @property
     def enhances(self) -> bool:
-        """True for a run of ``taiji run``, and for a run without finished stages."""
+        """False for a run of ``taiji recommend``, unless it also has the stages of ``taiji run``; otherwise True."""
         return not self.recommends or self.done("examples")
 
     @property

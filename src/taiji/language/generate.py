@@ -1,10 +1,10 @@
 """Reproducible sampling of completions in batches.
 
 Prompts are sorted by length, and each is read only once for its n samples. New prompts take the place of finished
-completions (`continuous`). If the lean forward pass does not support the model, finished completions are only dropped
-from their batch (`prefix_decode`). Each completion has its own random stream, derived from the seed, the text of the
-prompt and the index of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of
-the call or on their order.
+completions (`continuous`). If the lean forward pass (`lean_forward`) does not support the model, finished completions
+are only dropped from their batch (`prefix_decode`). Each completion has its own random stream, derived from the seed,
+the text of the prompt and the index of the sample. Up to float rounding, a completion therefore does not depend on the
+other prompts of the call or on their order.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def chosen_embedder(name: str) -> str | None:
 
 
 def _state(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Return the state of an embedder's files if the embedder is a folder, in which it may be trained again; otherwise
-    an empty tuple."""
+    """Return the state of an embedder's files if the name is a folder, because an embedder in a folder may be trained
+    again; otherwise an empty tuple."""
     return tuple(named_files(name)) if Path(name).is_dir() else ()
 
 

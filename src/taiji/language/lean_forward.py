@@ -139,7 +139,7 @@ class LeanLayer:
         activation: activation of the MLP, a key of :data:`ACTIVATIONS`.
         after: norms of the outputs of attention and MLP, before they are added to the residual; None if the model has
             none.
-        window: number of latest tokens, including itself, to which a token attends; None if it attends to all.
+        window: a token attends to this many latest tokens, including itself; None if it attends to all.
         kind: type of layer by which the model chooses rotary frequencies; None if they are the same in all layers.
     """
 

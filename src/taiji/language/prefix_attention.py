@@ -141,8 +141,8 @@ def tree_attention(
         tree: the packing of the T tokens.
         scale: scale of the scores; by default 1 / sqrt(d).
         backend: name of a backend; by default chosen by :func:`best_backend`.
-        window: number of latest tokens of its sequence, including itself, to which a token attends; None for all. Only
-            the masked backend supports a window that is shorter than the longest sequence.
+        window: a token attends to this many latest tokens of its sequence, including itself; None for all. Only the
+            masked backend supports a window that is shorter than the longest sequence.
 
     Returns:
         (1, T, Hq, d). It can be differentiated once with respect to query, key and value.

@@ -20,8 +20,8 @@ Array = NDArray[Any]
 FEWEST = 10
 """Smallest number of users for a bootstrap interval; with fewer, only an exact interval is given."""
 EXACT = 100_000
-"""Largest number of users for an exact interval of hits; with more users it is slow, and the bootstrap gives the same
-interval."""
+"""Largest number of users for an exact interval of 0/1 values; with more users it is slow, and the bootstrap gives the
+same interval."""
 _NORMAL = NormalDist()
 
 

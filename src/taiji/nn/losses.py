@@ -28,8 +28,8 @@ that no row weighs more than 16 rows of a task whose label is always known."""
 
 
 class MultitaskLoss:
-    """Weighted sum of the tasks' losses. The loss of a task is the mean over the rows whose label is known. It is
-    reduced if few labels are known (:func:`known_mean`).
+    """Weighted sum of the tasks' losses. The loss of a pairwise task is :func:`pairwise_loss`. The loss of any other
+    task is the mean over the rows whose label is known, reduced if these are few (:func:`known_mean`).
 
     A conditional binary task learns from its joint label (the event and all its conditions) on all rows (ESMM, Ma et
     al. 2018, eq. 3). Any other conditional task learns only from the rows on which its condition is true.

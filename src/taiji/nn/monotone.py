@@ -1,7 +1,7 @@
 """Functions that are monotone by construction: exact integrals of positive piecewise linear functions.
 
-A quadrature whose nodes move with the upper limit does not guarantee monotonicity (for example Clenshaw–Curtis, as in
-unconstrained monotone networks). If the integrand varies faster than the nodes resolve, the sum over a longer interval
+A quadrature whose nodes move with the upper limit, such as Clenshaw–Curtis in unconstrained monotone networks, does not
+guarantee monotonicity. If the integrand varies faster than the nodes resolve, the sum over a longer interval
 can be smaller. On a fixed grid, the integral of a piecewise linear integrand has a closed form, whose derivative is the
 positive integrand.
 """

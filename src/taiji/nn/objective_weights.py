@@ -38,8 +38,8 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
     """Return POPO's indicators I_i = <g_i, sum_k g_k> (K,) from the Gram matrix (K, K).
 
-    With a preference p (K,), which is scaled to sum to one, K * sum_k p_k g_k replaces sum_k g_k. Both sums are equal
-    if p is uniform. The weights then tend to p instead of 1/K.
+    With a preference p (K,), which is scaled to sum to one, K * sum_k p_k g_k replaces sum_k g_k, and the weights tend
+    to p instead of 1/K. Both sums are equal if p is uniform.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)

@@ -24,8 +24,8 @@ class Experts(nn.Module):
     """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts that read the text's vector and are mixed by
     a softmax gate.
 
-    Deviations: all experts are shared, because there is only one kind of text, and the gate reads the user's fields in
-    addition to the vector.
+    Deviations: all experts are shared, because there is only one kind of text, and the gate reads the embeddings of
+    user, item and profile in addition to the vector.
     """
 
     def __init__(self, width: int, out_width: int, dimension: int, fields: int, experts: int = 4) -> None:
@@ -38,8 +38,8 @@ class Experts(nn.Module):
         self.gate = nn.Linear(width + fields * dimension, experts)
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return outputs (B, out_width) for text vectors (B, D) and embedded user fields (B, n, dimension). Rows
-        without a vector, where ``present`` (B,) is 0, give 0."""
+        """Return outputs (B, out_width) for text vectors (B, D) and embedded fields (B, n, dimension). Rows without
+        a vector, where ``present`` (B,) is 0, give 0."""
         outputs = torch.stack([expert(vector) for expert in self.experts], dim=1)
         weights = torch.softmax(self.gate(torch.cat([vector, fields.flatten(1)], dim=1)), dim=1)
         return (weights.unsqueeze(2) * outputs).sum(dim=1) * present.unsqueeze(1)

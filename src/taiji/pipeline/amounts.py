@@ -101,7 +101,7 @@ class Amount:
 def prompt_share(config: Config, log: Log) -> float:
     """Return the fraction of the prompts requested for the LLM period that the log can provide.
 
-    Each user gives at most ``examples.per_user`` prompts, to one role.
+    Each user gives at most ``examples.per_user`` prompts, all for one role (rationale, calibration or alignment).
     """
     size = config.size
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts

@@ -151,7 +151,7 @@ def _why(outcomes: Sequence[str]) -> str:
         return (
             "This ranker cannot use such features here (codes of the answer's embedding, and look-alike users); other "
             "settings or more data may change that. "
-            "The ladder below uses the same answer in another way: as the agreement of each candidate with it."
+            "The ladder uses the same answer in another way: as the agreement of each candidate with it."
         )
     return "There are too few users to decide whether this ranker can use such features."
 

@@ -66,7 +66,7 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 
 
 def _with_feeds(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
-    """Return the stages, with the stages that feed a stage (:meth:`Stage.feeds`) added to its needs."""
+    """Return the stages, each of which also needs the stages that feed it (:meth:`Stage.feeds`)."""
     feeding = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
     made = []
     for stage in stages:

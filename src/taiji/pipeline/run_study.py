@@ -124,7 +124,7 @@ def study(
 def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
     """Return the parametrised stages that produce the table of an arm, with the stage ``features`` last.
 
-    There are none for a table that the run already has, and for the oracle, whose table needs no model.
+    A table that the run already has needs no stages. Nor does the table of the oracle, which needs no model.
 
     Args:
         arm: name of the table.

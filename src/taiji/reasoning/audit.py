@@ -300,8 +300,8 @@ def _blind_gap(
     seed: int,
     level: float,
 ) -> dict[str, Any] | None:
-    """Return the mean lift of the teacher's rationales, of rationales that the student writes without the answer, and
-    the mean difference per example; None if ``settings.blind`` is 0."""
+    """Return three means with intervals: the lift of the teacher's rationales, the lift of rationales that the student
+    writes without the answer, and the difference per example. None if ``settings.blind`` is 0."""
     if not settings.blind:
         return None
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)

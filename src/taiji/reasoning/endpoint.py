@@ -72,8 +72,8 @@ class EndpointClient:
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
     def ending(self, reply: Reply) -> Ending:
-        """Return how a reply ended. A reply from an older journal without this field counts as cut if it is empty or
-        has the maximum length, otherwise as complete."""
+        """Return how a reply ended. A reply from an older journal, which does not record this, counts as cut if it is
+        empty or has the maximum length, otherwise as complete."""
         if reply.ended:
             return reply.ended
         full = reply.counted and reply.completion_tokens >= self.endpoint.max_tokens

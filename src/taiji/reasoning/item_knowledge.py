@@ -39,7 +39,7 @@ from taiji.reasoning.teachers import TAUGHT, tidy, with_prefill
 logger = logging.getLogger(__name__)
 MORE_ROOM = "raise item_knowledge.max_new_tokens (a local model) or reasoning.endpoint.max_tokens"
 FACT_CHARACTERS = 120
-"""Longest part of a catalogue field that the prompt shows, in characters."""
+"""Longest part of a catalogue field that the prompt shows, in characters; descriptions may have a higher limit."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
 """Columns of the item table that the prompt does not list as facts. The item line already contains the title."""
 _SENTENCE = re.compile(r"[.!?][\"')]*$")
@@ -181,7 +181,7 @@ def items_to_ask(
 
 
 def asked_once(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per prompt (column ``asked``), that of its first item.
+    """Return the first row of each prompt (column ``asked``).
 
     Products that differ only in size or supplier often have the same prompt.
     """

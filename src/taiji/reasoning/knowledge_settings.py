@@ -27,7 +27,7 @@ class ItemKnowledgeSettings(Settings):
     batch_size: PositiveInt = 24
     """Number of items per batch of a local model."""
     chunk: PositiveInt = 96
-    """Items per partition, which is also the number of items whose texts an interrupted run can lose."""
+    """Items per partition. An interrupted run loses at most the texts of the partitions in progress."""
     delay_s: float = Field(default=0.0, ge=0.0)
     """Seconds from the listing of an item until its text is available: the time for prompting, writing and publishing.
     Until then, rankers use the item without the text."""

@@ -46,7 +46,7 @@ class ReviewSession:
         beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review
             later).
         settings: smallest score that passes, share of reviewers who must agree, and number of rejected drafts after
-            which a panel decides.
+            which a record is rejected, because a session has no panel.
         folder: folder of the session's files, see the module docstring.
 
     Raises:

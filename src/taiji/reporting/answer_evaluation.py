@@ -77,7 +77,7 @@ def evaluate_answers(
         completions: model → one completion per row of ``examples``. The first model is the reference of the others.
         embedder: embedder of answers and items.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); None omits CTCVR.
-        threshold: answers whose similarity to the nearest item is below this count as not grounded.
+        threshold: similarity to the nearest item below which an answer counts as not grounded.
         new_only: True if targets are items new to the user; baselines then exclude the user's earlier items.
         resamples, level, seed: number of resamples, coverage and seed of the bootstrap over users.
         catalogue: the embedded catalogue, if available.

@@ -44,12 +44,14 @@ HOLDING = (
     "report",
     "review",
     "study",
+    "oracle",
     "teacher",
     "candidate_ranker",
+    "ranker_without-*",
     "fusion",
     "recommendation",
 )
-"""Files of a run with rows about individual users."""
+"""Files of a run with rows about individual users, as patterns of paths."""
 
 
 def model_card(
@@ -179,7 +181,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
         roles=[(role, thousands(count), thousands(users)) for role, count, users in roles],
         columns=[row for name, table in tables.items() for row in _columns(name, table)],
         profile=[name.replace("_", " ") for name in profile],
-        holding=[f"`{name}`" for name in HOLDING if name == "report" or (folder / name).exists()],
+        holding=[f"`{name}`" for name in HOLDING if name == "report" or any(folder.glob(name))],
     )
 
 

@@ -28,7 +28,7 @@ TEXT_DROPPED = (
     "Let the ranker always read the texts (`{field: text_match}` without `must_pay` in `ranking.pair_fields`), or use more rows "
     "(`data.users`, `ladder.rows`): the rule that drops fields which do not pay off does not reliably keep them here."
 )
-ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
+ROOM = "A language model could help: try one with `taiji run`; if it does not help, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: no gain of this ranker is shown even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
 NO_TEXTS = (

@@ -210,7 +210,8 @@ def bracketed(row: Row, *, signed: bool = False) -> str:
 
 
 def tone_of(gap: Row | None, *, judged: bool = True) -> str:
-    """Return ``better``, ``worse`` or ``different`` if a paired difference excludes 0, else an empty text."""
+    """Return ``better``, ``worse`` or ``different`` if the interval of a paired difference excludes 0, else
+    an empty text."""
     if gap is None or gap["low"] is None or gap["high"] is None or gap["low"] <= 0 <= gap["high"]:
         return ""
     return ("better" if gap["low"] > 0 else "worse") if judged else "different"

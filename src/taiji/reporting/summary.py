@@ -14,7 +14,7 @@ from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, 
 from taiji.reasoning.selection import LEFT_OUT
 
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
-"""Kinds as version 0.2 wrote them, with their current names."""
+"""Kinds as version 0.1 wrote them, with their current names."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 """Marks of verdicts on the pages; all other verdicts have ○."""
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
@@ -141,7 +141,8 @@ class AlignmentSummary(_Open):
 
 
 class FeatureMetrics(_Open):
-    """Metrics of a feature table on the test period's exposures: coverage and age of the features, quantiser, intents.
+    """Metrics of a feature table: coverage and age on the exposures of the test period, quantiser and intents
+    on all its rows.
 
     The first five fields come from :func:`taiji.features.feature_table.feature_metrics`, the next four from
     ``ProductQuantizer.metrics``, and the last three from :func:`taiji.features.intents.intent_metrics`.
@@ -186,7 +187,7 @@ class RungResult(_Open):
         """Gain over the reference rung ``against``; None on the first rung, and on a rung whose fields have no values
         on the log.
 
-        If ``kept`` is recorded, the gain is ``kept_gain``, that of a ranker that drops fields that do not pay off.
+        If ``kept`` is recorded, this is ``kept_gain``: the gain of a ranker that drops fields that do not pay off.
         Otherwise it is ``gain``.
         """
         if self.gain is None or self.kept is None:

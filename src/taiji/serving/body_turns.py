@@ -1,8 +1,8 @@
 """Limit on the number of large request bodies that are processed at the same time.
 
 Hundreds of large bodies may arrive at the same time, but only a limited number is processed at a time. Requests that
-have waited for too long are rejected, likewise only a few at a time. Small requests, in particular health probes,
-therefore never wait long for the event loop.
+have waited for too long are also rejected only a few at a time. Small requests, in particular health probes, therefore
+never wait long for the event loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learnt cache policy, which shows kept (earlier) lists for the requests that lose the least expected value by it."""
+"""Learnt cache policy, which shows kept (earlier) lists for the requests that lose the least expected value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ FEATURES = 6
 def request_features(situation: Situation) -> NDArray[np.float64]:
     """Return the features (6,) that the critics read.
 
-    They are 1, sine and cosine of the time of day, and log1p of the list's age in minutes, ``seen`` and ``since``.
+    They are 1, sine and cosine of the time of day, and log1p of three values of the situation: the list's age in
+    minutes, ``seen`` and ``since``.
     """
     angle = 2 * np.pi * (situation.time % DAY_US) / DAY_US
     counts = np.log1p([situation.age_s / 60, situation.seen, situation.since])

@@ -101,8 +101,8 @@ return 'accepted'
 """
 
 ABSORB = """
--- ARGV: P, now, window, trigger events, history limit, minimum microseconds between two known users of an API key, the
--- same for new users, burst; then one (stream id, reason) pair per entry, with the reason '' if the entry is readable.
+-- ARGV: P, now, window, trigger events, history limit, minimum microseconds between two known users of an API key and
+-- between two new ones, burst; then one (stream id, reason) pair per entry, with the reason '' if it is readable.
 -- Entries are read here, not from the worker's memory, so that entries of erased users and entries absorbed by another
 -- worker are skipped. If a key of the user has the wrong type, the event becomes unreadable; an error would leave the
 -- writes already made, because Redis does not roll back.

@@ -174,7 +174,7 @@ class RedisStore:
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
         with translated():
-            self._replies(self._redis.pipeline())  # before a command that marks entries as taken
+            self._replies(self._redis.pipeline())  # check the generation before entries are marked as taken
             entries = self._pending(consumer, limit)
             if not entries:
                 return 0

@@ -134,7 +134,7 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """Two scores of one candidate: by the ranker without features, and by the ranker with features.
+    """Two scores of one candidate: one without features, and one with features.
 
     A score is P(click and conversion). If the ranker predicts no conversions, it is the prediction of the log's first
     label; a ranker may also define another score. Both scores are null for an item that is not in the catalogue.
@@ -181,7 +181,7 @@ class RecommendOut(BaseModel):
     """List of items, best first; shorter than requested if there are fewer candidates.
 
     ``known_user`` is true if the data of the release's run or a later event contains the user. It is false for other
-    users, and for an erased user without later events; the list is then that of an empty history. It is null if the
+    users, and for an erased user without later events; the list is then made from an empty history. It is null if the
     backend cannot tell which users its runs contain.
 
     ``unknown_exclusions`` are excluded items that are not in the catalogue; they were ignored. ``late`` names the

@@ -44,8 +44,9 @@ class RunScorer:
 
     Args:
         world: the run's dataset.
-        plain: ranker without features, bound to the run's dataset.
-        featured: ranker with features, bound to the run's dataset; None if the run has no features.
+        plain: ranker that scores without features, bound to the run's dataset.
+        featured: ranker that scores with features, bound to the run's dataset; None if the run has no features. It may
+            be the same ranker as ``plain``.
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
             different meanings.
         student: model that computes missing or outdated intents of users; None if the run has no student.

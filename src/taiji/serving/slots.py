@@ -23,7 +23,7 @@ class Slot:
     """Lowest number that no other running service of the same operating-system user holds for a store.
 
     Args:
-        place: address of the store, the same for all services that use it.
+        place: random name of the store (its ``generation``), the same for all services that use it.
         folder: folder of the locks; by default the system's folder of temporary files.
 
     Raises:
@@ -51,7 +51,7 @@ class Slot:
             return
         raise ResourceError(
             "Too many services of this host share a store.",
-            where=place,
+            where=str(where),
             expected=f"at most {MOST}",
             found=f"{MOST} already running",
         )

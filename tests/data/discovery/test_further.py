@@ -85,7 +85,7 @@ def test_unsure_roles_are_suggested_and_unused_columns_are_listed(folder):
     proposal = look(folder)
     lines = dict(proposal.suggestions)
     assert "comments counts from 0 to 3" in lines["labels: {comments: {kind: count}}"]
-    assert "platform has too many distinct values" in lines["context: [platform]"]
+    assert "platform does not hold 2 to 200 distinct texts or integers" in lines["context: [platform]"]
     assert len(lines) == 2
     assert proposal.unused["log.csv"] == ["comments", "duration_of_clip", "note", "platform"]
     assert proposal.unused["other.csv"] == ["exchange", "rate"]

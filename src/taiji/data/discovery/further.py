@@ -146,7 +146,7 @@ def _propose_from_name(found: Further, column: Column, role: str) -> None:
         reason = "their names, and few distinct values: " + ", ".join(names)
         found.guesses[single] = Guess(names, 0.65, (reason,))
     elif role in ("context", "bias"):
-        why = f"not proposed: {column.name} has too many distinct values ({column.describe()})"
+        why = f"not proposed: {column.name} does not hold 2 to {CONTEXT_VALUES} distinct texts or integers ({column.describe()})"
         found.suggestions.append((f"{role}: [{column.name}]", why))
 
 

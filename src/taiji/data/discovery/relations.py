@@ -18,7 +18,7 @@ MIN_KNOWN = 0.5
 """Smallest share of the ids of a column that must occur in a key for the column to count as a reference to the key."""
 MIN_KNOWN_LOOSE = 0.75
 """Smallest share, instead of :data:`MIN_KNOWN`, if the ids are spelt differently, the key repeats some ids, or the key
-holds values that are neither text nor of the same kind as those of the column."""
+holds neither text nor values of the same kind as the column."""
 MIN_KNOWN_NEAR = 0.2
 """Smallest share of the log's ids that an unused table must contain, in any spelling, to be reported."""
 MIN_IDS = 5

@@ -217,7 +217,7 @@ def _check_order(ratings: pl.DataFrame, path: Path) -> None:
             "Timestamps are not in ascending order.",
             where=f"{path}, column timestamp, {row_list(wrong)}",
             expected="timestamps that never decrease with pos within a user",
-            found=f"{len(wrong):,} rows with an earlier timestamp than the row before",
+            found=f"{len(wrong):,} rows with an earlier timestamp than the user's previous review by pos",
             fix="correct pos or the timestamps",
         )
 

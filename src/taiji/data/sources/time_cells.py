@@ -11,8 +11,7 @@ import polars as pl
 from taiji.data.sources.number_cells import MOST, PLAIN, NumberForm, as_numbers, stripped
 
 Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
-"""Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written
-dates."""
+"""Unit of times that are numbers since 1970; ``excel`` for spreadsheet serial days, ``text`` for written dates."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
 """First plausible year of an event, and the year after the last plausible one."""

@@ -49,7 +49,7 @@ class Truth:
     Attributes:
         values: true or false; null where a cell is empty (unless ``mark`` is set), means unknown, or cannot be read.
         known: share of the cells that could be read, among those that are neither empty nor mean unknown.
-        empty: number of cells that are empty or mean unknown.
+        empty: number of cells that are empty or mean unknown; 0 if ``mark`` is set.
         mark: the only mark in the column if empty cells were read as no; otherwise empty.
         sides: the values (true, false) that occur in the column.
     """

@@ -134,7 +134,7 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
 
     Each code (group) has its own principal directions. The first group has the directions of largest variance. The
     directions of a group are rotated at random, which spreads the group's variance over all of its directions.
-    Directions beyond the rank of the rows are random.
+    If more than d directions are needed, the further ones are random.
 
     Args:
         rows: (N, d) vectors of mean 0.

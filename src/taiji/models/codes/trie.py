@@ -50,8 +50,8 @@ class CodeTrie:
         Args:
             codes: (N, L) integers, ``0 ≤ codes[:, l] < sizes[l]``.
             sizes: number of codes per level; by default one more than the largest code.
-            popularity: (N,) popularity of each item, at least 0, by which the items of a leaf are ordered. −1 gives an
-                item a share of 0. Ties go to the smaller item id. By default, all items are equally popular.
+            popularity: (N,) popularity of each item, by which the items of a leaf are ordered: at least 0, or −1 for an
+                item whose share is 0. Ties go to the smaller item id. By default, all items are equally popular.
 
         Raises:
             InputError: there are no items, or a code is out of range for its level.

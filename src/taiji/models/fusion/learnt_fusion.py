@@ -22,7 +22,7 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 CANDIDATES = "candidates"
-"""Column of the requests with the items of the predictions (B, M). A cascade sets it for components that correct
+"""Column of the requests with the candidates' dense item ids (B, M). A cascade sets it for components that correct
 predictions (:meth:`~taiji.core.component.Debiaser.adjust`) and for fusions."""
 
 

@@ -80,8 +80,8 @@ class ExpertCloningSettings(Base):
     width: PositiveInt = 16
     """Width of an encoded state."""
     centroids: PositiveInt = 4
-    """Largest number of clusters of states per tier. The distance of a state from a tier is that to the nearest
-    centroid."""
+    """Largest number of clusters of states per tier. The distance of a state from a tier is its distance to the nearest
+    centroid of the tier."""
     diversity: float = Field(default=0.05, ge=0)
     """Weight μ of the diversity of actions in a batch; 0 is plain behaviour cloning."""
     batch: PositiveInt = 256

@@ -238,7 +238,7 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
     """Return the colour of each node.
 
-    A node gets that colour of its inputs which comes last in :data:`ORDER`. There are two exceptions: rows that are
+    A node gets the colour of its inputs that comes last in :data:`ORDER`. There are two exceptions: rows that are
     looked up in a table get the colour of the index, and a value that is only expanded keeps its colour.
 
     Args:

@@ -84,9 +84,9 @@ class Inputs:
         self._place = np.empty(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
-        """Return inputs for a dataset with other users and the same items. The item codes are shared, not recomputed.
+        """Return inputs for a dataset with other users and the same items. The encoded items are shared, not recomputed.
 
-        The returned objects may be used in different threads at the same time.
+        Objects from different calls may be used in different threads at the same time.
         """
         made = Inputs.__new__(Inputs)
         made.__dict__.update(
@@ -271,8 +271,8 @@ class Inputs:
     def _distinct(self, wanted: Sequence[Array]) -> Array:
         """Return the distinct items, padding first.
 
-        After the call, ``self._place[item]`` is the index of an item in the returned list. The index of item −1 is that
-        of the padding.
+        After the call, ``self._place[item]`` is the index of an item in the returned list. Item −1 has the index of the
+        padding.
         """
         seen = np.zeros(len(self.item_codes), dtype=bool)
         for items in wanted:

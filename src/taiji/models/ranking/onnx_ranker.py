@@ -92,7 +92,7 @@ class OnnxRanker(ExternalRanker):
         if not self._outside and scores.size and not (scores.min() >= 0 and scores.max() <= 1):
             self._outside = True
             log.warning(
-                "%s: the output %s is not a probability (for example %.4g). It can order items, but metrics computed from it are not rates.",
+                "%s: the output %s is not a probability (for example %.4g). It can order items, but its averages are not rates of clicks or conversions.",
                 self.source,
                 self.output.name,
                 float(scores[np.argmax(np.abs(scores))]),

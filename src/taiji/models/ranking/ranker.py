@@ -365,7 +365,7 @@ class Ranker:
             self.network.eval()
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
-        """Return the ranker for a dataset with other users and the same items. Weights and item codes are shared."""
+        """Return the ranker for a dataset with other users and the same items. Weights and encoded items are shared."""
         made = type(self)(self.settings)
         made.__dict__.update(self.__dict__, inputs=self.inputs.bound_to(users, statistics))
         return made

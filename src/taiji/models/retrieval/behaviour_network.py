@@ -24,7 +24,7 @@ class BehaviourNetwork(nn.Module):
 
     Args:
         items: number of items N, numbered from 1; 0 is padding, N + 1 is the mask.
-        behaviours: number of behaviours n, numbered from 1; 0 is padding or an unknown behaviour, n + 1 is the mask.
+        behaviours: number of behaviours n, numbered from 1; 0 is padding, n + 1 is the mask or an unknown behaviour.
     """
 
     start: torch.Tensor

@@ -328,7 +328,7 @@ class BeamScorer:
         self.decoding = Decoding(network, memory, seen[:, None], asked)
 
     def __call__(self, level: int, parents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (B, K, V) of the level's codes for each of the K beams."""
+        """Return log-probabilities (R, K, V) of the level's codes for each of the K beams."""
         network, device = self.decoding.network, self.decoding.place.device
         if level:
             self.decoding.select(parents.to(device))

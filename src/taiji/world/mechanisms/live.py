@@ -27,8 +27,8 @@ class LiveSettings(Base):
     hours: float = Field(default=6.0, gt=0, le=24)
     """Hours per day that a room is on air, from its own start time."""
     turn: float = Field(default=3.0, ge=0)
-    """Rate per day at which a room's topic approaches the topic of the day: in a slot of t days it covers ``turn`` · t
-    (at most 1) of the distance."""
+    """Rate per day at which a room's topic approaches a random goal, drawn for each room and day: in a slot of t days,
+    the topic covers ``turn`` · t (at most 1) of the distance."""
     drift: float = Field(default=0.8, ge=0)
     """Standard deviation of the topic's random walk per day."""
 
