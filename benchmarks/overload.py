@@ -225,7 +225,8 @@ def measure(quick: bool) -> Result:
     kept_lists(result, 3.0 if quick else 20.0)
     for row in result.rows:
         if row.get("offered, times the capacity", 0) >= 10:
-            name = f"goodput of {row['what']} at {row['offered, times the capacity']:g} times the capacity, share of it"
+            times = row["offered, times the capacity"]
+            name = f"goodput at {times:g} times the capacity, share of the capacity: {row['what']}"
             result.at_least(name, row["goodput, share of the capacity"], 0.8)
     regret(result, quick)
     result.at_most("answers other than 200 and 503", sum(row.get("other", 0) for row in result.rows), 0)

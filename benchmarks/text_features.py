@@ -19,9 +19,9 @@ weighted and aligned chunks), which is trained with the ranker, or alone on top 
 takes the place of ``knowledge``.
 
 Equal for all arms of a part: rows, training seeds (three), and, except for what the way itself needs, the ranker's
-settings. Columns: ``group`` of the test rows, ``metric`` and ``value``, the mean over seeds; ``minus none`` and ``minus
-history mean`` with the bounds of their 95 % intervals over users and seeds. The check is that the negative control
-shows no gain in click AUC.
+settings. Columns: ``group`` of the test rows, ``metric`` and ``value``, the mean over seeds; ``minus none`` and, in the
+part ``ladder``, ``minus history mean``, with the bounds of their 95 % intervals over users and seeds. The check is that
+the negative control shows no gain in click AUC.
 
 Data: completejourney, the synthetic shop, whose titles carry the tastes, and ml-latest-small if TAIJI_TEST_DATA
 contains it. A full run trains 10 + 11 arms three times on each. Finished trainings are stored in $TAIJI_BENCHMARK_WORK.

@@ -66,7 +66,8 @@ def backend(settings: ServingSettings) -> Backend:
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
     """Publish a run's rows and make its release live.
 
-    If the release is live already, only the path of its run is updated, and a step that was interrupted is completed.
+    If the release is live already, only the path of its run is updated, and an interrupted ``add_release`` is
+    completed.
     """
     module = backend(settings)
     release = module.release(run)
