@@ -116,7 +116,7 @@ class _Attempt:
 
     Attributes:
         layers: number of layers.
-        fill: True to replace settings that are None.
+        fill: True to set ``head_dim`` and ``num_key_value_heads`` even if they are None.
         heads: True to set the size of the heads, and to let several heads share keys and values.
     """
 

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")
     asked = parser.parse_args()
     card, result, end = Card(asked.device, asked.quick), Result(), time.monotonic() + asked.seconds
-    # Products of float32 matrices must not be rounded to 10 bits, because they are compared with a reference.
+    # The factors of float32 products must not be rounded to 10 bits, because the products are compared with a reference.
     torch.backends.cuda.matmul.allow_tf32 = False
     ceilings = Ceilings.of(card)
     result.rows.append({"part": "card", **facts(card), **asdict(ceilings)})

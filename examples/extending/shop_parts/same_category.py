@@ -10,7 +10,7 @@ from taiji.data.fields import NumberField
 
 
 class SameCategory(NumberField):
-    """Share of the user's last interactions with items of the candidate's first category level.
+    """Share of the user's last interactions whose item has the candidate's category at the first level.
 
     Args:
         name: name of the field.

@@ -29,7 +29,7 @@ def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int)
     """Return VS (B, T), the mean of cos(h[l, t], h[l, n]) over layers l and evidence tokens n, with hidden states h.
 
     Args:
-        hidden: one (B, L, H) tensor per layer; the completion is in the last ``tokens`` positions.
+        hidden: one (B, length, width) tensor per layer; the completion is in the last ``tokens`` positions.
         evidence: bool (B, P), True for the evidence tokens among the first P positions.
         tokens: T.
     """
@@ -52,7 +52,8 @@ class Evidence:
     attached: bool
 
     def similarity(self, layers: Sequence[Tensor], rows: Tensor, tokens: int) -> Tensor:
-        """Return VS (b, T) of the given rows from their hidden states, one (b, L, H) tensor per layer."""
+        """Return VS (b, T) of the given rows from their hidden states, one (b, length, width) tensor per
+        layer."""
         hidden = layers if self.attached else [layer.detach() for layer in layers]
         return evidence_similarity(hidden, self.mask[rows], tokens)
 

@@ -12,10 +12,10 @@ from taiji.reporting import charts
 
 CONTROL_TITLES = {
     "answer": "the answer",
-    "own": "the user's own",
+    "own": "own rationale",
     "other": "another user's",
     "shuffled": "own, shuffled",
-    "empty": "none",
+    "empty": "no rationale",
 }
 LIFTS = (
     ("decoys", "target lift", "the true item", "lift under the same rationale"),
