@@ -17,8 +17,8 @@ log. They get the same requests, up to 600 from the last third, at the times of 
 of title vectors, the same for all arms, except in one comparison in ``live``: *codes of the moment* are made from the
 last descriptions of a room before an interaction or a request, and *codes of titles* are their control. Both consist of
 one code with 16 values, and items with equal codes share a leaf. A block and its control have the same training
-settings. Otherwise, the control is the plain decoder (``plain``), except for thinking steps, which are compared with as
-many filler steps.
+settings. The control of every other block is the plain decoder (``plain``), but thinking steps are compared with as many filler
+steps.
 
 Checks: the plain decoder beats popularity in the worlds, codes of the moment beat codes of titles in ``live``, and no
 block has an advantage over its control in a twin. The effects of the other blocks in the worlds are only reported.

@@ -127,8 +127,8 @@ class Sizes:
 
 
 def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list[str]:
-    """Return one text per length, with exactly that many tokens. Its words are random, and each is one token after a
-    space."""
+    """Return one text per length, with exactly that many tokens. Its words are random, and each is one token with its
+    leading space."""
     words = [
         w
         for w in tokenizer.get_vocab()

@@ -5,16 +5,16 @@ user's last item is the target; ``movies`` is ml-latest-small, split by time, wh
 a random event of the test period. The whole catalogue is ranked, without items that the user has seen.
 
 Models (column ``model``): ``Popularity``, ``ItemKNN``, ``Cooccurrence``, ``EASE``, our ``SASRec``, and ``RecTools
-SASRec`` with its loss (version 0.19, in the environment that ``make peers`` creates). Equal for both SASRecs: width,
+SASRec, LOSS`` (version 0.19, in the environment that ``make peers`` creates). Equal for both SASRecs: width,
 blocks, heads, dropout, batch size, learning rate and history length. Ours has a sampled softmax with 1,024 negatives,
 which all positions of a step share. RecTools draws separate negatives for every position of every history, including
-padding, so it is slowest with 1,024 negatives; its other losses are therefore measured as well. For quality these are
-the full softmax (its default) and 32 negatives, each trained for twice the processor time of ours
+padding, so it is slowest with 1,024 negatives. Speed is therefore compared with four of its losses, and quality with
+two: the full softmax (its default) and 32 negatives, each trained for twice the processor time of ours
 (``TAIJI_PEER_FACTOR``).
 
 Columns: ``R@k`` and ``N@k``, recall and NDCG at k; ``train seconds``, processor time of the SASRecs and elapsed time of
 the others; ``epoch``, the best one by validation for ours, the epochs so far for RecTools, which has a row for every
-second epoch and is not trained on ``movies``. Rows ``speed`` compare the training speeds ``sequences/s`` (ours) and
+second epoch and the last one, and is not trained on ``movies``. Rows ``speed`` compare the training speeds ``sequences/s`` (ours) and
 ``RecTools sequences/s``, one row for each of four losses of RecTools, in processor time on the same 4,096 histories of
 Beauty, one epoch each in turn, three times; ``ratio`` is the median of our speed over RecTools'.
 
@@ -209,7 +209,7 @@ def speed(
 
 
 def taught(theirs: Peer, requests: Requests, targets: Targets, budget: float) -> Iterator[dict[str, float]]:
-    """Train the peer until a budget of seconds is spent. After every second epoch, yield its quality, and the epochs
+    """Train the peer until a budget of seconds is spent. After every second epoch and the last one, yield its quality, and the epochs
     and seconds so far."""
     seconds, epoch = 0.0, 0
     while seconds < budget:

@@ -114,8 +114,9 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
         raise ArtifactError(
             "The checkpoint was written by a different number of processes.",
             where=str(folder),
-            expected=str(saved["processes"]),
-            found=str(accelerator.num_processes),
+            expected=str(accelerator.num_processes),
+            found=str(saved["processes"]),
+            fix="use the same number of processes, or start from the beginning",
         )
     with safe_open(
         folder / f"rollouts-{accelerator.process_index}.safetensors", framework="pt", device=str(accelerator.device)

@@ -1,4 +1,5 @@
-"""Retry policy of all HTTP clients in this package: which responses to retry, and after which pause."""
+"""Retry policy of the HTTP clients of endpoints and of external rankers: which responses to retry, and after which
+pause."""
 
 from __future__ import annotations
 

@@ -451,7 +451,7 @@ def _repeats(batch: int, key_heads: int, query_heads: int) -> int:
 
 
 class _Blocks(torch.autograd.Function):
-    """The *blocks* backend. It saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in float32."""
+    """The *blocks* backend. It saves its inputs, the output (T, Hq, d) and, at least in float32, the log-sum-exp (T, Hq)."""
 
     @staticmethod
     def forward(

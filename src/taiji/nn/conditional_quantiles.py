@@ -56,8 +56,8 @@ def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
     decreases as its value increases.
 
     Ranks are linear between quantiles. Beyond the outer quantiles, exponential tails continue the slope of the
-    outermost interval, so different values have different ranks until a rank rounds to 0 or 1. The bounds of each piece
-    are exact in floating point.
+    outermost interval, so different values have different ranks until a rank rounds to 0 or 1. Rounding never
+    moves a rank past the next level.
     """
     rows = np.arange(len(values))
     place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)

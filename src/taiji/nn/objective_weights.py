@@ -148,8 +148,8 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Return the exact weights (K,) on the simplex that minimise the length of sum_i w_i g_i (MGDA). All sets of
-    nonzero weights are enumerated, so K is at most 12.
+    """Return the exact weights (K,) on the simplex that minimise the length of sum_i w_i g_i (MGDA). All choices
+    of nonzero weights (supports) are tried, so K is at most 12.
 
     The minimal length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. The
     Gram matrix G is first divided by its largest diagonal entry, because only the ratios of its entries matter. If all

@@ -23,7 +23,7 @@ class BlockOptions:
 
     Attributes:
         query_key_norm: apply an RMS norm with learnt gains g_q and g_k to queries and keys of width e, so that
-            ``|logit| ≤ √e · max|g_q g_k|``.
+            ``|logit| ≤ √e · max|g_q| · max|g_k|``.
         gate: multiply the attention output by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is
             initially the identity.
         router: let a router choose, per token, between attention to the whole prefix and attention to its recent part.

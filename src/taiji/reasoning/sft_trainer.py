@@ -23,8 +23,7 @@ class PackedSFTTrainer(SFTTrainer):
     """Trainer with the same loss and gradients as TRL's, up to float rounding. A model without support for shared
     prefixes uses TRL's loss.
 
-    Rows must be right-padded, and the loss must cover every token from some position to the end of the row, as for a
-    prompt followed by its completion.
+    The loss must cover every token from some position to the end of the row, as for a prompt followed by its completion.
     """
 
     _served: bool | None = None
