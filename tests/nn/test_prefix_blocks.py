@@ -38,7 +38,7 @@ def test_query_key_norm_bounds_the_logits():
     torch.nn.init.normal_(block.key_norms[0].weight)
     x = 1e3 * torch.randn(1, 50, D, dtype=torch.float64)
     query, key, _ = block._heads(block.projection(x), 3)
-    query, key = block.query_norms[0](query), block.key_norms[0](key)
+    query, key = block._placed(query, key, 0, turns(torch.arange(50), D // 2, x))  # rotary positions mix coordinates
     largest = [float(norm.weight.abs().max()) for norm in (block.query_norms[0], block.key_norms[0])]
     bound = (D // 2) ** 0.5 * largest[0] * largest[1]
     logits = query @ key.transpose(-1, -2) * (D // 2) ** -0.5
