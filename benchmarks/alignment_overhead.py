@@ -24,7 +24,7 @@ the sum of all rewards' gradients; POPO sets the weights by these indicators. Th
 between indicators from all LoRA parameters and indicators from the last layers only, with eight random rewards: the
 mean over five random batches, and the smallest value (``worst``).
 
-A full run takes some 20 minutes on two cores.
+A full run takes 20 to 50 minutes on two cores (the longer time without bfloat16 instructions).
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -43,7 +43,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Result, median_ratio, run
-from benchmarks.measuring import exact_prompts, return_memory
+from benchmarks.measuring import exact_prompts
+from taiji.core.process_memory import give_back_memory
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Stepper:
         self._done.acquire()
         self.seconds.append(time.process_time() - start)
         self.elapsed.append(time.perf_counter() - clock)
-        return_memory()  # every trainer has a thread of its own, and together they would keep more than 24 GB
+        give_back_memory()  # every trainer has a thread of its own, and together they would keep more than 24 GB
 
 
 def measure(quick: bool) -> Result:

@@ -3,9 +3,6 @@ prompts with an exact number of tokens."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,18 +11,13 @@ from typing import Any
 
 import numpy as np
 
-
-def return_memory() -> None:
-    """Return freed memory to the system. The C library otherwise keeps it for the thread that freed it."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+from taiji.core.process_memory import give_back_memory
 
 
 def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
     """Run the action. Return its result and the growth of the process's resident memory at its peak, in MiB (NaN if not
     on Linux)."""
-    return_memory()
+    give_back_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _status("VmRSS")

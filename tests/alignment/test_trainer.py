@@ -555,6 +555,8 @@ def test_configuration_errors_say_what_to_do(job):
         ({"weighting": "mgda", "aggregation": "trl"}, "needs them before"),
         ({"reward_weights": [0.0, 0.0]}, "reward_weights"),
         ({"weight_every": 0}, "is not positive"),
+        ({"weight_every": 2, "weight_floor": 1.5}, "out of range"),
+        ({"weight_every": 2, "weight_warmup": -1}, "out of range"),
         ({"weighting": "mgda", "weight_every": 2}, "some steps only"),
         ({"weighting": "popo-light", "weight_every": 2}, "some steps only"),
     ]

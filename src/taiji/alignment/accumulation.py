@@ -91,9 +91,7 @@ class AccumulationStep:
     def __post_init__(self) -> None:
         self.halves = 1 if self.estimator == "same-batch" or not self.observed else 2
         extra = int(self.common or self.given)
-        directions = 2 if self.estimator == "directional" else self.count + extra
-        if not self.observed:
-            directions = 1
+        directions = 1 if not self.observed else 2 if self.directional else self.count + extra
         self.parts = [local(parameter) for parameter in self.parameters]
         self.sums = GradientSums(self.parts, directions, self.halves, self.halves + self.count)
         device = self.parts[0].device
@@ -106,9 +104,14 @@ class AccumulationStep:
         return self.estimator == "directional" and self.observed
 
     @property
+    def update_alone(self) -> bool:
+        """True if the last of the accumulated sums is the gradient of the update itself."""
+        return self.directional or self.given or not self.observed
+
+    @property
     def replaced(self) -> int | None:
         """Index of the reward whose backward pass is replaced by the pass of the update; None if none is replaced."""
-        if self.directional or self.fresh or self.given or not self.observed:
+        if self.update_alone or self.fresh:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])
 
@@ -257,7 +260,7 @@ class AccumulationStep:
         This is sum_k w_k g_k plus the part common to all rewards, or the gradient of TRL's loss if ``given``.
         """
         directions = self.sums.flat.size(1)
-        if self.directional or self.given or not self.observed:
+        if self.update_alone:
             return self.sums.combined([0.0] * (directions - 1) + [1.0])
         chosen = list(weights) if self.replaced is None else [float(k == self.replaced) for k in range(self.count)]
         return self.sums.combined([*chosen, 1.0] if self.common else chosen)

@@ -316,16 +316,17 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         shared = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
         parameters = trainable(model)
         mean: Callable[[Tensor], Tensor] = partial(self.accelerator.reduce, reduction="mean")
+        observed = self.state.global_step % self.args.weight_every == 0
         return AccumulationStep(
             parameters=parameters,
             count=count,
             estimator=self.args.gram_estimator,
-            common=shared and not self.args.kl_in_indicator,
+            common=observed and shared and not self.args.kl_in_indicator,
             reference=(count * preference).tolist(),
             weights=self.rule.weights.tolist(),
             fresh=self.rule.fresh,
             given=self.args.aggregation == "trl",
-            observed=self.state.global_step % self.args.weight_every == 0,
+            observed=observed,
             placement=Placement.of(model, parameters, self.accelerator.num_processes, mean),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -246,21 +245,21 @@ class ParetoGRPOConfig(GRPOConfig):
         """Return the options of the weighting rule. ``scale`` restricts initial weights and preference to the weighted
         rewards."""
         preference = tuple(self.preference) if self.preference else None
-        every = self.weight_every  # an observation stands for so many steps
-        return RuleOptions(
+        options = RuleOptions(
             mode=self.popo_mode,
             preference=preference if scale is None or preference is None else scale.restricted(preference),
             initial=None if scale is None or self.source == "none" else scale.initial,
-            rate=self.weight_step * every,
-            clip=self.weight_clip * every,
-            floor=1 - (1 - self.weight_floor) ** every,
+            rate=self.weight_step,
+            clip=self.weight_clip,
+            floor=self.weight_floor,
             average=self.weight_average,
-            eta=self.popo_eta * every,
+            eta=self.popo_eta,
             mu=self.popo_mu,
-            warmup=math.ceil(self.weight_warmup / every),
+            warmup=self.weight_warmup,
             seed=self.seed,
             statistics=self.light_statistics,
         )
+        return options if self.weight_every == 1 else options.standing_for(self.weight_every)
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

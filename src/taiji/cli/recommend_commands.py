@@ -61,7 +61,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     from rich.console import Console
     from rich.markup import escape
 
-    from taiji.reporting.recommendation_page import level_text, recommendation_conclusion
+    from taiji.reporting.recommendation_page import recommendation_values
 
     out = Console()
     if not out.is_terminal:
@@ -76,12 +76,13 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
         out.print(
             f"Features of {escape(features['run'])}: available for {requested} of the requests and {trained} of the training exposures"
         )
+    shown = recommendation_values(found)
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
-    out.print(_grid(f"Retrieval, with {level_text(found)} intervals over users", "retriever", recalls))
-    shown = [
+    out.print(_grid(f"Retrieval, with {shown['level']} intervals over users", "retriever", recalls))
+    lists = [
         row for row in found["lists"] if row["metric"].partition("@")[0] in ("ndcg", "recall", "coverage", "diversity")
     ]
-    out.print(_grid(f"Lists of {found['length']}", "variant", shown))
+    out.print(_grid(f"Lists of {found['length']}", "variant", lists))
     losses = [
         (row["arm"], row["metric"], row["difference"])
         for row in found["lists"]
@@ -89,21 +90,18 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     ]
     for arm, metric, gap in losses:
         out.print(f"  {arm}: {metric} {_value(gap, signed=True)} against the list with all components", highlight=False)
-    _print_components(out, found)
+    _print_components(out, shown)
     _print_values(out, found, loop)
     spent = ", ".join(f"{step} {value:.2f}" for step, value in found["milliseconds"].items())
     out.print(f"[dim]milliseconds per request, measured on blocks of requests: {spent}[/dim]", highlight=False)
-    if (reached := recommendation_conclusion(found)) is not None:
+    if (reached := shown["conclusion"]) is not None:
         out.print("\n" + "\n".join(reached.lines()), highlight=False, markup=False)
 
 
-def _print_components(out: Console, found: Mapping[str, Any]) -> None:
-    """Print the comparison of each component with the baselines."""
+def _print_components(out: Console, shown: Mapping[str, Any]) -> None:
+    """Print the comparison of each component with the baselines, from the values of the page."""
     from rich.markup import escape
 
-    from taiji.reporting.recommendation_page import recommendation_values
-
-    shown = recommendation_values(found)
     if shown["verdicts"]:
         out.print(f"\nPaired comparison with popularity and co-occurrence, {shown['verdicts'][0]['metric']}:")
     for row in shown["verdicts"]:

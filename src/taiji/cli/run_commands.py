@@ -48,13 +48,13 @@ def run(
     verify: Verify = False,
 ) -> None:
     """Run all stages, from logs to an evaluated ranker and a report."""
-    from taiji.core.manifests import MANIFEST
+    from taiji.core.manifests import has_finished_stage
     from taiji.language.processes import first_process
     from taiji.scale.forecast import forecast
 
     called, resume = name_of(config, preset, name), resume or bool(force)
     if resume and not os.path.exists(runs / called / "config.json"):
-        if not (config or preset or data or overrides) and list((runs / called).glob(f"*/{MANIFEST}")):
+        if not (config or preset or data or overrides) and has_finished_stage(runs / called):
             raise TaijiError(
                 "The saved configuration of a run is missing.",
                 where=str(runs / called / "config.json"),

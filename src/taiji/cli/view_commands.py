@@ -51,7 +51,7 @@ def open_run(
         TaijiError: the options are invalid, or a stage of this run has finished and ``resume`` is false.
     """
     from taiji.core import progress
-    from taiji.core.manifests import MANIFEST, Verifier
+    from taiji.core.manifests import Verifier, has_finished_stage
 
     progress.silence(quiet)
     name = name_of(config, preset, name)
@@ -62,7 +62,7 @@ def open_run(
     if resume and exists and config is None and preset is None:
         config = stored  # the original options need not be repeated to resume a run
     # A run that failed before its first stage finished has nothing to lose, and its name may be reused.
-    if not resume and exists and any(folder.glob(f"*/{MANIFEST}")):
+    if not resume and exists and has_finished_stage(folder):
         raise TaijiError(
             "A run with this name exists.",
             where=str(folder),

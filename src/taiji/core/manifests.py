@@ -23,6 +23,11 @@ hashed only in a thorough check or if its modification time differs from the rec
 compared."""
 
 
+def has_finished_stage(run: Path) -> bool:
+    """Return True if a stage of a run has finished."""
+    return any(run.glob(f"*/{MANIFEST}"))
+
+
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Write the manifest of a stage.
 

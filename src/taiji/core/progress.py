@@ -74,7 +74,7 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
     counted = f"{done:,}/{total:,} {unit}" if total else f"{done:,} {_unit(unit, done)}"
     text = f"{description}: {counted}, {rate:,.1f} per second"
     if total and rate and done < total:
-        text += f", {'at most ' * early}{(total - done) / rate:,.0f} s left"
+        text += f", {'at most ' if early else ''}{(total - done) / rate:,.0f} s left"
     return text
 
 
@@ -122,7 +122,7 @@ def _shown(description: str, total: int | None, unit: str, inner: bool, early: b
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{description}{', may stop early' * early}", total=total, rate="")
+            task = bar.add_task(f"{description}{', may stop early' if early else ''}", total=total, rate="")
 
             def show(done: int) -> None:
                 state["done"] = done

@@ -7,7 +7,8 @@ rewards' gradients.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +112,17 @@ class RuleOptions:
                 raise ConfigError(
                     "An option of the reward weights is out of range.", where=name, expected=expected, found=str(value)
                 )
+
+    def standing_for(self, steps: int) -> RuleOptions:
+        """Return the options with which one observation moves the weights as far as ``steps`` observations."""
+        return replace(
+            self,
+            rate=self.rate * steps,
+            clip=self.clip * steps,
+            floor=1 - (1 - self.floor) ** steps,
+            eta=self.eta * steps,
+            warmup=math.ceil(self.warmup / steps),
+        )
 
 
 class Rule:

@@ -15,7 +15,7 @@ import polars as pl
 from taiji.config import load_config
 from taiji.core.artifacts import write_text
 from taiji.core.errors import ConfigError, InputError, TaijiError
-from taiji.core.manifests import MANIFEST
+from taiji.core.manifests import has_finished_stage
 from taiji.core.number_format import counted
 from taiji.data import Dataset, DataSettings, ExampleSettings, Split, make_examples, time_split
 from taiji.data.discovery.parts import Question
@@ -66,7 +66,7 @@ class Initialised:
     def command(self) -> str:
         """Command to run next, with ``--resume`` if a run of this name has finished stages."""
         config = self.files[-1]
-        resumes = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
+        resumes = has_finished_stage(Path("runs") / config.stem)
         return f"taiji run {quote(str(config))}{' --resume' if resumes else ''}"
 
 

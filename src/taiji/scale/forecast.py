@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from taiji.config import STORED, Config, config_from
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError, TaijiError
-from taiji.core.manifests import MANIFEST, read_manifest
+from taiji.core.manifests import has_finished_stage, read_manifest
 from taiji.core.number_format import counted
 from taiji.pipeline.amounts import Amount, Log
 from taiji.pipeline.engine import Run
@@ -157,7 +157,7 @@ def _measured(run: Run) -> Iterator[_Measured]:
     others.sort(key=lambda folder: (-(folder / STORED).stat().st_mtime, folder.name))
     for folder in (run.folder, *others[:OTHER_RUNS]):
         with suppress(TaijiError, ValidationError, OSError):
-            if not any(folder.glob(f"*/{MANIFEST}")):
+            if not has_finished_stage(folder):
                 continue
             config = config_from(read_json(folder / STORED))
             if config.language == run.config.language:
